@@ -1,0 +1,43 @@
+"""segdet: from a folder of labelled images to a segmentation or detection model, and to one ONNX file behind an API.
+
+Nothing heavy is imported until it is used: `import segdet` costs milliseconds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from segdet.version import __version__
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from segdet.inference.predictor import Predictor
+
+__all__ = ["__version__", "export", "load", "train"]
+
+
+def load(path: str | Path | None = None, **options: Any) -> Predictor:
+    """Open an exported model; `segdet.load("unet-crack.onnx").predict("photo.jpg")` gives a `Prediction`.
+
+    With no path, the model `segdet predict` would take. Options are those of `inference.predictor.Predictor`.
+    """
+    from segdet.inference.models import find_model
+    from segdet.inference.predictor import Predictor
+
+    return Predictor(find_model(path), **options)
+
+
+def train(arch: str = "unet", data: str = "crack-demo", **options: Any) -> Path:
+    """Train a model and return its run folder; options are the fields of `training.config.TrainConfig`."""
+    from segdet.training.config import TrainConfig
+    from segdet.training.run import train as run
+
+    return run(TrainConfig.from_options(arch=arch, data=data, **options))
+
+
+def export(source: str | Path, **options: Any) -> Path:
+    """Export a run or weights file to ONNX and return the file; options are those of `export.onnx.export`."""
+    from segdet.export.onnx import export as run
+
+    return run(source, **options)

@@ -1,0 +1,5 @@
+"""`python -m segdet` is the `segdet` command."""
+
+from segdet.cli.main import main
+
+main()

@@ -1,0 +1,133 @@
+"""The `segdet` command: dispatch, exit codes, and one clear line for every error."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from segdet.cli import data, export, output, predict, train, val
+from segdet.errors import SegdetError, nearest
+from segdet.version import __version__
+
+app = typer.Typer(
+    name="segdet",
+    help="From a folder of labelled images to a segmentation model, and to one ONNX file.",
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Look at datasets.", no_args_is_help=True)
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "train": train.train,
+    "val": val.val,
+    "export": export.export,
+    "predict": predict.predict,
+}
+DATA_COMMANDS: dict[str, Callable[..., None]] = {"list": data.list_datasets, "info": data.info}
+
+for _name, _command in COMMANDS.items():
+    app.command(_name)(_command)
+for _name, _command in DATA_COMMANDS.items():
+    data_app.command(_name)(_command)
+app.add_typer(data_app, name="data")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"segdet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _globals(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+    json: bool = typer.Option(
+        False, "--json", help="One JSON object on standard output; everything else on standard error."
+    ),
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+) -> None:
+    """Global options, accepted before and after the command (`run` takes them out of the arguments)."""
+
+
+def main() -> None:
+    """Entry point of the `segdet` command."""
+    # Idle OpenMP threads must sleep: spinning, they cost seven times the speed as soon as one neighbour is busy.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code: 0 done, 1 the work failed, 2 wrong usage or bad input."""
+    arguments, flags = _take(list(arguments), ("--json", "--debug"))
+    output.as_json = "--json" in flags
+    try:
+        code = app(_dashed(arguments), prog_name="segdet", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except SegdetError as error:
+        if "--debug" in flags:
+            raise
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("stopped", 130)
+    except Exception as error:
+        if "--debug" in flags:
+            raise
+        if hasattr(error, "format_message"):  # typer's usage errors
+            return _fail(_usage(error, arguments), 2)
+        first = (str(error).splitlines() or [""])[0]
+        return _fail(f"unexpected {type(error).__name__}: {first} (run again with --debug and report it)", 1)
+
+
+def _fail(message: str, code: int) -> int:
+    print("segdet: " + " ".join(message.split()), file=sys.stderr, flush=True)
+    return code
+
+
+def _usage(error: Any, arguments: Sequence[str]) -> str:
+    message = error.format_message().strip()
+    if not message:  # a command group without a command has printed its help
+        return "no command given; see segdet --help"
+    command = [word for word in arguments[:2] if word in COMMANDS or word in ("data", *DATA_COMMANDS)]
+    unknown = re.search(r"No such command '?([\w-]+)'?", message)
+    if unknown and "mean" not in message:
+        message = message.rstrip(".") + nearest(unknown[1], [*COMMANDS, "data"])
+    return f"{message.rstrip('.')}; see {' '.join(['segdet', *command, '--help'])}"
+
+
+def _take(arguments: list[str], flags: Sequence[str]) -> tuple[list[str], set[str]]:
+    """Split global flags from the rest, wherever they stand (before a bare `--`)."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    found = {argument for argument in arguments[:end] if argument in flags}
+    return [a for a in arguments[:end] if a not in flags] + arguments[end:], found
+
+
+def _dashed(arguments: Sequence[str]) -> list[str]:
+    """`epochs=10` -> `--epochs 10` where the command has that option: people arrive from tools that write it so."""
+    commands: dict[str, Callable[..., None]] = COMMANDS
+    words = list(arguments)
+    start = 1
+    if words[:1] == ["data"]:
+        commands, start = DATA_COMMANDS, 2
+    command = commands.get(words[start - 1]) if len(words) >= start else None
+    if command is None:
+        return words
+    parameters = signature(command).parameters
+    out = words[:start]
+    for word in words[start:]:
+        match = re.fullmatch(r"([a-z_]+)=(.*)", word, re.DOTALL)
+        if match is None or match[1] not in parameters or Path(word).exists():
+            out.append(word)
+        elif isinstance(parameters[match[1]].default, typer.models.ArgumentInfo):
+            out.append(match[2])
+        else:
+            out += [f"--{match[1].replace('_', '-')}", match[2]]
+    return out

@@ -1,0 +1,71 @@
+"""`segdet train`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from segdet.cli import output
+from segdet.errors import InputError
+
+
+def train(
+    arch: str | None = typer.Argument(None, help="Architecture: unet", show_default=False),
+    data: str | None = typer.Option(None, help="Dataset: a name (see `segdet data list`) or a folder."),
+    backbone: str | None = typer.Option(None, help="timm backbone.  [default: efficientnet_lite0]"),
+    weights: str | None = typer.Option(
+        None, help="Start of the backbone: imagenet, none, or a file.  [default: imagenet]"
+    ),
+    epochs: int | None = typer.Option(None, help="Times every photograph is seen.  [default: 30]"),
+    imgsz: int | None = typer.Option(None, help="Side of the training crops in pixels.  [default: 320]"),
+    batch: int | None = typer.Option(None, help="Images per step and process.  [default: 8]"),
+    lr: float | None = typer.Option(None, help="Highest learning rate.  [default: 0.001]"),
+    device: str | None = typer.Option(None, help="auto, cpu, cuda or cuda:N.  [default: auto]"),
+    precision: str | None = typer.Option(None, help="auto, fp32, bf16 or fp16.  [default: auto]"),
+    workers: int | None = typer.Option(None, help="Loader processes.  [default: from the machine]"),
+    seed: int | None = typer.Option(None, help="Of everything random.  [default: 0]"),
+    fold: str | None = typer.Option(None, help="K/N: fold K of N photographs is the validation set."),
+    limit: int | None = typer.Option(None, help="At most this many images per split."),
+    resume: Path | None = typer.Option(None, help="Go on with this run folder, exactly where it stopped."),
+    out: str | None = typer.Option(None, help="Folder for run folders.  [default: runs]"),
+    name: str | None = typer.Option(None, help="Name of the run folder.  [default: <arch>-<data>]"),
+    config: Path | None = typer.Option(None, help="YAML with any settings; options given here win."),
+) -> None:
+    """Train a model: segdet train unet --data crack"""
+    given = {
+        "arch": arch, "data": data, "backbone": backbone, "weights": weights, "epochs": epochs, "imgsz": imgsz,
+        "batch": batch, "lr": lr, "device": device, "precision": precision, "workers": workers, "seed": seed,
+        "fold": fold, "limit": limit, "out": out, "name": name,
+    }  # fmt: skip
+    from segdet.training.config import TrainConfig
+
+    if resume is not None:
+        extra = [key for key, value in given.items() if value is not None and key not in ("arch", "device", "workers")]
+        if extra or config is not None:
+            raise InputError(
+                f"--resume {resume}: a run goes on with its own settings; leave out --{(extra or ['config'])[0]}"
+            )
+        if not resume.is_dir():
+            raise InputError(f"--resume {resume}: no such run folder; runs are under runs/ unless --out said otherwise")
+        if not (resume / "config.yaml").is_file():
+            raise InputError(f"--resume {resume}: not a run folder (no config.yaml in it); train anew")
+        settings = TrainConfig.from_file(resume / "config.yaml", device=device, workers=workers)
+        if arch not in (None, settings.arch):
+            raise InputError(f"--resume {resume}: that run trains {settings.arch}, not {arch}")
+    elif config is not None:
+        settings = TrainConfig.from_file(config, **given)
+    else:
+        if arch is None:
+            raise InputError("train what? segdet train unet --data crack")
+        if data is None:
+            raise InputError(f"train on what? segdet train {arch} --data NAME|FOLDER (see `segdet data list`)")
+        settings = TrainConfig.from_options(**given)
+
+    from segdet.training.run import train as run_training
+
+    run = run_training(settings, resume)
+    output.emit(
+        {"run": str(run), "weights": str(run / "weights" / "best.safetensors"), "report": str(run / "report.html")},
+        str(run),
+    )

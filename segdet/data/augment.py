@@ -1,0 +1,109 @@
+"""Augmentation for segmentation: what may happen to a photograph without changing what a person would label.
+
+The only module that imports albumentations (2.0.8, MIT, the last free release). Scaling is done by the project's own
+antialiased resize; albumentations does flips, quarter turns, light, blur and compression, none of which resample masks.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from segdet.data.images import crop_resize
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would otherwise ask the package index for a newer version
+
+import albumentations as A
+
+
+@dataclass(frozen=True)
+class SegmentationAugment:
+    """Random crop at a random scale, turns, light, blur and JPEG; the same seed gives the same sample.
+
+    size: side of the square crop, in pixels.
+    quarter_turns: flips and quarter turns in all eight ways (surfaces, aerial views); else only left-right flips.
+    soft: the target is coverage (resized smoothly); else class indices (resized to the nearest).
+    """
+
+    size: int
+    quarter_turns: bool = True
+    soft: bool = True
+    scale: tuple[float, float] = (0.6, 1.6)
+    stretch: float = 0.15
+
+    def __call__(self, image: np.ndarray, target: np.ndarray, seed: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """image uint8 `[H, W, 3]`, target uint8 `[H, W]` -> the same at `[size, size]`."""
+        rng = np.random.default_rng(seed)
+        image, target = self._crop(image, target, rng)
+        pipeline = _pipeline(self.quarter_turns)
+        pipeline.set_random_seed(int(rng.integers(2**31)))
+        out = pipeline(image=image, mask=target)
+        return np.ascontiguousarray(out["image"]), np.ascontiguousarray(out["mask"])
+
+    def _crop(self, image: np.ndarray, target: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        # Images smaller than the crop are mirrored outwards: a black border would teach the network edges.
+        short = min(image.shape[:2])
+        low = max(self.scale[0], min(1.0, self.size / short))
+        scale = float(np.exp(rng.uniform(np.log(low), np.log(max(self.scale[1], low)))))
+        aspect = float(np.exp(rng.uniform(-self.stretch, self.stretch) / 2))
+        height = min(self.size / (scale * aspect), float(max(image.shape[0], self.size)))
+        width = min(self.size / (scale / aspect), float(max(image.shape[1], self.size)))
+        bottom = max(0, int(np.ceil(height)) - image.shape[0])
+        right = max(0, int(np.ceil(width)) - image.shape[1])
+        if bottom or right:
+            image, target = (_mirror(array, bottom, right) for array in (image, target))
+        x = float(rng.uniform(0, image.shape[1] - width)) if image.shape[1] > width else 0.0
+        y = float(rng.uniform(0, image.shape[0] - height)) if image.shape[0] > height else 0.0
+        box = (x, y, min(x + width, image.shape[1]), min(y + height, image.shape[0]))
+        image = crop_resize(image, box, self.size, self.size)
+        return image, crop_resize(target, box, self.size, self.size) if self.soft else _nearest(target, box, self.size)
+
+
+def _mirror(array: np.ndarray, bottom: int, right: int) -> np.ndarray:
+    """Extend by reflection; cv2 repeats the reflection when the border is wider than the image."""
+    return cv2.copyMakeBorder(
+        array, 0, bottom, 0, right, cv2.BORDER_REFLECT_101 if min(array.shape[:2]) > 1 else cv2.BORDER_REPLICATE
+    )
+
+
+def _nearest(index: np.ndarray, box: tuple[float, float, float, float], size: int) -> np.ndarray:
+    x1, y1, x2, y2 = box
+    columns = np.clip(x1 + (np.arange(size) + 0.5) * (x2 - x1) / size, 0, index.shape[1] - 1).astype(int)
+    rows = np.clip(y1 + (np.arange(size) + 0.5) * (y2 - y1) / size, 0, index.shape[0] - 1).astype(int)
+    return np.asarray(index[rows[:, None], columns[None, :]])
+
+
+_PIPELINES: dict[bool, A.Compose] = {}
+
+
+def _pipeline(quarter_turns: bool) -> A.Compose:
+    """Built once a process: building costs more than a sample."""
+    if quarter_turns not in _PIPELINES:
+        _PIPELINES[quarter_turns] = A.Compose(
+            [
+                A.D4(p=1.0) if quarter_turns else A.HorizontalFlip(p=0.5),
+                A.OneOf(
+                    [
+                        A.RandomBrightnessContrast(brightness_limit=0.3, contrast_limit=0.3),
+                        A.RandomGamma(gamma_limit=(60, 150)),
+                        A.HueSaturationValue(hue_shift_limit=10, sat_shift_limit=30, val_shift_limit=25),
+                        A.ToGray(),
+                    ],
+                    p=0.7,
+                ),
+                A.RandomShadow(p=0.1),
+                A.OneOf(
+                    [
+                        A.GaussianBlur(sigma_limit=(0.3, 2.0)),
+                        A.MotionBlur(blur_limit=(3, 7)),
+                        A.GaussNoise(std_range=(0.01, 0.06)),
+                    ],
+                    p=0.3,
+                ),
+                A.ImageCompression(quality_range=(40, 95), p=0.3),
+            ]
+        )
+    return _PIPELINES[quarter_turns]

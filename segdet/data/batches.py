@@ -1,0 +1,155 @@
+"""From records to batches: torch datasets, which samples an epoch takes and in which order, and loaders.
+
+Shapes: images are uint8 `[N, H, W, 3]` and targets uint8 `[N, H, W]`; they travel as bytes (a quarter of float32) and
+are normalised on the device. A target is coverage 0..255 when there is one class, else a class index with 255 = ignore.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from segdet.data.augment import SegmentationAugment
+from segdet.data.images import ImageError, read_image
+from segdet.data.rasterize import class_index, foreground
+from segdet.data.records import Problem, Record, by_photograph
+
+Key = tuple[int, int]  # (epoch, index of the record)
+
+
+@dataclass
+class Batch:
+    """images uint8 `[N, H, W, 3]`, targets uint8 `[N, H, W]`, their record indices, and what had to be left out."""
+
+    images: torch.Tensor
+    targets: torch.Tensor
+    indices: list[int]
+    problems: list[Problem] = field(default_factory=list)
+
+    def pin_memory(self) -> Batch:
+        """Called by the loader when batches go to a GPU."""
+        return Batch(self.images.pin_memory(), self.targets.pin_memory(), self.indices, self.problems)
+
+
+class SegmentationSamples(Dataset[Any]):
+    """Decoded, rasterised and (for training) augmented samples by (epoch, index).
+
+    A sample depends on nothing but the seed, the epoch and the index: not on the worker, not on what was read before.
+    """
+
+    def __init__(
+        self, records: Sequence[Record], classes: int, augment: SegmentationAugment | None = None, seed: int = 0
+    ) -> None:
+        self.records = records
+        self.soft = classes == 1
+        self.augment = augment
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, key: Key) -> tuple[int, np.ndarray, np.ndarray] | Problem:
+        epoch, index = key
+        record = self.records[index]
+        try:
+            image = read_image(record.image)
+        except ImageError as error:
+            return Problem(record.image, str(error).removeprefix(f"{record.image}: "))
+        if image.shape[:2] != record.size:
+            return Problem(record.image, f"changed on disk: it was {record.width}x{record.height} when it was listed")
+        target = foreground(record) if self.soft else class_index(record)
+        if self.augment is not None:
+            image, target = self.augment(image, target, [self.seed, epoch, index])
+        return index, image, target
+
+
+def collate(samples: Sequence[tuple[int, np.ndarray, np.ndarray] | Problem]) -> Batch:
+    """Stack samples of one shape; images that could not be read become problems."""
+    good = [sample for sample in samples if not isinstance(sample, Problem)]
+    problems = [sample for sample in samples if isinstance(sample, Problem)]
+    if not good:
+        return Batch(torch.empty(0, 1, 1, 3, dtype=torch.uint8), torch.empty(0, 1, 1, dtype=torch.uint8), [], problems)
+    return Batch(
+        torch.from_numpy(np.stack([image for _, image, _ in good])),
+        torch.from_numpy(np.stack([target for _, _, target in good])),
+        [index for index, _, _ in good],
+        problems,
+    )
+
+
+class TrainingPlan:
+    """The batches of an epoch: every photograph once, one of its augmented siblings at random, in random order.
+
+    Iterating gives this process's share: lists of `batch` keys. A plan depends only on (seed, epoch), so an
+    interrupted epoch goes on at `start` with exactly what was left, and several processes agree without talking.
+    """
+
+    def __init__(self, records: Sequence[Record], batch: int, seed: int, rank: int = 0, world: int = 1) -> None:
+        self.groups = list(by_photograph(records).values())
+        self.batch, self.seed, self.rank, self.world = batch, seed, rank, world
+        self.epoch = 0
+        self.start = 0
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch."""
+        return max(1, len(self.groups) // (self.batch * self.world))
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        chosen = [group[rng.integers(len(group))] for group in self.groups]
+        order = [chosen[position] for position in rng.permutation(len(chosen))]
+        together = self.batch * self.world
+        # An incomplete last batch is left out: with batch norm, one of a single image would do harm.
+        for number in range(self.start, len(self)):
+            share = order[number * together : (number + 1) * together][self.rank :: self.world]
+            yield [(self.epoch, index) for index in share]
+
+
+def evaluation_plan(records: Sequence[Record], batch: int, rank: int = 0, world: int = 1) -> list[list[Key]]:
+    """Every record once, grouped by image size so that images are compared at their own resolution, unpadded."""
+    by_size: dict[tuple[int, int], list[int]] = {}
+    for index, record in enumerate(records):
+        by_size.setdefault(record.size, []).append(index)
+    plan: list[list[Key]] = []
+    for (height, width), indices in by_size.items():
+        step = max(1, min(batch, 8_000_000 // (height * width)))  # keeps memory about constant for large photographs
+        plan.extend([(0, index) for index in indices[i : i + step]] for i in range(0, len(indices), step))
+    return plan[rank::world]
+
+
+def loader(
+    samples: SegmentationSamples, plan: TrainingPlan | list[list[Key]], workers: int, pin: bool = False
+) -> DataLoader[Any]:
+    """A loader that follows `plan`; with workers, they stay alive between epochs."""
+    return DataLoader(
+        samples,
+        batch_sampler=plan,  # type: ignore[arg-type]
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pin,
+        persistent_workers=workers > 0,
+        worker_init_fn=_one_thread,
+        prefetch_factor=4 if workers else None,
+    )
+
+
+def default_workers() -> int:
+    """One worker keeps two cores of training busy on the crack set; a GPU wants many more."""
+    return max(
+        1, min(8, (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2) - 1)
+    )
+
+
+def _one_thread(_: int) -> None:
+    """Workers are the parallelism; threads inside them would fight the training for the cores."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which then stops in good order
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

@@ -1,0 +1,131 @@
+"""Datasets by name: where their folders are looked for, and what their cards say.
+
+A card is `datasets/<name>.yaml`; the data lies in `$SEGDET_DATASETS/<name>` (default `./datasets/<name>`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import yaml
+
+from segdet.data import formats
+from segdet.data.records import Dataset
+from segdet.errors import InputError, nearest
+
+_CARD_FOLDERS = (Path(__file__).parents[2] / "datasets", Path(__file__).parents[1] / "datasets")  # checkout, wheel
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known about a named dataset before it is on disk."""
+
+    name: str
+    title: str
+    task: str
+    licence: str
+    notes: str = ""
+    source: str | None = None
+    generated: bool = False
+    classes: tuple[str, ...] = ()
+    images: dict[str, int] | None = None
+
+
+def cards() -> dict[str, Card]:
+    """All cards, by name: the ones that come with segdet, and those in `./datasets`."""
+    found: dict[str, Card] = {}
+    for folder in (*_CARD_FOLDERS, Path("datasets")):
+        for path in sorted(folder.glob("*.yaml")):
+            found[path.stem] = _read_card(path)
+    return found
+
+
+def homes() -> list[Path]:
+    """Folders that hold datasets by name, in order of preference."""
+    chosen = os.environ.get("SEGDET_DATASETS")
+    return [Path(chosen).expanduser(), Path("datasets")] if chosen else [Path("datasets")]
+
+
+def folder_of(name: str) -> Path | None:
+    """The folder of a named dataset if it is on disk."""
+    for home in homes():
+        folder = home / name
+        if folder.is_dir() and any(folder.iterdir()):
+            return folder
+    return None
+
+
+def load(name_or_path: str, progress: Progress | None = None) -> Dataset:
+    """Read a dataset by name or path; `crack-demo` is drawn first when it is not there yet.
+
+    Args:
+        progress: called with (done, total) while pictures are drawn.
+
+    Raises:
+        InputError: unknown name, nothing on disk, or data that cannot be read.
+    """
+    card = cards().get(name_or_path)
+    folder = folder_of(name_or_path) if _is_name(name_or_path) else None
+    if folder is None and card is None:
+        path = Path(name_or_path).expanduser()
+        if not path.exists():
+            raise InputError(
+                f"--data {name_or_path}: no such folder and no dataset of that name{_ways_out(name_or_path)}"
+            )
+        return formats.read(path)
+    if folder is None and card is not None:
+        if not card.generated:
+            raise InputError(_missing(card))
+        folder = _draw(card.name, progress)
+    assert folder is not None
+    dataset = formats.read(folder, name_or_path)
+    if card is not None and (dataset.licence is None or card.task == "detection"):
+        dataset = replace(dataset, licence=card.licence)
+    return dataset
+
+
+def _is_name(text: str) -> bool:
+    return os.sep not in text and text not in (".", "..")
+
+
+def _ways_out(name: str) -> str:
+    known = cards()
+    hint = nearest(name, known) if _is_name(name) else ""
+    return f"{hint or '.'} Give the folder's path, or one of: {', '.join(sorted(known))}"
+
+
+def _missing(card: Card) -> str:
+    looked = " and ".join(str(home / card.name) for home in homes())
+    return (
+        f"--data {card.name}: not found at {looked}. Get it from {card.source} and unpack it there, set SEGDET_DATASETS "
+        f"to the folder that holds {card.name}/, or give its path; `--data crack-demo` works at once without any download"
+    )
+
+
+def _draw(name: str, progress: Progress | None) -> Path:
+    from segdet.data import synthetic
+
+    for home in homes():
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(home, os.W_OK):
+            return synthetic.write(home / name, progress=progress)
+    raise InputError(f"--data {name}: no folder to draw it in; set SEGDET_DATASETS to one that can be written")
+
+
+def _read_card(path: Path) -> Card:
+    try:
+        content = yaml.safe_load(path.read_text())
+        known = {key: content[key] for key in Card.__dataclass_fields__ if key in content}
+        return Card(**{**known, "classes": tuple(content.get("classes", ()))})
+    except (yaml.YAMLError, TypeError, AttributeError, OSError) as error:
+        raise InputError(
+            f"{path}: not a dataset card ({str(error).splitlines()[0]}); see datasets/crack.yaml"
+        ) from error

@@ -1,0 +1,255 @@
+"""YOLO text labels, boxes and polygons: the folders of Ultralytics and of Roboflow's YOLO exports.
+
+`data.yaml` names classes and splits; `labels/` mirrors `images/`. A row is `class x1 y1 x2 y2 ...`, normalised, at
+least three points; a row of five numbers is a box `class x_centre y_centre width height`. An empty or missing label
+file is an image without objects. Paths in data.yaml are often wrong (`../train/images`, absolute paths of another
+machine), so they are tried in several ways before the folders themselves decide.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from segdet.data.formats.base import SPLIT_FOLDERS, Adapter, header_size, images_under
+from segdet.data.images import is_image
+from segdet.data.records import Dataset, Instance, Problem, Record, box_of, clean_box, clean_polygon, photograph_of
+from segdet.errors import InputError
+
+_SPLIT_KEYS = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test",)}
+
+
+def _recognise(path: Path) -> str | None:
+    if path.is_file():
+        return f"{path.name} with class names" if path.suffix in (".yaml", ".yml") and _is_card(path) else None
+    card = _card_of(path)
+    if card is not None:
+        return f"{card.name} with class names and splits"
+    for split, folder in _folders(path).items():
+        if _label_file(next(iter(images_under(folder)), folder / "images" / "x.jpg")).parent.is_dir():
+            return f"{split} images in {folder.relative_to(path)} with a labels folder beside"
+    return None
+
+
+def _read(path: Path, name: str, evidence: str) -> Dataset:
+    card = path if path.is_file() else _card_of(path)
+    root = card.parent if card is not None else path
+    content = _load_card(card) if card is not None else {}
+    names = _class_names(content, card)
+    problems: list[Problem] = []
+    splits: dict[str, tuple[Record, ...]] = {}
+    highest = -1
+    for split, images in _split_images(content, root, card).items():
+        records = []
+        for image in images:
+            record = _read_record(image, len(names) if names else None, problems)
+            if record is not None:
+                records.append(record)
+                highest = max([highest, *(instance.label for instance in record.instances)])
+        splits[split] = tuple(records)
+    notes = [evidence]
+    if not names:
+        names = [f"class_{index}" for index in range(highest + 1)]
+        notes.append("no data.yaml: classes are named by their numbers")
+    licence = content.get("license") or (content.get("roboflow") or {}).get("license")
+    return Dataset(
+        name, root, "YOLO", tuple(names), splits, tuple(problems), str(licence) if licence else None, tuple(notes)
+    )
+
+
+def _is_card(path: Path) -> bool:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return (
+        re.search(r"^(names|nc)\s*:", text, re.MULTILINE) is not None
+        and re.search(r"^(train|val)\s*:", text, re.MULTILINE) is not None
+    )
+
+
+def _card_of(folder: Path) -> Path | None:
+    candidates = [
+        folder / "data.yaml",
+        folder / "data.yml",
+        *sorted(folder.glob("*.yaml")),
+        *sorted(folder.glob("*.yml")),
+    ]
+    return next((path for path in candidates if path.is_file() and _is_card(path)), None)
+
+
+def _load_card(card: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(card.read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{card}: not valid YAML ({str(error).splitlines()[0]}); correct it or export again"
+        ) from error
+    if not isinstance(content, dict):
+        raise InputError(f"{card}: not a YAML mapping; a data.yaml has the keys train, val and names")
+    return content
+
+
+def _class_names(content: dict[str, Any], card: Path | None) -> list[str]:
+    names, count = content.get("names"), content.get("nc")
+    if isinstance(names, dict):
+        if sorted(names) != list(range(len(names))):
+            raise InputError(f"{card}: class numbers in `names` are not 0..{len(names) - 1}; number them without holes")
+        names = [names[index] for index in range(len(names))]
+    if names is None:
+        return [f"class_{index}" for index in range(int(count))] if isinstance(count, int) else []
+    if not isinstance(names, list) or not names:
+        raise InputError(f"{card}: `names` must be a list of class names (or a mapping from numbers to names)")
+    if isinstance(count, int) and count != len(names):
+        raise InputError(f"{card}: nc is {count} but {len(names)} names are given; make them agree")
+    return [str(name) for name in names]
+
+
+def _folders(root: Path) -> dict[str, Path]:
+    """Image folders by split, found by looking: images/train (Ultralytics) or train/images (Roboflow)."""
+    found = {}
+    for split, names in SPLIT_FOLDERS.items():
+        for name in names:
+            for folder in (root / "images" / name, root / name / "images"):
+                if split not in found and folder.is_dir():
+                    found[split] = folder
+    if not found and (root / "images").is_dir():
+        found["train"] = root / "images"
+    return found
+
+
+def _split_images(content: dict[str, Any], root: Path, card: Path | None) -> dict[str, list[Path]]:
+    looked_up = _folders(root)
+    splits: dict[str, list[Path]] = {}
+    for split, keys in _SPLIT_KEYS.items():
+        entry = next((content[key] for key in keys if content.get(key)), None)
+        images: list[Path] = []
+        if entry is not None:
+            for one in entry if isinstance(entry, list) else [entry]:
+                images.extend(_images_of(str(one), content, root))
+        if not images and split in looked_up:
+            images = images_under(looked_up[split])
+        if images:
+            splits[split] = images
+        elif entry is not None and split == "train":
+            raise InputError(f"{card}: {split}: {entry} leads to no image; correct the path in the file")
+    return splits
+
+
+def _images_of(entry: str, content: dict[str, Any], root: Path) -> list[Path]:
+    """The images behind one entry of data.yaml: a folder, or a text file that lists images."""
+    entry = entry.replace("\\", "/")
+    base = str(content.get("path") or "").replace("\\", "/")
+    stripped = re.sub(r"^(\.{1,2}/)+", "", entry)
+    for candidate in (
+        root / base / entry,
+        root / entry,
+        root / stripped,
+        root / Path(stripped).name,
+        root.parent / stripped,
+    ):
+        if candidate.is_dir():
+            return images_under(candidate)
+        if candidate.is_file() and candidate.suffix == ".txt":
+            return _listed(candidate, root)
+    return []
+
+
+def _listed(listing: Path, root: Path) -> list[Path]:
+    images = []
+    for line in listing.read_text(encoding="utf-8-sig").splitlines():
+        entry = line.strip()
+        if not entry:
+            continue
+        found = next((p for p in (listing.parent / entry, root / entry, Path(entry)) if p.is_file()), None)
+        if found is None:
+            raise InputError(f"{listing}: {entry} is listed but not there; correct the list or restore the image")
+        if is_image(found):
+            images.append(found)
+    return images
+
+
+def _label_file(image: Path) -> Path:
+    """labels/.../x.txt for images/.../x.jpg (the last `images` counts); beside the image when there is none."""
+    parts = list(image.parts)
+    for index in range(len(parts) - 2, -1, -1):
+        if parts[index] == "images":
+            parts[index] = "labels"
+            break
+    return Path(*parts).with_suffix(".txt")
+
+
+def _read_record(image: Path, classes: int | None, problems: list[Problem]) -> Record | None:
+    size = header_size(image, problems)
+    if size is None:
+        return None
+    height, width = size
+    file = _label_file(image)
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        text = ""
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: not a text file; export the labels again or remove it") from error
+    instances = _instances(text, file, width, height, classes, problems)
+    return Record(image, width, height, tuple(instances), photograph_of(image))
+
+
+def _instances(
+    text: str, file: Path, width: int, height: int, classes: int | None, problems: list[Problem]
+) -> Iterable[Instance]:
+    seen: set[str] = set()
+    boxes, outlines = [], []
+    for number, line in enumerate(text.splitlines(), 1):
+        row = line.strip()
+        if not row:
+            continue
+        if row in seen:
+            problems.append(Problem(file, f"row {number}: the same as an earlier row"))
+            continue
+        seen.add(row)
+        label, values = _numbers(row, file, number)
+        if label < 0 or (classes is not None and label >= classes):
+            problems.append(Problem(file, f"row {number}: class {label} is not in data.yaml (0..{(classes or 1) - 1})"))
+            continue
+        if len(values) == 4:
+            x, y, w, h = values * np.array([width, height, width, height])
+            box, why = clean_box((x - w / 2, y - h / 2, x + w / 2, y + h / 2), width, height)
+            if box is not None:
+                boxes.append((number, Instance(label, (), box)))
+        else:
+            polygon, why = clean_polygon(values.reshape(-1, 2) * [width, height], width, height)
+            if polygon is not None:
+                outlines.append(Instance(label, (polygon,), box_of([polygon])))
+        if why:
+            problems.append(Problem(file, f"row {number}: {why}"))
+    if boxes and outlines:
+        rows = ", ".join(str(number) for number, _ in boxes[:3])
+        problems.append(Problem(file, f"row {rows}: a box among polygons; it counts for detection, not for masks"))
+    return [*outlines, *(instance for _, instance in boxes)]
+
+
+def _numbers(row: str, file: Path, number: int) -> tuple[int, np.ndarray]:
+    """Class and coordinates of one row; anything else than numbers of the right count is an error."""
+    try:
+        label, *values = (float(token) for token in row.split())
+        if label != int(label):
+            raise ValueError
+    except (ValueError, OverflowError):
+        shown = row if len(row) <= 40 else row[:37] + "..."
+        raise InputError(
+            f"{file}: row {number} is not `class x y ...` in numbers: {shown!r}; correct or remove it"
+        ) from None
+    if len(values) != 4 and (len(values) < 6 or len(values) % 2):
+        raise InputError(
+            f"{file}: row {number} has {len(values)} coordinates; a box has 4, a polygon an even number from 6 on"
+        )
+    return int(label), np.array(values)
+
+
+ADAPTER = Adapter("yolo", "YOLO text labels (data.yaml, images/ and labels/)", _recognise, _read)

@@ -1,0 +1,176 @@
+"""Plain records: what every dataset becomes once it is read, whatever its format on disk.
+
+Coordinates are pixels of the upright image (EXIF orientation applied), x to the right, y down; pixel (0, 0) covers
+the square from 0 to 1, so an image of width W spans x in [0, W].
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_SIBLING = re.compile(r"^(?P<stem>.+?)\.rf\.[0-9a-zA-Z]{8,}$")
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One labelled object.
+
+    label: index into the dataset's `classes`.
+    polygons: the parts of its outline, each float32 `[P, 2]` (x, y) with P >= 3; empty when there is only a box or RLE.
+    box: (x1, y1, x2, y2).
+    rle: COCO run-length encoding `{"size": [H, W], "counts": bytes}` when the outline is a mask, else None.
+    crowd: COCO `iscrowd`, a region of many objects.
+    """
+
+    label: int
+    polygons: tuple[np.ndarray, ...]
+    box: tuple[float, float, float, float]
+    rle: Mapping[str, Any] | None = None
+    crowd: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One image and its labels. `photograph` is shared by augmented copies of the same photograph."""
+
+    image: Path
+    width: int
+    height: int
+    instances: tuple[Instance, ...]
+    photograph: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.height, self.width
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something in the data that was left out: which file, which row or object, and why."""
+
+    path: Path
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.what}"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset as read from disk: records by split ("train", "val", "test") and what was left out."""
+
+    name: str
+    root: Path
+    format: str
+    classes: tuple[str, ...]
+    splits: Mapping[str, tuple[Record, ...]]
+    problems: tuple[Problem, ...] = ()
+    licence: str | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    def fingerprint(self) -> str:
+        """SHA-256 over classes, file names, sizes and labels: changes whenever what a model would learn from does."""
+        digest = hashlib.sha256("\n".join(self.classes).encode())
+        for split in sorted(self.splits):
+            for record in self.splits[split]:
+                digest.update(f"{split} {record.image.name} {record.width} {record.height}".encode())
+                digest.update(str(record.image.stat().st_size).encode())
+                for instance in record.instances:
+                    digest.update(f"{instance.label} {instance.crowd} {instance.box}".encode())
+                    for polygon in instance.polygons:
+                        digest.update(polygon.tobytes())
+                    if instance.rle is not None:
+                        digest.update(instance.rle["counts"])
+        return digest.hexdigest()
+
+
+def photograph_of(path: Path) -> str:
+    """Name of the photograph behind a file: Roboflow's augmented copies are `<stem>.rf.<hash>.jpg`.
+
+    >>> photograph_of(Path("10.rf.1be181322657e5592be06e9ed277e0b3.jpg"))
+    '10'
+    """
+    match = _SIBLING.match(path.stem)
+    return match["stem"] if match else path.stem
+
+
+def by_photograph(records: Iterable[Record]) -> dict[str, list[int]]:
+    """Indices of `records` grouped by photograph, in order of first appearance."""
+    groups: dict[str, list[int]] = {}
+    for index, record in enumerate(records):
+        groups.setdefault(record.photograph, []).append(index)
+    return groups
+
+
+def clean_polygon(points: np.ndarray, width: int, height: int) -> tuple[np.ndarray | None, str | None]:
+    """Clip an outline to the image and judge it, before any rasteriser sees it.
+
+    Rasterisers crash or hang on NaN and on coordinates such as 1e9, so nothing reaches them unchecked.
+
+    Args:
+        points: `[P, 2]` (x, y) in pixels.
+
+    Returns:
+        `(polygon, None)` with float32 `[P, 2]` inside the image, or `(None, why)` when it cannot be used.
+        A point may lie outside by 1 % of the image's size (rounding of exporters); farther out is wrong data.
+    """
+    points = np.asarray(points, dtype=np.float64).reshape(-1, 2)
+    if not np.isfinite(points).all():
+        return None, "a coordinate is not a finite number"
+    if len(points) < 3:
+        return None, f"{len(points)} points make no polygon; at least 3 are needed"
+    slack = 0.01 * np.array([width, height]) + 1.0
+    if (points < -slack).any() or (points > np.array([width, height]) + slack).any():
+        worst = points[np.argmax(np.abs(points - np.array([width, height]) / 2).max(axis=1))]
+        return None, f"point ({worst[0]:.6g}, {worst[1]:.6g}) lies outside the {width}x{height} image"
+    points = np.clip(points, 0.0, [width, height])
+    x, y = points[:, 0], points[:, 1]
+    area = 0.5 * abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))
+    extent = float(np.ptp(x)) * float(np.ptp(y))
+    if area <= 1e-6 and extent <= 1e-6:  # a figure of eight has zero signed area but still covers pixels
+        return None, "the polygon has no area"
+    return points.astype(np.float32), None
+
+
+def clean_box(
+    box: Iterable[float], width: int, height: int
+) -> tuple[tuple[float, float, float, float] | None, str | None]:
+    """Clip (x1, y1, x2, y2) to the image; `(box, None)`, or `(None, why)` when nothing is left of it."""
+    x1, y1, x2, y2 = (float(value) for value in box)
+    if not np.isfinite([x1, y1, x2, y2]).all():
+        return None, "a box coordinate is not a finite number"
+    slack_x, slack_y = 0.01 * width + 1.0, 0.01 * height + 1.0
+    if (
+        min(x1, x2) < -slack_x
+        or max(x1, x2) > width + slack_x
+        or min(y1, y2) < -slack_y
+        or max(y1, y2) > height + slack_y
+    ):
+        return None, f"box ({x1:.6g}, {y1:.6g}, {x2:.6g}, {y2:.6g}) lies outside the {width}x{height} image"
+    x1, x2 = (min(max(value, 0.0), float(width)) for value in (x1, x2))
+    y1, y2 = (min(max(value, 0.0), float(height)) for value in (y1, y2))
+    if x2 <= x1 or y2 <= y1:
+        return None, "the box has no area"
+    return (x1, y1, x2, y2), None
+
+
+def box_of(polygons: Iterable[np.ndarray]) -> tuple[float, float, float, float]:
+    """Smallest (x1, y1, x2, y2) around all parts."""
+    points = np.concatenate(list(polygons))
+    (x1, y1), (x2, y2) = points.min(axis=0), points.max(axis=0)
+    return float(x1), float(y1), float(x2), float(y2)
+
+
+def iterate(dataset: Dataset) -> Iterator[tuple[str, Record]]:
+    """All (split, record) pairs."""
+    for split, records in dataset.splits.items():
+        for record in records:
+            yield split, record

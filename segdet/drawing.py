@@ -1,0 +1,62 @@
+"""Painting masks onto photographs, the same way in predictions, samples and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+# Colour-blind safe (Okabe & Ito 2008), strongest against grey walls first; RGB.
+PALETTE = ((230, 30, 60), (0, 158, 230), (240, 228, 66), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233))
+
+
+def colour_of(label: int) -> tuple[int, int, int]:
+    """RGB colour of class `label` (0-based); colours repeat after the palette's end."""
+    return PALETTE[label % len(PALETTE)]
+
+
+def overlay(image: np.ndarray, mask: np.ndarray, opacity: float = 0.55) -> np.ndarray:
+    """Colour the labelled pixels and outline them.
+
+    Args:
+        image: RGB uint8 `[H, W, 3]`. mask: class indices uint8 `[H, W]`, 0 = background.
+
+    Returns:
+        RGB uint8 `[H, W, 3]`.
+    """
+    out = image.copy()
+    thickness = max(1, round(max(image.shape[:2]) / 1000))
+    for value in np.unique(mask):
+        if value == 0:
+            continue
+        inside = mask == value
+        colour = np.array(colour_of(int(value) - 1), np.float32)
+        out[inside] = (image[inside] * (1 - opacity) + colour * opacity).astype(np.uint8)
+        contours, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(out, contours, -1, tuple(int(c) for c in colour), thickness)
+    return out
+
+
+def agreement(image: np.ndarray, prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Where two masks agree: found green, false red, missed blue, over a greyed photograph. RGB uint8 `[H, W, 3]`."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    out = np.repeat((grey * 0.6 + 90).clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
+    out[(prediction > 0) & (prediction == target)] = (0, 150, 80)
+    out[(prediction > 0) & (prediction != target)] = (220, 40, 40)
+    out[(prediction == 0) & (target > 0)] = (30, 90, 220)
+    return out
+
+
+def grid(pictures: Sequence[np.ndarray], columns: int, side: int = 320) -> np.ndarray:
+    """Pictures RGB uint8 of any size in rows of `columns`, each fitted into `side` pixels on white."""
+    from segdet.data.images import resize
+
+    rows = -(-len(pictures) // columns)
+    sheet = np.full((rows * (side + 4) + 4, columns * (side + 4) + 4, 3), 255, np.uint8)
+    for number, picture in enumerate(pictures):
+        scale = side / max(picture.shape[:2])
+        height, width = (max(1, round(length * scale)) for length in picture.shape[:2])
+        y, x = (number // columns) * (side + 4) + 4, (number % columns) * (side + 4) + 4
+        sheet[y : y + height, x : x + width] = resize(picture, height, width)
+    return sheet

@@ -1,0 +1,1 @@
+"""Scores: what is measured, never who is measured."""

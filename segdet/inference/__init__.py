@@ -1,0 +1,1 @@
+"""Prediction from exported models, with numpy and ONNX Runtime only."""

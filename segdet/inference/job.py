@@ -1,0 +1,125 @@
+"""Predicting many images: read ahead, predict, write, and go on when one of them is damaged."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segdet.console import progress, say
+from segdet.data.images import ImageError, encode_png, read_image
+from segdet.errors import InputError
+from segdet.files import new_folder, write_bytes, write_json
+from segdet.inference.predictor import Predictor
+from segdet.inference.results import Prediction
+from segdet.inference.sources import Source
+
+_AHEAD = 3  # images decoded while one is predicted
+
+
+@dataclass
+class JobResult:
+    """What was predicted and written, and what had to be skipped (path -> reason)."""
+
+    folder: Path
+    model: Path
+    images: list[dict[str, Any]] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json`: the folder, the model, and per image its classes and files, without outlines."""
+        brief = [{key: value for key, value in image.items() if key != "regions"} for image in self.images]
+        return {"out": str(self.folder), "model": str(self.model), "images": brief, "skipped": self.skipped}
+
+    def sentence(self) -> str:
+        """The result in words."""
+        skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
+        if len(self.images) != 1:
+            return f"{len(self.images)} images predicted with {self.model}{skipped}; results in {self.folder}"
+        image = self.images[0]
+        found = ", ".join(
+            f"{name} {row['share']:.2%} of the image" for name, row in image["classes"].items() if row["pixels"]
+        )
+        seen = next(iter(image["files"].values()), self.folder)
+        return f"{image['image']}: {found or 'nothing found'} (model {self.model}){skipped}; see {seen}"
+
+
+def run_job(predictor: Predictor, sources: Sequence[Source], out: Path | None, kinds: Sequence[str]) -> JobResult:
+    """Predict every source and write `<name>_overlay.png`, `<name>_mask.png` and one `predictions.json`.
+
+    Args:
+        out: folder for the results; None makes a new `runs/predict`.
+        kinds: of "overlay", "mask", "json".
+
+    Raises:
+        InputError: none of the images could be read, or the folder cannot be written.
+    """
+    folder: Path | None = out
+    result = JobResult(Path(), predictor.session.path)
+    with progress("predicting", len(sources)) as advance:
+        for source, pixels in _decoded(sources):
+            if isinstance(pixels, ImageError):
+                result.skipped[str(source.path)] = str(pixels).removeprefix(f"{source.path}: ")
+                if len(sources) > 1:
+                    say(f"skipped {pixels}")
+            else:
+                folder = folder or new_folder("runs", "predict")  # only once there is something to put into it
+                prediction = predictor.predict(pixels, str(source.path))
+                files = _write(prediction, folder, source.name, kinds)
+                result.images.append({"image": str(source.path), **prediction.to_dict(), "files": files})
+            advance(1)
+    if not result.images or folder is None:
+        path, reason = next(iter(result.skipped.items()))
+        raise InputError(
+            f"{path}: {reason}"
+            if len(sources) == 1
+            else f"none of the {len(sources)} images could be read; the first: {path}: {reason}"
+        )
+    result.folder = folder
+    if "json" in kinds:
+        metadata = predictor.session.metadata
+        about = {
+            "model": str(result.model),
+            "arch": metadata.arch,
+            "backbone": metadata.backbone,
+            "classes": metadata.classes,
+        }
+        write_json(folder / "predictions.json", {**about, "images": result.images, "skipped": result.skipped})
+    return result
+
+
+def _decoded(sources: Sequence[Source]) -> Iterator[tuple[Source, np.ndarray | ImageError]]:
+    """Sources with their pixels, decoded a few ahead in threads (Pillow works outside Python's lock)."""
+
+    def decode(source: Source) -> np.ndarray | ImageError:
+        try:
+            return read_image(source.path)
+        except ImageError as error:
+            return error
+
+    with ThreadPoolExecutor(2) as pool:
+        waiting: deque[tuple[Source, Future[np.ndarray | ImageError]]] = deque()
+        for source in sources:
+            waiting.append((source, pool.submit(decode, source)))
+            if len(waiting) > _AHEAD:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
+
+
+def _write(prediction: Prediction, folder: Path, name: str, kinds: Sequence[str]) -> dict[str, str]:
+    files = {}
+    if "overlay" in kinds:
+        files["overlay"] = folder / f"{name}_overlay.png"
+        write_bytes(files["overlay"], encode_png(prediction.overlay()))
+    if "mask" in kinds:
+        files["mask"] = folder / f"{name}_mask.png"
+        write_bytes(files["mask"], prediction.mask_png())
+    return {kind: str(file) for kind, file in files.items()}

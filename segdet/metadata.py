@@ -1,0 +1,73 @@
+"""What a model says about itself: the JSON inside weights files and ONNX files (DESIGN, schema 1)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from segdet.errors import InputError
+
+KEY = "segdet"  # in safetensors' metadata and ONNX's metadata_props
+
+
+class DataSource(BaseModel):
+    """The dataset a model was trained on."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    sha256: str
+    licence: str | None = None
+
+
+class Metadata(BaseModel):
+    """Everything needed to rebuild, run and judge a model.
+
+    options: further arguments of the architecture (decoder widths and the like).
+    mean, std: normalisation in units of 0..1. threshold: probability from which a pixel is foreground.
+    opset, source_sha256, parity: only in ONNX files.
+    """
+
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+
+    schema_: Literal[1] = Field(alias="schema")
+    task: str
+    arch: str
+    backbone: str
+    options: dict[str, Any] = {}
+    classes: list[str]
+    imgsz: int
+    mean: list[float]
+    std: list[float]
+    threshold: float | None = None
+    data: DataSource
+    metrics: dict[str, Any] = {}
+    version: str
+    opset: int | None = None
+    source_sha256: str | None = None
+    parity: dict[str, Any] | None = None
+
+    def to_json(self) -> str:
+        """Compact JSON without the fields that are not set."""
+        return json.dumps(self.model_dump(by_alias=True, exclude_none=True), allow_nan=False)
+
+
+def parse(text: str | None, path: str | Path) -> Metadata:
+    """Read the JSON found in `path`.
+
+    Raises:
+        InputError: the file carries none, or one of another schema.
+    """
+    if not text:
+        raise InputError(f"{path}: not a segdet model (no `{KEY}` metadata); make one with `segdet export RUN`")
+    try:
+        return Metadata.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the metadata"
+        raise InputError(
+            f"{path}: {where} in its metadata: {first['msg']}; export it again with this segdet"
+        ) from error

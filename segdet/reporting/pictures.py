@@ -1,0 +1,148 @@
+"""The pictures of a run folder: what the labels are like, what training sees, how it went, what comes out."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from segdet.data import rasterize
+from segdet.data.images import encode_jpeg, read_image
+from segdet.data.records import Dataset, Record, iterate
+from segdet.drawing import agreement, grid, overlay
+from segdet.evaluation.segmentation import Evaluation
+from segdet.files import write_bytes
+
+matplotlib.use("Agg")  # no display is needed, and none is opened
+
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+SHOWN = 8  # worst and best validation images each
+_ROW = 1200  # images at most whose masks are drawn for statistics
+
+
+def labels(dataset: Dataset, path: Path) -> None:
+    """`labels.png`: objects per class, object sizes, foreground share and image sizes."""
+    records = [record for _, record in iterate(dataset)]
+    instances = [(record, instance) for record in records for instance in record.instances]
+    figure, axes = plt.subplots(2, 2, figsize=(11, 8), layout="constrained")
+    counts = np.bincount([i.label for _, i in instances], minlength=len(dataset.classes))
+    order = np.argsort(-counts, kind="stable")[:30]
+    axes[0, 0].barh([dataset.classes[k] for k in order[::-1]], counts[order[::-1]], color="#0072b2")
+    axes[0, 0].set(title=f"{len(instances)} objects in {len(records)} images", xlabel="objects")
+    sides = np.array([[b[2] - b[0], b[3] - b[1]] for b in (i.box for _, i in instances)]).reshape(-1, 2)
+    axes[0, 1].scatter(sides[:, 0], sides[:, 1], s=4, alpha=0.3, color="#0072b2")
+    axes[0, 1].set(title="object sizes", xlabel="width (pixels)", ylabel="height (pixels)")
+    spread = (
+        records if len(records) <= _ROW else [records[i] for i in np.linspace(0, len(records) - 1, _ROW).astype(int)]
+    )
+    shares = [100 * float(rasterize.binary(rasterize.foreground(record)).mean()) for record in spread]
+    axes[1, 0].hist(shares, bins=40, color="#0072b2")
+    axes[1, 0].set(
+        title=f"foreground: {np.mean(shares):.2f} % of the pixels on average", xlabel="% of an image", ylabel="images"
+    )
+    sizes = np.array([[record.width, record.height] for record in records])
+    axes[1, 1].scatter(sizes[:, 0], sizes[:, 1], s=8, alpha=0.3, color="#0072b2")
+    axes[1, 1].set(title="image sizes", xlabel="width (pixels)", ylabel="height (pixels)")
+    _save(figure, path)
+
+
+def samples(images: Sequence[np.ndarray], targets: Sequence[np.ndarray], path: Path) -> None:
+    """A batch as the network sees it, each crop beside its target."""
+    tiles: list[np.ndarray] = []
+    for image, target in zip(images, targets, strict=True):
+        mask = (
+            (target >= 128).astype(np.uint8)
+            if target.max(initial=0) > 100 and set(np.unique(target)) - {255}
+            else target
+        )
+        tiles += [image, overlay(image, np.where(mask == rasterize.IGNORE, 0, mask).astype(np.uint8))]
+    write_bytes(path, encode_jpeg(grid(tiles, 8, 240)))
+
+
+def results(history: Sequence[Mapping[str, float]], path: Path) -> None:
+    """`results.png`: losses, scores, learning rate and speed over the epochs."""
+    write_bytes(path, _png(results_figure(history)))
+
+
+def results_figure(history: Sequence[Mapping[str, float]]) -> Figure:
+    """The curves of `results.csv` as a figure."""
+    epochs = [row["epoch"] for row in history]
+    panels = {
+        "loss": ("train/loss", "val/loss"),
+        "validation scores": ("metrics/iou", "metrics/f1", "metrics/precision", "metrics/recall"),
+        "learning rate": ("lr",),
+        "images per second": ("images_per_second",),
+    }
+    figure, axes = plt.subplots(1, 4, figsize=(16, 3.8), layout="constrained")
+    for axis, (title, columns) in zip(axes, panels.items(), strict=True):
+        for column in columns:
+            values = [np.nan if row.get(column) is None else row[column] for row in history]
+            axis.plot(
+                epochs,
+                values,
+                marker="." if len(epochs) < 40 else None,
+                label=column.split("/")[-1] if "loss" not in column else column,
+            )
+        axis.set(title=title, xlabel="epoch")
+        axis.grid(alpha=0.3)
+        if len(columns) > 1:
+            axis.legend(fontsize=8)
+    return figure
+
+
+def curve_figure(result: Evaluation, threshold: float) -> Figure:
+    """Precision against recall, and every score against the threshold, for one foreground class."""
+    curve = result.binary.curve()
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    chosen = round(threshold * len(curve["threshold"]))
+    left.plot(curve["recall"], curve["precision"], color="#0072b2")
+    left.plot(
+        curve["recall"][chosen], curve["precision"][chosen], "o", color="#d55e00", label=f"threshold {threshold:.3f}"
+    )
+    left.set(title="precision and recall of pixels", xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    left.legend()
+    for name in ("precision", "recall", "f1", "iou"):
+        right.plot(curve["threshold"], curve[name], label=name)
+    right.axvline(threshold, color="#d55e00", linestyle="--")
+    right.set(title="scores against the threshold", xlabel="threshold", ylim=(0, 1.02))
+    right.legend()
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+    return figure
+
+
+def validation(
+    records: Sequence[Record], result: Evaluation, threshold: float | None, worst_first: Sequence[int], folder: Path
+) -> None:
+    """`val_worst.jpg` and `val_best.jpg`: photograph, labels, prediction, and where they differ."""
+    for name, chosen in (("worst", worst_first[:SHOWN]), ("best", worst_first[::-1][:SHOWN])):
+        tiles = [tile for index in chosen for tile in comparison(records[index], result, index, threshold)]
+        write_bytes(folder / f"val_{name}.jpg", encode_jpeg(grid(tiles, 4, 300)))
+
+
+def comparison(record: Record, result: Evaluation, index: int, threshold: float | None) -> list[np.ndarray]:
+    """Four pictures of one image, RGB uint8 `[H, W, 3]`: itself, labels, prediction, agreement."""
+    image, predicted = read_image(record.image), result.mask(index, threshold)
+    one = threshold is not None
+    target = rasterize.binary(rasterize.foreground(record)).astype(np.uint8) if one else rasterize.class_index(record)
+    target = np.where(target == rasterize.IGNORE, 0, target).astype(np.uint8)
+    return [image, overlay(image, target), overlay(image, predicted), agreement(image, predicted, target)]
+
+
+def _save(figure: Figure, path: Path) -> None:
+    write_bytes(path, _png(figure))
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+png = _png

@@ -1,0 +1,1 @@
+"""Losses, optimisers, the loop, and durable checkpoints."""

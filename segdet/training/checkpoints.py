@@ -1,0 +1,46 @@
+"""All state of a run, saved so that a killed run goes on exactly where it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from segdet.errors import InputError
+from segdet.files import replacing, write_text
+
+FILE = "resume/state.pt"
+
+
+def save_state(run: Path, state: dict[str, Any]) -> None:
+    """Write the state atomically: the previous one stays until the new one is whole on disk."""
+    with replacing(run / FILE) as temporary:
+        torch.save(state, temporary)
+
+
+def load_state(run: Path) -> dict[str, Any]:
+    """Read the state of a run.
+
+    Raises:
+        InputError: no run there, or nothing to go on from.
+    """
+    file = run / FILE
+    if not run.is_dir():
+        raise InputError(f"--resume {run}: no such run folder; runs are under runs/ unless --out said otherwise")
+    if not file.is_file() or not (run / "config.yaml").is_file():
+        raise InputError(f"--resume {run}: nothing to go on from (no {FILE}); train it anew")
+    try:
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged archive raises many kinds
+        raise InputError(
+            f"--resume {run}: {FILE} cannot be read ({str(error).splitlines()[0][:80]}); train it anew"
+        ) from error
+    return state
+
+
+def write_history(run: Path, history: list[dict[str, float]]) -> None:
+    """`results.csv`: one row per epoch; rewritten whole, so that a resumed run leaves no double rows."""
+    lines = [",".join(history[0])]
+    lines += [",".join("" if value is None else f"{value:.6g}" for value in row.values()) for row in history]
+    write_text(run / "results.csv", "\n".join(lines) + "\n")

@@ -1,0 +1,77 @@
+"""Every setting of a training run, with its default and what it means; unknown keys are refused with a suggestion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from segdet.errors import InputError, nearest
+
+
+class TrainConfig(BaseModel):
+    """What `segdet train` was asked to do; saved as `config.yaml` in the run folder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    arch: str = Field(description="Architecture")
+    data: str = Field(description="Dataset name or folder")
+    backbone: str | None = Field(None, description="timm backbone (default: the architecture's)")
+    weights: str = Field("imagenet", description="Start of the backbone: imagenet, none, or a file")
+    options: dict[str, Any] = Field({}, description="Further arguments of the architecture")
+    epochs: int = Field(30, ge=1, description="Times every photograph is seen")
+    imgsz: int = Field(320, ge=32, description="Side of the training crops in pixels")
+    batch: int = Field(8, ge=1, description="Images per step and process")
+    lr: float = Field(1e-3, gt=0, description="Highest learning rate")
+    backbone_lr: float = Field(0.5, gt=0, description="The backbone's learning rate as a share of lr")
+    weight_decay: float = Field(0.02, ge=0, description="AdamW weight decay (not on norms and biases)")
+    warmup: float = Field(0.05, ge=0, lt=1, description="Share of all steps that the learning rate climbs")
+    clip: float = Field(5.0, gt=0, description="Largest gradient norm")
+    ema: float = Field(0.998, ge=0, lt=1, description="Decay of the averaged weights; 0 = no averaging")
+    quarter_turns: bool | None = Field(None, description="Flips and quarter turns (default: for one-class data)")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="Arithmetic of the network")
+    workers: int | None = Field(None, ge=0, description="Loader processes (default: from the machine)")
+    seed: int = Field(0, ge=0, description="Of everything random")
+    fold: str | None = Field(None, description="K/N: use fold K of N as validation")
+    limit: int | None = Field(None, ge=1, description="At most this many images per split")
+    out: str = Field("runs", description="Folder for run folders")
+    name: str | None = Field(None, description="Name of the run folder (default: <arch>-<data>)")
+
+    @classmethod
+    def from_options(cls, **options: Any) -> TrainConfig:
+        """Validate options; None means "not given".
+
+        Raises:
+            InputError: an unknown key or a value out of range.
+        """
+        try:
+            return cls(**{key: value for key, value in options.items() if value is not None})
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            if first["type"] == "extra_forbidden":
+                raise InputError(f"{key}: no such setting{nearest(key, cls.model_fields)}") from error
+            raise InputError(f"--{key.replace('_', '-')} {first.get('input')}: {first['msg']}") from error
+
+    @classmethod
+    def from_file(cls, path: Path, **overrides: Any) -> TrainConfig:
+        """Settings from a YAML file, with those given on the command line on top.
+
+        Raises:
+            InputError: missing, not YAML, or unknown keys.
+        """
+        try:
+            content = yaml.safe_load(path.read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise InputError(f"{path}: cannot be read as YAML ({str(error).splitlines()[0]})") from error
+        if not isinstance(content, dict):
+            raise InputError(f"{path}: not a mapping of settings; a run's config.yaml shows the keys")
+        try:
+            return cls.from_options(
+                **{**content, **{key: value for key, value in overrides.items() if value is not None}}
+            )
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error

@@ -1,0 +1,53 @@
+"""Where and in which arithmetic a run computes."""
+
+from __future__ import annotations
+
+import torch
+from accelerate import Accelerator
+
+from segdet.errors import InputError
+
+
+def accelerator(device: str, precision: str) -> Accelerator:
+    """An Accelerator on the device that was asked for.
+
+    Raises:
+        InputError: a GPU was asked for and there is none, or arithmetic that the device lacks.
+    """
+    chosen = _device(device)
+    if chosen.startswith("cuda:"):
+        torch.cuda.set_device(chosen)
+    mode = _precision(precision, chosen)
+    return Accelerator(
+        cpu=chosen == "cpu", mixed_precision="no" if mode == "fp32" else mode, step_scheduler_with_optimizer=False
+    )
+
+
+def _device(device: str) -> str:
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        return device
+    if device != "cuda" and not (device.startswith("cuda:") and device[5:].isdigit()):
+        raise InputError(f"--device {device}: say auto, cpu, cuda or cuda:N")
+    if not torch.cuda.is_available():
+        built = torch.version.cuda
+        why = "no GPU or no working driver was found" if built else "this PyTorch was built without CUDA"
+        raise InputError(f"--device {device}: {why}; use --device cpu")
+    if device.startswith("cuda:") and int(device[5:]) >= torch.cuda.device_count():
+        raise InputError(f"--device {device}: this machine has {torch.cuda.device_count()} GPUs, numbered from 0")
+    return device
+
+
+def _precision(precision: str, device: str) -> str:
+    if device == "cpu":
+        if precision == "fp16":
+            raise InputError("--precision fp16: processors are slow at it; use bf16 or fp32 (or auto)")
+        # Without instructions for it, bf16 on a processor is emulated and slower than fp32.
+        return ("bf16" if _cpu_has_bf16() else "fp32") if precision == "auto" else precision
+    return ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if precision == "auto" else precision
+
+
+def _cpu_has_bf16() -> bool:
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

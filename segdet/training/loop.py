@@ -1,0 +1,266 @@
+"""The training loop: one epoch after another over a `TrainingPlan`, with averaged weights and exact resume."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import nn
+from torch.utils.data import DataLoader
+
+from segdet.console import progress, say
+from segdet.data.batches import Batch, TrainingPlan
+from segdet.data.records import Problem, Record
+from segdet.errors import SegdetError
+from segdet.evaluation.segmentation import Evaluation, evaluate
+from segdet.models.common import answer, normalise
+from segdet.training import checkpoints
+from segdet.training.config import TrainConfig
+from segdet.training.optim import adamw, averaged, schedule, set_rate
+
+
+class Interrupted(SegdetError):
+    """Training was stopped by a signal and its state saved. Exit code 128 + signal, as the shell expects."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
+
+
+@dataclass
+class Data:
+    """What a run trains and validates on."""
+
+    train: DataLoader[Any]
+    plan: TrainingPlan
+    val: DataLoader[Any]
+    val_records: tuple[Record, ...]
+    classes: tuple[str, ...]
+
+
+@dataclass
+class Trainer:
+    """Trains `model` for `config.epochs` and keeps the best and the last averaged weights.
+
+    save(which, state dict, metrics): writes `weights/<which>.safetensors`.
+    """
+
+    config: TrainConfig
+    accelerator: Accelerator
+    model: nn.Module
+    backbone: nn.Module
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    loss: nn.Module
+    data: Data
+    run: Path
+    save: Callable[[str, Mapping[str, torch.Tensor], dict[str, Any]], None]
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: float = -1.0
+    problems: dict[Path, Problem] = field(default_factory=dict)
+    _stop: int = 0
+
+    def __post_init__(self) -> None:
+        settings = self.config
+        self.model.to(memory_format=torch.channels_last)
+        optimiser = adamw(self.model, self.backbone, settings.lr, settings.backbone_lr, settings.weight_decay)
+        self.network, self.optimiser = self.accelerator.prepare(self.model, optimiser)
+        self.average = averaged(self.model, settings.ema) if settings.ema else None
+        self.total = settings.epochs * len(self.data.plan)
+        self.epoch, self.start, self.spent = 0, 0, 0.0
+        self.partial = torch.zeros(2, dtype=torch.float64)  # loss x images and images of the epoch so far
+
+    def fit(self) -> None:
+        """Train until the last epoch is done.
+
+        Raises:
+            Interrupted: by SIGINT or SIGTERM, after saving. SegdetError: the loss is not a number.
+        """
+        with self._signals():
+            while self.epoch < self.config.epochs:
+                began = time.perf_counter()
+                rates = self._train_epoch(began)
+                result, val_loss = self.validate()
+                self._finish_epoch(result.metrics(), val_loss, rates, began)
+
+    def _train_epoch(self, began: float) -> dict[str, float]:
+        plan = self.data.plan
+        plan.epoch, plan.start = self.epoch, self.start
+        self.network.train()
+        images, waited, last = 0, 0.0, time.perf_counter()
+        title = f"epoch {self.epoch + 1}/{self.config.epochs}"
+        with progress(title, len(plan) - plan.start) as advance:
+            for number, batch in enumerate(self.data.train, plan.start):
+                waited += time.perf_counter() - last
+                self._note(batch.problems)
+                if batch.indices:
+                    self._step(batch, self.epoch * len(plan) + number)
+                    images += len(batch.indices)
+                if (number + 1) % 10 == 0 or number + 1 == len(plan):
+                    self._check_loss(number)
+                advance(1, f"loss {self._mean_loss():.4f}")
+                if self._stop:
+                    self._interrupt(number + 1, began)
+                last = time.perf_counter()
+        spent = time.perf_counter() - began
+        return {
+            "images_per_second": images * self.accelerator.num_processes / max(spent, 1e-9),
+            "data_wait": waited / max(spent, 1e-9),
+        }
+
+    def _step(self, batch: Batch, step: int) -> None:
+        device = self.accelerator.device
+        set_rate(self.optimiser, schedule(step, self.total, self.config.warmup))
+        inputs = normalise(batch.images.to(device, non_blocking=True), self.mean, self.std)
+        targets = batch.targets.to(device, non_blocking=True)
+        with self.accelerator.autocast():
+            logits = self.network(inputs)
+        loss = self.loss(logits.float(), targets)
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(self.network.parameters(), self.config.clip)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        count = len(batch.indices)
+        self.partial = self.partial + torch.stack([loss.detach().double().cpu() * count, torch.tensor(float(count))])
+
+    def validate(self) -> tuple[Evaluation, float]:
+        """Evaluate the averaged weights on the validation split; the same result in every process."""
+        network = self.average.module if self.average is not None else self.model
+        losses: list[float] = []
+
+        def predict(batch: Batch) -> np.ndarray:
+            inputs = normalise(batch.images.to(self.accelerator.device), self.mean, self.std)
+            with self.accelerator.autocast():
+                logits = network(inputs)
+            logits = logits.float()
+            losses.append(float(self.loss(logits, batch.targets.to(logits.device))))
+            return answer(logits)
+
+        network.eval()
+        with torch.inference_mode(), progress("validating", len(self.data.val_records)) as advance:
+            part = evaluate(predict, self.data.val, self.data.val_records, self.data.classes, advance)
+        network.train()
+        if self.accelerator.num_processes > 1:
+            first, *others = gather_object([part])
+            part = first.merge(others)
+        self._note(part.problems)
+        if not part.indices:
+            raise SegdetError(f"none of the {len(self.data.val_records)} validation images could be read")
+        return part, float(np.mean(losses)) if losses else 0.0
+
+    def _finish_epoch(self, metrics: dict[str, Any], val_loss: float, rates: dict[str, float], began: float) -> None:
+        self.spent += time.perf_counter() - began
+        row = {
+            "epoch": self.epoch + 1,
+            "time": self.spent,
+            "train/loss": self._mean_loss(),
+            "val/loss": val_loss,
+            **{f"metrics/{key}": metrics.get(key) for key in ("iou", "f1", "precision", "recall", "threshold")},
+            "lr": self.optimiser.param_groups[0]["lr"],
+            **rates,
+        }
+        self.history.append(row)
+        self.epoch, self.start, self.partial = self.epoch + 1, 0, torch.zeros(2, dtype=torch.float64)
+        better = metrics["iou"] > self.best
+        self.best = max(self.best, metrics["iou"])
+        if self.accelerator.is_main_process:
+            state = (self.average.module if self.average is not None else self.model).state_dict()
+            self.save("last", state, metrics)
+            if better:
+                self.save("best", state, metrics)
+            checkpoints.save_state(self.run, self.state())
+            checkpoints.write_history(self.run, self.history)
+            say(
+                f"epoch {row['epoch']}/{self.config.epochs}  loss {row['train/loss']:.4f}  val loss {val_loss:.4f}  "
+                f"iou {metrics['iou']:.4f}  f1 {metrics['f1']:.4f}{'  best' if better else ''}  "
+                f"{rates['images_per_second']:.1f} images/s, {rates['data_wait']:.0%} waiting for data"
+            )
+
+    def state(self) -> dict[str, Any]:
+        """Everything that training depends on, as tensors and plain values."""
+        return {
+            "epoch": self.epoch,
+            "start": self.start,
+            "spent": self.spent,
+            "partial": self.partial,
+            "best": self.best,
+            "history": self.history,
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict() if self.average is not None else None,
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a saved `state`."""
+        for name in ("epoch", "start", "spent", "partial", "best", "history"):
+            setattr(self, name, state[name])
+        self.model.load_state_dict(state["model"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.accelerator.scaler is not None and state["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["random"])
+        if torch.cuda.is_available() and state["random_cuda"]:
+            torch.cuda.set_rng_state_all(state["random_cuda"])
+
+    def _mean_loss(self) -> float:
+        return float(self.partial[0] / self.partial[1].clamp_min(1))
+
+    def _check_loss(self, number: int) -> None:
+        if not torch.isfinite(self.partial[0]):
+            raise SegdetError(
+                f"the loss is not a number any more (epoch {self.epoch + 1}, step {number + 1}); "
+                f"lower --lr (it is {self.config.lr:g}) or use --precision fp32"
+            )
+
+    def _note(self, problems: list[Problem]) -> None:
+        for problem in problems:
+            if problem.path not in self.problems:
+                self.problems[problem.path] = problem
+                say(f"skipped {problem}")
+
+    def _interrupt(self, start: int, began: float) -> None:
+        self.start = start
+        self.spent += time.perf_counter() - began
+        if self.accelerator.is_main_process:
+            checkpoints.save_state(self.run, self.state())
+        raise Interrupted(
+            f"stopped in epoch {self.epoch + 1} of {self.config.epochs} and saved; "
+            f"go on with: segdet train --resume {self.run}",
+            self._stop,
+        )
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM ask for a stop after the current step; a second one stops at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread may handle signals
+            return
+
+        def ask(number: int, _: Any) -> None:
+            if self._stop:
+                raise KeyboardInterrupt
+            self._stop = number
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
