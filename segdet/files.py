@@ -52,9 +52,9 @@ def write_text(path: str | Path, content: str) -> None:
     write_bytes(path, content.encode())
 
 
-def write_json(path: str | Path, content: Any) -> None:
-    """Write `content` to `path` atomically, as indented JSON; NaN and infinities are refused."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+def write_json(path: str | Path, content: Any, indent: int | None = 2) -> None:
+    """Write `content` to `path` atomically, as JSON; NaN and infinities are refused."""
+    write_text(path, json.dumps(content, indent=indent, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def new_folder(parent: str | Path, name: str) -> Path:

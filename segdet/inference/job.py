@@ -89,7 +89,8 @@ def run_job(predictor: Predictor, sources: Sequence[Source], out: Path | None, k
             "backbone": metadata.backbone,
             "classes": metadata.classes,
         }
-        write_json(folder / "predictions.json", {**about, "images": result.images, "skipped": result.skipped})
+        content = {**about, "images": result.images, "skipped": result.skipped}
+        write_json(folder / "predictions.json", content, indent=None)  # outlines are long lists of numbers
     return result
 
 

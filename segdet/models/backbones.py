@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import importlib
 import os
-from pathlib import Path
+import socket
+import urllib.parse
+import urllib.request
 from typing import Any
 
 import timm
 import torch
+from huggingface_hub import try_to_load_from_cache
 from torch import nn
 
 from segdet.errors import InputError, nearest
@@ -118,9 +121,10 @@ def _from_hub(name: str) -> dict[str, torch.Tensor]:
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise InputError(f"--backbone {name}: timm has no pretrained weights for it; use --weights none or PATH")
-    os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "10")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
+        if not _is_cached(config.hf_hub_id):
+            _check_connection()
         model = timm.create_model(name, pretrained=True)
     except Exception as error:  # the hub client, the network and torch.load all raise their own kinds
         free = ", ".join(_PIP_WEIGHTS)
@@ -133,6 +137,15 @@ def _from_hub(name: str) -> dict[str, torch.Tensor]:
     return state
 
 
-def pip_backbones() -> list[Path | str]:
-    """Names of the backbones whose ImageNet weights come from a pip package."""
-    return list(_PIP_WEIGHTS)
+def _is_cached(repository: str | None) -> bool:
+    names = ("model.safetensors", "pytorch_model.bin")
+    return repository is not None and any(isinstance(try_to_load_from_cache(repository, n), str) for n in names)
+
+
+def _check_connection() -> None:
+    """Fail within seconds when the hub cannot be reached; its own client tries again for most of a minute."""
+    if urllib.request.getproxies():
+        return  # only the client knows how to go through a proxy
+    url = urllib.parse.urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    port = url.port or (80 if url.scheme == "http" else 443)
+    socket.create_connection((url.hostname or "", port), timeout=5).close()

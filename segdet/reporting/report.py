@@ -67,8 +67,8 @@ def write(
         f"{_counts(dataset)}</p>",
         _headline(metrics),
         "<h2>Scores on the validation images</h2>",
-        f"<p class=sub>{metrics['images']} images at their own resolution; masks drawn as {_e(metrics['rasterizer'])}. Intervals are 95 % "
-        "bootstrap over photographs.</p>",
+        f"<p class=sub>{metrics['images']} images at their own resolution; masks drawn as {_e(metrics['rasterizer'])}. "
+        "Intervals are 95 % bootstrap over photographs.</p>",
         _table(metrics),
         "<h2>Where it fails and where it works</h2>",
         "<p>Photograph, labels, prediction, and the difference:<span class=k style='background:#009650'></span>found"
@@ -130,8 +130,8 @@ def _table(metrics: Mapping[str, Any]) -> str:
 def _threshold_note(metrics: Mapping[str, Any]) -> str:
     oracle = metrics["oracle"]
     return (
-        f"A pixel counts as object from probability {metrics['threshold']:.3f} on: the value with the best F1 on these images, stored in the "
-        f"weights and the exported file. Looking at the answers of each image would give F1 {oracle['ois']:.3f} (oracle, OIS)."
+        f"A pixel counts as object from probability {metrics['threshold']:.3f} on: the value with the best F1 on "
+        f"these images, stored in the weights and the exported file. Looking at the answers of each image would give F1 {oracle['ois']:.3f} (oracle, OIS)."
     )
 
 

@@ -1,0 +1,201 @@
+"""Prediction without PyTorch: results, tiles, sources, and which model is meant."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+import segdet
+from segdet.data.rasterize import binary, coverage
+from segdet.errors import InputError
+from segdet.inference import tiling
+from segdet.inference.models import find_model
+from segdet.inference.predictor import Predictor
+from segdet.inference.results import Prediction
+from segdet.inference.session import open_session
+from segdet.inference.sources import expand
+from tests.conftest import ROOT
+from tests.drawn import crack_picture
+
+
+def _prediction(mask: np.ndarray, classes: tuple[str, ...] = ("crack",)) -> Prediction:
+    image = np.full((*mask.shape, 3), 120, np.uint8)
+    return Prediction(image, mask.astype(np.uint8), np.full(mask.shape, 0.75, np.float32), classes, 0.5)
+
+
+def test_predicting_imports_no_torch(exported: Path, walls: Path, tmp_path: Path) -> None:
+    image = sorted((walls / "images" / "val").iterdir())[0]
+    code = (
+        "import sys, segdet\n"
+        f"p = segdet.load({str(exported)!r}).predict({str(image)!r})\n"
+        "assert p.mask.any()\n"
+        "heavy = {'torch', 'torchvision', 'timm', 'accelerate', 'albumentations', 'matplotlib', 'skimage', 'scipy', 'onnx'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_paths_bytes_and_arrays_give_the_same_answer(exported: Path, walls: Path) -> None:
+    image = sorted((walls / "images" / "val").iterdir())[0]
+    predictor = segdet.load(exported)
+    first = predictor.predict(image)
+    for other in (str(image), image.read_bytes(), np.asarray(Image.open(image))):
+        assert (predictor.predict(other).mask == first.mask).all()
+    with pytest.raises(InputError, match="RGB uint8"):
+        predictor.predict(np.zeros((4, 4), np.uint8))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_outlines_give_the_mask_back(seed: int) -> None:
+    _, polygons = crack_picture(seed, 96, 96)
+    mask = binary(coverage(polygons, 96, 96))
+    mask[40:60, 40:60], mask[45:50, 45:50] = True, False  # a part with a hole
+    prediction = _prediction(mask)
+    again = np.zeros_like(mask)
+    for region in prediction.regions:
+        outer = [p for p in region.polygons if _signed_area(p) < 0]
+        holes = [p for p in region.polygons if _signed_area(p) > 0]
+        again |= binary(coverage(outer, 96, 96)) & ~binary(coverage(holes, 96, 96))
+    assert (again == mask).mean() > 0.999
+    assert sum(region.area for region in prediction.regions) == mask.sum() == prediction.areas["crack"]
+
+
+def _signed_area(polygon: np.ndarray) -> float:
+    x, y = polygon.T
+    return float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
+
+
+def test_a_prediction_as_json_png_and_overlay() -> None:
+    mask = np.zeros((20, 30), np.uint8)
+    mask[5:8, 2:12], mask[15, 20] = 1, 2
+    prediction = _prediction(mask, ("crack", "stain"))
+    plain = json.loads(json.dumps(prediction.to_dict()))
+    assert plain["classes"]["crack"] == {"pixels": 30, "share": 0.05}
+    assert [(r["class"], r["box"], r["area"]) for r in plain["regions"]] == [
+        ("crack", [2, 5, 12, 8], 30),
+        ("stain", [20, 15, 21, 16], 1),
+    ]
+    picture = Image.open(io.BytesIO(prediction.mask_png()))
+    assert picture.mode == "P" and (np.asarray(picture) == mask).all()
+    assert np.asarray(picture.convert("RGB"))[6, 5].tolist() != [0, 0, 0]
+    painted = prediction.overlay()
+    assert (painted[0, 0] == 120).all() and (painted[6, 5] != 120).any() and painted.shape == (20, 30, 3)
+
+
+def test_tiles_equal_the_whole_away_from_seams(exported: Path) -> None:
+    session = open_session(exported, "cpu")
+    image, _ = crack_picture(4, 900, 1300)
+    _, whole = (output[0] for output in session.run(image[None]))
+    tiled_mask, tiled = tiling.run_tiled(session, image, session.metadata.threshold or 0.5, 512)
+    difference = np.abs(tiled - whole)
+    assert tiled.shape == whole.shape and difference.mean() < 2e-3
+    whole_mask = whole >= np.float32(session.metadata.threshold)
+    assert (tiled_mask.astype(bool) != whole_mask).mean() < 1e-3
+
+
+@pytest.mark.parametrize("size", [(100, 100), (512, 513), (1500, 60), (700, 1100)])
+def test_every_pixel_lies_in_a_tile_and_neighbours_overlap(size: tuple[int, int]) -> None:
+    seen = np.zeros(size, int)
+    for rows, columns in tiling._windows(*size, 512, 128):
+        assert rows.stop - rows.start <= 512 and columns.stop - columns.start <= 512
+        seen[rows, columns] += 1
+    assert seen.min() >= 1
+    if max(size) > 512:
+        assert seen.max() >= 2
+
+
+def test_tile_and_threshold_are_checked(exported: Path) -> None:
+    for options, message in (
+        ({"tile": "x"}, "--tile"),
+        ({"tile": 8}, "--tile"),
+        ({"threshold": 1.5}, "--conf"),
+        ({"device": "tpu"}, "--device"),
+    ):
+        with pytest.raises(InputError, match=message):
+            Predictor(exported, **options)
+
+
+def test_the_threshold_decides(exported: Path, walls: Path) -> None:
+    image = sorted((walls / "images" / "val").iterdir())[0]
+    areas = [segdet.load(exported, threshold=t).predict(image).areas["crack"] for t in (0.01, 0.5, 0.99)]
+    assert areas[0] > areas[1] > areas[2]
+
+
+def test_a_gpu_that_is_not_there_is_an_error(exported: Path) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this machine may have one")
+    with pytest.raises(InputError, match=r"--device cuda.*segdet\[gpu\]"):
+        open_session(exported, "cuda")
+
+
+def test_files_that_are_not_ours_are_refused(tmp_path: Path, exported: Path) -> None:
+    (tmp_path / "junk.onnx").write_bytes(b"junk")
+    foreign = onnx.load(exported)
+    del foreign.metadata_props[:]
+    onnx.save(foreign, tmp_path / "foreign.onnx")
+    damaged = onnx.load(exported)
+    damaged.metadata_props[0].value = '{"schema": 7}'
+    onnx.save(damaged, tmp_path / "future.onnx")
+    for name, message in (
+        ("junk", "not an ONNX file"),
+        ("foreign", "not a segdet model"),
+        ("future", "schema"),
+        ("none", "no such model file"),
+    ):
+        with pytest.raises(InputError, match=message):
+            open_session(tmp_path / f"{name}.onnx")
+
+
+def test_sources_are_files_folders_and_patterns(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.png", "sub/c.JPG", "sub/a.png", "notes.txt", ".hidden.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert [s.name for s in expand([str(tmp_path)])] == ["a", "b", "sub/a", "sub/c"]
+    assert [s.name for s in expand([str(tmp_path / "*.jpg"), str(tmp_path / "a.jpg")])] == ["a"]
+    assert [s.name for s in expand([str(tmp_path / "**/a.*")])] == ["a", "a.png"]
+    (tmp_path / "empty").mkdir()
+    for source, message in (
+        ("empty", "no image in that folder"),
+        ("none.jpg", "no such file"),
+        ("*.webp", "nothing matches"),
+    ):
+        with pytest.raises(InputError, match=message):
+            expand([str(tmp_path / source)])
+
+
+def test_which_model_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("segdet.inference.models._SHIPPED", ())
+    with pytest.raises(InputError, match=r"no model: none in \./exports or \./runs"):
+        find_model()
+
+    def make(name: str, age: int) -> None:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+        os.utime(path, (age, age))
+
+    make("runs/one/weights/best.onnx", 300)
+    assert find_model() == Path("runs/one/weights/best.onnx")
+    make("exports/old.onnx", 100)
+    make("exports/new.onnx", 200)
+    make("exports/.unfinished.onnx", 900)
+    assert find_model() == Path("exports/new.onnx")
+    assert find_model("runs/one") == Path("runs/one/weights/best.onnx")
+    make("exports/two.onnx", 50)
+    (tmp_path / "runs/two").mkdir()
+    assert find_model("runs/two") == Path("exports/two.onnx")

@@ -1,0 +1,133 @@
+"""The real command, end to end, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from segdet.cli.main import _dashed
+from tests.conftest import TINY, Cli
+from tests.drawn import yolo_dataset
+
+
+def _one_line(done: subprocess.CompletedProcess[str], code: int = 2) -> str:
+    """The single line an error is told in."""
+    assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+    lines = [line for line in done.stderr.splitlines() if line]
+    assert lines[-1].startswith("segdet: ") and "Traceback" not in done.stderr
+    return lines[-1]
+
+
+@pytest.fixture(scope="module")
+def job(cli: Cli, walls: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which train, val, export and predict were run one after the other, as a user would."""
+    folder = tmp_path_factory.mktemp("job")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    for arguments in (
+        ("train", "unet", "--data", walls, "--epochs", 10, "--config", "tiny.yaml"),
+        ("val", "runs/unet-walls", "--out", "val.json"),
+        ("export", "runs/unet-walls"),
+        ("predict", walls / "images" / "val", "--out", "found"),
+    ):
+        done = cli(*arguments, cwd=folder)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_the_main_job(job: Path, walls: Path) -> None:
+    trained = json.loads((job / "runs/unet-walls/metrics.json").read_text())
+    again = json.loads((job / "val.json").read_text())
+    assert (
+        trained["iou"] > 0.4
+        and again["iou"] == pytest.approx(trained["iou"])
+        and again["threshold"] == trained["threshold"]
+    )
+    assert (job / "exports/unet-walls.onnx").is_file() and (job / "exports/unet-walls.parity.json").is_file()
+    found = json.loads((job / "found/predictions.json").read_text())
+    assert len(found["images"]) == 6 and not found["skipped"]
+    for image in found["images"]:
+        mask = np.asarray(Image.open(job / image["files"]["mask"]))
+        assert mask.shape == (96, 96) and (mask > 0).sum() == image["classes"]["crack"]["pixels"]
+        assert Image.open(job / image["files"]["overlay"]).size == (96, 96)
+
+
+def test_json_is_one_object_on_standard_output(cli: Cli, job: Path, walls: Path) -> None:
+    for arguments in (
+        ("predict", walls / "images" / "val", "--out", "again"), ("val", "exports/unet-walls.onnx", "--data", walls),
+        ("data", "info", walls), ("data", "list"),
+    ):  # fmt: skip
+        done = cli(*arguments, "--json", cwd=job)
+        assert isinstance(json.loads(done.stdout), dict), done.stderr
+
+
+def test_a_corrupt_image_among_good_ones_is_named_skipped_and_counted(
+    cli: Cli, job: Path, walls: Path, tmp_path: Path
+) -> None:
+    good = sorted((walls / "images" / "val").iterdir())[:2]
+    for image in good:
+        (tmp_path / image.name).write_bytes(image.read_bytes())
+    (tmp_path / "broken.jpg").write_bytes(good[0].read_bytes()[:500])
+    done = cli("predict", tmp_path, "--out", tmp_path / "out", cwd=job)
+    assert done.returncode == 0 and "2 images predicted" in done.stdout and "1 skipped" in done.stdout
+    assert f"skipped {tmp_path / 'broken.jpg'}: damaged image" in done.stderr
+    assert list(json.loads((tmp_path / "out/predictions.json").read_text())["skipped"]) == [
+        str(tmp_path / "broken.jpg")
+    ]
+
+
+def test_bad_input_is_one_line_and_exit_code_two(cli: Cli, job: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.jpg").write_text("this is no image")
+    (tmp_path / "foreign.onnx").write_bytes(b"not onnx")
+    (tmp_path / "bad.yaml").write_text("epocs: 3\n")
+    garbage = yolo_dataset(tmp_path / "garbage", train=3, val=2)
+    label = sorted((garbage / "labels" / "train").iterdir())[0]
+    label.write_text("0 0.1 0.2 hello\n")
+    cases: list[tuple[tuple[object, ...], str]] = [
+        (("train", "unet", "--data", "nowhere"), "nowhere"),
+        (("train", "unet", "--data", tmp_path / "empty"), "the folder is empty"),
+        (("train", "unet", "--data", garbage), f"{label}: row 1"),
+        (("train", "unett", "--data", garbage), 'did you mean "unet"'),
+        (("train", "unet", "--data", job.parent, "--epocs", 3), "--epocs"),
+        (("train", "--resume", tmp_path / "none"), "no such run folder"),
+        (("train", "--resume", tmp_path / "empty"), "not a run folder"),
+        (("train", "unet", "--data", "x", "--config", tmp_path / "bad.yaml"), 'did you mean "epochs"'),
+        (("train", "unet", "--data", "x", "--fold", "6/5"), "--data x"),
+        (("train",), "train what"),
+        (("train", "unet", "--data", "crack-demo", "--epochs", "0"), "--epochs 0"),
+        (("val", tmp_path / "none"), "no such run folder"),
+        (("export", tmp_path / "none"), "no such run folder"),
+        (("predict", tmp_path / "text.jpg"), "not an image segdet reads"),
+        (("predict", tmp_path / "empty"), "no image in that folder"),
+        (("predict", tmp_path / "gone.jpg"), "no such file"),
+        (("predict", tmp_path / "text.jpg", "--model", tmp_path / "foreign.onnx"), "not an ONNX file"),
+        (("predict", tmp_path / "text.jpg", "--save", "svg"), "--save svg"),
+        (("trian",), "train"),
+        (("data", "info", "crak"), 'did you mean "crack"'),
+    ]
+    for arguments, message in cases:
+        assert message in _one_line(cli(*arguments, cwd=job)), arguments
+    assert not (job / "runs" / "predict").exists()  # nothing half-written
+    assert len(list((job / "runs").iterdir())) == 1
+
+
+def test_help_names_the_commands_and_is_light(cli: Cli) -> None:
+    done = cli("--help")
+    assert done.returncode == 0 and all(word in done.stdout for word in ("train", "val", "export", "predict", "data"))
+    code = "import sys; from segdet.cli import main; print(sorted({'torch', 'numpy', 'cv2', 'PIL', 'onnxruntime'} & set(sys.modules)))"
+    light = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert light.stdout.strip() == "[]", light.stderr
+
+
+def test_key_value_arguments() -> None:
+    words = ["train", "arch=unet", "data=crack", "epochs=10", "--name", "a=b", "lr=1e-3"]
+    assert _dashed(words) == ["train", "unet", "--data", "crack", "--epochs", "10", "--name", "a=b", "--lr", "1e-3"]
+    assert _dashed(["data", "info", "data=crack"]) == ["data", "info", "crack"]
+    assert _dashed(["predict", "size=3.jpg", "conf=0.5"]) == ["predict", "size=3.jpg", "--conf", "0.5"]

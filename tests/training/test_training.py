@@ -1,0 +1,181 @@
+"""A training run: what it leaves behind, exact resume, and what stops it."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+import segdet
+from segdet.errors import InputError, SegdetError
+from segdet.models import weights
+from segdet.training import loop
+from segdet.training.config import TrainConfig
+from segdet.training.losses import loss_for
+from segdet.training.optim import averaged, schedule
+from segdet.training.run import train
+from tests.conftest import TINY
+
+
+def test_a_run_folder_holds_everything(trained: Path) -> None:
+    for name in (
+        "config.yaml", "results.csv", "metrics.json", "results.png", "labels.png", "report.html", "samples/train.jpg",
+        "samples/val_worst.jpg", "weights/best.safetensors", "weights/last.safetensors", "resume/state.pt",
+    ):  # fmt: skip
+        assert (trained / name).stat().st_size > 0, name
+    with (trained / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == [str(n) for n in range(1, 13)]
+    assert float(rows[-1]["train/loss"]) < float(rows[0]["train/loss"])
+    metrics = json.loads((trained / "metrics.json").read_text())
+    assert metrics["iou"] > 0.5  # the drawn cracks are easy; a network that learnt nothing gets about 0.05
+    assert metrics["rasterizer"] == "4x-coverage-0.5" and metrics["images"] == 6
+    assert metrics["ci95"]["iou"][0] <= metrics["iou"] <= metrics["ci95"]["iou"][1]
+    assert {"f1_2px", "cldice", "boundary_iou", "oracle", "iou_per_image"} <= metrics.keys()
+
+
+def test_the_weights_say_what_they_are(trained: Path) -> None:
+    metadata = weights.read_metadata(trained / "weights" / "best.safetensors")
+    metrics = json.loads((trained / "metrics.json").read_text())
+    assert (metadata.arch, metadata.task, metadata.classes) == ("unet", "segmentation", ["crack"])
+    assert metadata.threshold == metrics["threshold"] and metadata.metrics["iou"] == metrics["iou"]
+    assert len(metadata.data.sha256) == 64
+
+
+def test_the_report_needs_no_network(trained: Path) -> None:
+    page = (trained / "report.html").read_text()
+    assert "http://" not in page and "https://" not in page and "<script" not in page
+    assert page.count("data:image/") >= 4
+
+
+class _StopAfter:
+    """Asks a trainer to stop after so many steps, as a signal would."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+        self.step = loop.Trainer._step
+
+    def __call__(self, trainer: loop.Trainer, *arguments: object) -> None:
+        self.step(trainer, *arguments)  # type: ignore[arg-type]
+        self.left -= 1
+        if self.left == 0:
+            trainer._stop = signal.SIGTERM
+
+
+@pytest.mark.parametrize("steps", [1, 4, 6, 9])
+def test_an_interrupted_run_ends_as_a_straight_one(
+    walls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    """24 photographs in batches of 4 are 6 steps an epoch: stops in the middle, at the end of an epoch, and in the next."""
+    config = TrainConfig.from_options(arch="unet", data=str(walls), **TINY, epochs=2, out=str(tmp_path))
+    straight = train(config)
+    stop = _StopAfter(steps)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Trainer, "_step", lambda *arguments: stop(*arguments))
+        with pytest.raises(loop.Interrupted, match="--resume") as stopped:
+            train(config)
+    assert stopped.value.exit_code == 128 + signal.SIGTERM
+    torch.rand(3)  # whatever happened to the generator in between must not matter
+    broken = tmp_path / "unet-walls-2"
+    train(TrainConfig.from_file(broken / "config.yaml"), resume=broken)
+    for which in ("best", "last"):
+        ours, theirs = (
+            safetensors.torch.load_file(run / "weights" / f"{which}.safetensors") for run in (straight, broken)
+        )
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+    def untimed(run: Path) -> list[list[str]]:
+        return [row.split(",")[:1] + row.split(",")[2:10] for row in (run / "results.csv").read_text().splitlines()]
+
+    assert untimed(straight) == untimed(broken)
+
+
+def test_sigterm_saves_and_says_how_to_go_on(walls: Path, tmp_path: Path) -> None:
+    config = TrainConfig.from_options(arch="unet", data=str(walls), **TINY, epochs=500, out=str(tmp_path))
+    state = tmp_path / "unet-walls" / "resume" / "state.pt"
+
+    def send() -> None:
+        deadline = time.monotonic() + 120
+        while not state.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        signal.raise_signal(signal.SIGTERM) if state.exists() else None
+
+    threading.Thread(target=send, daemon=True).start()
+    with pytest.raises(loop.Interrupted, match=r"go on with: segdet train --resume .*unet-walls"):
+        train(config)
+    assert torch.load(state, weights_only=True)["epoch"] >= 1
+
+
+def test_a_finished_run_is_not_resumed(trained: Path) -> None:
+    with pytest.raises(InputError, match="all its 12 epochs are done"):
+        train(TrainConfig.from_file(trained / "config.yaml"), resume=trained)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(walls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from segdet.training import run as runs
+
+    monkeypatch.setattr(runs, "loss_for", lambda classes: lambda logits, targets: logits.sum() * float("nan"))
+    with pytest.raises(SegdetError, match="not a number"):
+        segdet.train("unet", str(walls), **TINY, epochs=1, out=str(tmp_path))
+
+
+def test_a_corrupt_image_is_named_and_the_others_go_on(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from tests.drawn import yolo_dataset
+
+    data = yolo_dataset(tmp_path / "walls", train=9, val=3)
+    victim = sorted((data / "images" / "train").iterdir())[2]
+    victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
+    segdet.train("unet", str(data), **TINY, epochs=2, out=str(tmp_path / "runs"))
+    said = capfd.readouterr().err
+    assert said.count(f"skipped {victim}") == 1
+    assert "1 images could not be read and were skipped" in said
+
+
+def test_unknown_settings_are_refused_with_a_suggestion() -> None:
+    with pytest.raises(InputError, match='epocs: no such setting; did you mean "epochs"'):
+        TrainConfig.from_options(arch="unet", data="x", epocs=3)
+    with pytest.raises(InputError, match="--batch 0"):
+        TrainConfig.from_options(arch="unet", data="x", batch=0)
+
+
+def test_the_schedule_climbs_then_falls() -> None:
+    rates = [schedule(step, 100, 0.1) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and max(rates) == rates[9] == 1.0
+    assert all(a > b for a, b in itertools.pairwise(rates)) and rates[-1] < 0.02
+
+
+def test_averaged_weights_are_the_formula() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    mean = averaged(model, 0.9)
+    expected = None
+    for count in range(30):
+        with torch.no_grad():
+            model[0].weight.fill_(float(count))
+        mean.update_parameters(model)
+        share = min(0.9, (1 + count) / (10 + count))
+        expected = float(count) if expected is None else share * expected + (1 - share) * count
+    assert float(mean.module[0].weight[0, 0]) == pytest.approx(expected)
+
+
+def test_losses_are_lowest_for_the_right_answer_and_survive_ignored_and_empty_targets() -> None:
+    cover = torch.zeros(1, 8, 8, dtype=torch.uint8)
+    cover[0, 2:5] = 255
+    right = torch.where(cover.bool(), 9.0, -9.0)[:, None]
+    assert float(loss_for(1)(right, cover)) < 0.01 < float(loss_for(1)(-right, cover))
+    assert torch.isfinite(loss_for(1)(right, torch.zeros_like(cover)))
+    index = torch.full((1, 8, 8), 255, dtype=torch.uint8)
+    logits = torch.randn(1, 3, 8, 8, requires_grad=True)
+    loss_for(2)(logits, index).backward()
+    assert float(logits.grad.abs().sum()) == 0.0
+    index[0, 0, 0] = 2
+    loss_for(2)(logits, index).backward()
+    assert float(logits.grad[0, :, 0, 0].abs().sum()) > 0
+    assert float(logits.grad[0, :, 5, 5].abs().sum()) == 0.0
