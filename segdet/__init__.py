@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from segdet import export
 from segdet.version import __version__
 
 if TYPE_CHECKING:
@@ -34,10 +35,3 @@ def train(arch: str = "unet", data: str = "crack-demo", **options: Any) -> Path:
     from segdet.training.run import train as run
 
     return run(TrainConfig.from_options(arch=arch, data=data, **options))
-
-
-def export(source: str | Path, **options: Any) -> Path:
-    """Export a run or weights file to ONNX and return the file; options are those of `export.onnx.export`."""
-    from segdet.export.onnx import export as run
-
-    return run(source, **options)

@@ -73,7 +73,7 @@ def test_a_corrupt_image_among_good_ones_is_named_skipped_and_counted(
     good = sorted((walls / "images" / "val").iterdir())[:2]
     for image in good:
         (tmp_path / image.name).write_bytes(image.read_bytes())
-    (tmp_path / "broken.jpg").write_bytes(good[0].read_bytes()[:500])
+    (tmp_path / "broken.jpg").write_bytes(good[0].read_bytes()[: good[0].stat().st_size // 2])
     done = cli("predict", tmp_path, "--out", tmp_path / "out", cwd=job)
     assert done.returncode == 0 and "2 images predicted" in done.stdout and "1 skipped" in done.stdout
     assert f"skipped {tmp_path / 'broken.jpg'}: damaged image" in done.stderr

@@ -8,7 +8,6 @@ looks like a crack, comes from `segdet.data.textures` and `segdet.data.lookalike
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -334,7 +333,7 @@ def write(
                     progress(done, sum(counts))
             (folder / split / "_annotations.coco.json").write_text(_coco(images, annotations, seed), encoding="utf-8")
         (folder / "README.dataset.txt").write_text(_readme(counts, size, seed), encoding="utf-8")
-        os.rename(folder, root)
+        folder.rename(root)
     finally:
         shutil.rmtree(outer, ignore_errors=True)
     return root

@@ -72,7 +72,8 @@ def write(
         _table(metrics),
         "<h2>Where it fails and where it works</h2>",
         "<p>Photograph, labels, prediction, and the difference:<span class=k style='background:#009650'></span>found"
-        "<span class=k style='background:#dc2828'></span>marked but not labelled<span class=k style='background:#1e5adc'></span>missed.</p>",
+        "<span class=k style='background:#dc2828'></span>marked but not labelled"
+        "<span class=k style='background:#1e5adc'></span>missed.</p>",
     ]
     for title, chosen in (("The worst", worst_first[:6]), ("The best", worst_first[::-1][:3])):
         for index in chosen:
@@ -131,7 +132,8 @@ def _threshold_note(metrics: Mapping[str, Any]) -> str:
     oracle = metrics["oracle"]
     return (
         f"A pixel counts as object from probability {metrics['threshold']:.3f} on: the value with the best F1 on "
-        f"these images, stored in the weights and the exported file. Looking at the answers of each image would give F1 {oracle['ois']:.3f} (oracle, OIS)."
+        f"these images, stored in the weights and the exported file. Looking at the answers of each image would give "
+        f"F1 {oracle['ois']:.3f} (oracle, OIS)."
     )
 
 

@@ -24,7 +24,7 @@ from segdet.data.records import Problem, Record
 from segdet.errors import SegdetError
 from segdet.evaluation.segmentation import Evaluation, evaluate
 from segdet.models.common import answer, normalise
-from segdet.training import checkpoints
+from segdet.training import checkpoints, depthwise
 from segdet.training.config import TrainConfig
 from segdet.training.optim import adamw, averaged, schedule, set_rate
 
@@ -73,6 +73,8 @@ class Trainer:
     def __post_init__(self) -> None:
         settings = self.config
         self.model.to(memory_format=torch.channels_last)
+        if self.accelerator.device.type == "cpu" and self.accelerator.mixed_precision == "bf16":
+            depthwise.float32_backward(self.model)
         optimiser = adamw(self.model, self.backbone, settings.lr, settings.backbone_lr, settings.weight_decay)
         self.network, self.optimiser = self.accelerator.prepare(self.model, optimiser)
         self.average = averaged(self.model, settings.ema) if settings.ema else None

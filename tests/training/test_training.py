@@ -149,7 +149,7 @@ def test_unknown_settings_are_refused_with_a_suggestion() -> None:
 def test_the_schedule_climbs_then_falls() -> None:
     rates = [schedule(step, 100, 0.1) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == rates[9] == 1.0
-    assert all(a > b for a, b in itertools.pairwise(rates)) and rates[-1] < 0.02
+    assert all(a > b for a, b in itertools.pairwise(rates[10:])) and rates[-1] < 0.02
 
 
 def test_averaged_weights_are_the_formula() -> None:
