@@ -31,8 +31,8 @@ class SegmentationAugment:
     size: int
     quarter_turns: bool = True
     soft: bool = True
-    scale: tuple[float, float] = (0.6, 1.6)
-    stretch: float = 0.15
+    scale: tuple[float, float] = (0.7, 1.4)
+    stretch: float = 0.1
 
     def __call__(self, image: np.ndarray, target: np.ndarray, seed: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """image uint8 `[H, W, 3]`, target uint8 `[H, W]` -> the same at `[size, size]`."""
@@ -87,23 +87,23 @@ def _pipeline(quarter_turns: bool) -> A.Compose:
                 A.D4(p=1.0) if quarter_turns else A.HorizontalFlip(p=0.5),
                 A.OneOf(
                     [
-                        A.RandomBrightnessContrast(brightness_limit=0.3, contrast_limit=0.3),
-                        A.RandomGamma(gamma_limit=(60, 150)),
+                        A.RandomBrightnessContrast(brightness_limit=0.25, contrast_limit=0.25),
+                        A.RandomGamma(gamma_limit=(70, 140)),
                         A.HueSaturationValue(hue_shift_limit=10, sat_shift_limit=30, val_shift_limit=25),
                         A.ToGray(),
                     ],
-                    p=0.7,
+                    p=0.6,
                 ),
-                A.RandomShadow(p=0.1),
+                A.RandomShadow(p=0.05),
                 A.OneOf(
                     [
-                        A.GaussianBlur(sigma_limit=(0.3, 2.0)),
-                        A.MotionBlur(blur_limit=(3, 7)),
-                        A.GaussNoise(std_range=(0.01, 0.06)),
+                        A.GaussianBlur(sigma_limit=(0.3, 1.5)),
+                        A.MotionBlur(blur_limit=(3, 5)),
+                        A.GaussNoise(std_range=(0.01, 0.04)),
                     ],
-                    p=0.3,
+                    p=0.2,
                 ),
-                A.ImageCompression(quality_range=(40, 95), p=0.3),
+                A.ImageCompression(quality_range=(50, 95), p=0.2),
             ]
         )
     return _PIPELINES[quarter_turns]

@@ -41,7 +41,9 @@ def cards() -> dict[str, Card]:
     found: dict[str, Card] = {}
     for folder in (*_CARD_FOLDERS, Path("datasets")):
         for path in sorted(folder.glob("*.yaml")):
-            found[path.stem] = _read_card(path)
+            card = _read_card(path)
+            if card is not None:
+                found[path.stem] = card
     return found
 
 
@@ -74,6 +76,7 @@ def load(name_or_path: str, progress: Progress | None = None) -> Dataset:
     if folder is None and card is None:
         path = Path(name_or_path).expanduser()
         if not path.exists():
+            _refuse_broken_card(name_or_path)
             raise InputError(
                 f"--data {name_or_path}: no such folder and no dataset of that name{_ways_out(name_or_path)}"
             )
@@ -87,6 +90,13 @@ def load(name_or_path: str, progress: Progress | None = None) -> Dataset:
     if card is not None and (dataset.licence is None or card.task == "detection"):
         dataset = replace(dataset, licence=card.licence)
     return dataset
+
+
+def _refuse_broken_card(name: str) -> None:
+    """A file of the right name that is no card is what the user meant; any other stray YAML is not our business."""
+    file = Path("datasets") / f"{name}.yaml"
+    if _is_name(name) and file.is_file():
+        raise InputError(f"{file}: not a dataset card: it needs name, title, task and licence; see datasets/crack.yaml")
 
 
 def _is_name(text: str) -> bool:
@@ -120,12 +130,15 @@ def _draw(name: str, progress: Progress | None) -> Path:
     raise InputError(f"--data {name}: no folder to draw it in; set SEGDET_DATASETS to one that can be written")
 
 
-def _read_card(path: Path) -> Card:
+def _read_card(path: Path) -> Card | None:
+    """The card in a file; None when it is some other YAML (a data.yaml, say)."""
     try:
-        content = yaml.safe_load(path.read_text())
-        known = {key: content[key] for key in Card.__dataclass_fields__ if key in content}
-        return Card(**{**known, "classes": tuple(content.get("classes", ()))})
-    except (yaml.YAMLError, TypeError, AttributeError, OSError) as error:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise InputError(
             f"{path}: not a dataset card ({str(error).splitlines()[0]}); see datasets/crack.yaml"
         ) from error
+    if not isinstance(content, dict) or not {"name", "title", "task", "licence"} <= content.keys():
+        return None
+    known = {key: content[key] for key in Card.__dataclass_fields__ if key in content}
+    return Card(**{**known, "classes": tuple(content.get("classes") or ())})

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from segdet.errors import InputError
 
@@ -40,8 +42,9 @@ def image_size(path: Path) -> tuple[int, int]:
     """
     with _open(path, path) as image:
         width, height = image.size
-        turned = image.format != "TIFF" and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # Pillow turns TIFFs itself
-        return (width, height) if turned else (height, width)
+        # Asking a PNG without EXIF for it would decode the whole picture.
+        known = image.format != "PNG" or "exif" in image.info
+        return (width, height) if known and _orientation(image) >= 5 else (height, width)
 
 
 def read_image(source: str | Path | bytes, name: str | None = None) -> np.ndarray:
@@ -61,17 +64,19 @@ def read_image(source: str | Path | bytes, name: str | None = None) -> np.ndarra
     label = name or (str(source) if isinstance(source, (str, Path)) else "image")
     opened = io.BytesIO(source) if isinstance(source, bytes) else Path(source)
     with _open(opened, label) as image:
-        if image.format not in ("TIFF", "MPO") and getattr(image, "n_frames", 1) > 1:
-            raise ImageError(f"{label}: an animation of {image.n_frames} frames; extract the frame you mean")  # type: ignore[attr-defined]
         try:
-            # Orientation is read before conversion, which drops it; TIFFs are turned by Pillow while loading.
-            upright = ImageOps.exif_transpose(image)
-            pixels = _to_rgb(upright, label)
+            frames = 1 if image.format in ("TIFF", "MPO") else int(getattr(image, "n_frames", 1))
+            if frames > 1:
+                raise ImageError(f"{label}: an animation of {frames} frames; extract the frame you mean")
+            wide = _has_wide_colour(image)
+            image.load()
+            pixels = _to_rgb(image, opened if wide else None, label)
+            turn = _TURNS.get(_orientation(image))
         except ImageError:
             raise
-        except (OSError, SyntaxError, ValueError, EOFError, IndexError, MemoryError) as error:
+        except Exception as error:  # decoders meet damaged files with many kinds of exception
             raise ImageError(f"{label}: damaged image ({_reason(error)}); replace or remove it") from error
-    return pixels
+    return np.ascontiguousarray(turn(pixels)) if turn else pixels
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -117,7 +122,7 @@ def _open(source: Path | io.BytesIO, label: str | Path) -> Image.Image:
         raise ImageError(f"{label}: a folder, not an image") from error
     except FileNotFoundError as error:
         raise ImageError(f"{label}: no such file") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # as above
         raise ImageError(f"{label}: cannot be opened ({_reason(error)})") from error
     if image.width * image.height > MAX_PIXELS:
         size = f"{image.width}x{image.height}"
@@ -126,22 +131,61 @@ def _open(source: Path | io.BytesIO, label: str | Path) -> Image.Image:
     return image
 
 
-def _to_rgb(image: Image.Image, label: str) -> np.ndarray:
+def _to_rgb(image: Image.Image, wide: Path | io.BytesIO | None, label: str) -> np.ndarray:
+    """The loaded picture as RGB uint8 `[H, W, 3]`, not yet turned; `wide` is the source of 16-bit colour."""
     if image.mode in _SIXTEEN_BIT:
-        samples = np.asarray(image)
-        low, high = int(samples.min()), int(samples.max())
-        if low < 0 or high > 65535:
-            raise ImageError(f"{label}: {image.mode} samples from {low} to {high}; convert it to 8 or 16 bits first")
-        grey = (samples.astype(np.float32) * (255.0 / (4095 if high <= 4095 else 65535)) + 0.5).astype(np.uint8)
-        return np.ascontiguousarray(np.repeat(grey[..., None], 3, axis=2))
+        grey = _eight_bits(np.asarray(image), label)
+        return np.repeat(grey[..., None], 3, axis=2)
     if image.mode == "F":
         raise ImageError(f"{label}: floating-point samples have no agreed range; convert it to 8 or 16 bits first")
+    if wide is not None:  # Pillow would keep the upper byte, and turn 12-bit samples almost black
+        data = wide.getvalue() if isinstance(wide, io.BytesIO) else wide.read_bytes()
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+        samples = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        if samples is not None and samples.dtype == np.uint16 and samples.shape[:2] == (image.height, image.width):
+            return _eight_bits(samples[..., ::-1], label)
     return np.array(image.convert("RGB"))
 
 
+def _eight_bits(samples: np.ndarray, label: str) -> np.ndarray:
+    """Samples of up to 16 bits, any shape -> uint8; those that never pass 4095 come from a 12-bit sensor."""
+    low, high = int(samples.min()), int(samples.max())
+    if low < 0 or high > 65535:
+        raise ImageError(f"{label}: samples from {low} to {high}; convert it to 8 or 16 bits first")
+    scale = 255.0 / (4095 if high <= 4095 else 65535)
+    return (samples.astype(np.float32) * scale + 0.5).astype(np.uint8)
+
+
+def _has_wide_colour(image: Image.Image) -> bool:
+    """16 bits a channel, which shows in how the file's data is laid out (known before loading only)."""
+    return image.mode in ("RGB", "RGBA") and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1..8; 1 when there is none, it is damaged, or Pillow has already turned the picture (TIFF)."""
+    if image.format == "TIFF":
+        return 1
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    except Exception:  # a broken EXIF block says nothing about the picture itself
+        return 1
+
+
+# What makes a stored picture `[H, W, 3]` upright, by EXIF orientation.
+_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: a.transpose(1, 0, 2)[:, ::-1],
+    7: lambda a: a.transpose(1, 0, 2)[::-1, ::-1],
+    8: lambda a: a.transpose(1, 0, 2)[::-1],
+}
+
+
 def _why_not_an_image(source: Path | io.BytesIO) -> str:
-    data = source.getvalue()[:64] if isinstance(source, io.BytesIO) else source.read_bytes()[:64]
-    if not data:
+    empty = not source.getvalue() if isinstance(source, io.BytesIO) else source.stat().st_size == 0
+    if empty:
         return "empty file"
     return f"not an image segdet reads ({' '.join(_FORMATS)})"
 

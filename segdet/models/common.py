@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -20,15 +21,63 @@ def normalise(images: torch.Tensor, mean: Sequence[float], std: Sequence[float])
     return (images.permute(0, 3, 1, 2).to(torch.float32) - offset) * scale
 
 
-def pad_to_multiple(x: torch.Tensor, multiple: int) -> torch.Tensor:
+# Logits `[N, K, H, W]`; in training, heads with auxiliary outputs give a tuple with the main one first.
+Outputs: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...]
+
+
+def pad_to_multiple(x: torch.Tensor, multiple: int, mode: str = "replicate") -> torch.Tensor:
     """Extend `[N, C, H, W]` to the right and below to a multiple of `multiple`, repeating the last row and column.
 
-    Repeating makes no edge at the border; zeros would, and edges look like cracks.
+    Repeating makes no edge at the border; zeros (`mode="constant"`) would, and edges look like cracks.
     """
-    if multiple == 1:
-        return x
     height, width = x.shape[-2:]
-    return F.pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+    return F.pad(x, (0, -width % multiple, 0, -height % multiple), mode=mode)
+
+
+def pad_to_windows(x: torch.Tensor, multiple: int) -> torch.Tensor:
+    """As `pad_to_multiple`, for networks that cut their maps into windows of a fixed size.
+
+    While exporting, the number of windows is read back as a value: the tracer then knows sizes as `multiple * n` and can
+    divide them, where nested roundings would keep it busy for ever.
+    """
+    rows, columns = (_whole(length, multiple) for length in x.shape[-2:])
+    row = torch.arange(rows, device=x.device).clamp(max=x.shape[-2] - 1)
+    column = torch.arange(columns, device=x.device).clamp(max=x.shape[-1] - 1)
+    return x.index_select(2, row).index_select(3, column)
+
+
+def _whole(length: int, multiple: int) -> int:
+    count = (length + multiple - 1) // multiple
+    if torch.compiler.is_exporting():
+        count = torch.full((), count, dtype=torch.int64).item()
+        torch._check(count >= 1)
+        torch._check(count <= 10_000)
+    return count * multiple
+
+
+def resized(logits: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Logits `[N, K, h, w]` -> `[N, K, *size]`, bilinearly, as torchvision does (corners not aligned)."""
+    return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+class Upscaled(nn.Module):
+    """Runs a model on images enlarged `factor` times and shrinks its logits back.
+
+    For heads that end at stride 4 to 16 and would lose thin cracks: the stride becomes `factor` times finer.
+    """
+
+    def __init__(self, model: nn.Module, factor: float) -> None:
+        super().__init__()
+        self.model, self.factor = model, factor
+
+    def forward(self, x: torch.Tensor) -> Outputs:
+        """`[N, 3, H, W]` -> what the model gives, at `[N, K, H, W]`."""
+        size = x.shape[-2:]
+        large = F.interpolate(x, scale_factor=self.factor, mode="bilinear", align_corners=False)
+        out = self.model(large)
+        if isinstance(out, tuple):
+            return tuple(resized(part, size) for part in out)
+        return resized(out, size)
 
 
 def answer(logits: torch.Tensor) -> np.ndarray:

@@ -4,26 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 from torch import nn
 
 from segdet.errors import InputError, nearest
 from segdet.models.backbones import Backbone, create_backbone
+from segdet.models.common import Upscaled
+from segdet.models.deeplab import DeepLabV3, DeepLabV3Plus
+from segdet.models.fcn import FCN
+from segdet.models.segmenter import Segmenter
 from segdet.models.unet import UNet
 
 
 @dataclass(frozen=True)
 class Arch:
-    """build(backbone, outputs, **options) -> module that maps `[N, 3, H, W]` to its task's outputs."""
+    """build(backbone, outputs, **options) -> module that maps `[N, 3, H, W]` to its task's outputs.
+
+    backbone: the default. output_stride: what the backbone is dilated to, None = not at all.
+    """
 
     task: str
     build: Callable[..., nn.Module]
-    backbone: str  # the default
+    backbone: str
+    output_stride: int | None = None
 
 
 ARCHS: dict[str, Arch] = {
+    "fcn": Arch("segmentation", FCN, "resnet50", 8),
     "unet": Arch("segmentation", UNet, "efficientnet_lite0"),
+    "deeplabv3": Arch("segmentation", DeepLabV3, "resnet50", 8),
+    "deeplabv3plus": Arch("segmentation", DeepLabV3Plus, "resnet50", 16),
+    "segmenter": Arch("segmentation", Segmenter, "vit_tiny_patch16_224"),
 }
 
 
@@ -51,13 +64,31 @@ def build_model(
     classes: Sequence[str],
     weights: str = "none",
     options: dict[str, Any] | None = None,
+    imgsz: int = 224,
 ) -> tuple[nn.Module, Backbone]:
     """The model and its backbone (which knows the normalisation).
 
     Args:
         weights: of the backbone, "imagenet" or "none".
-        options: further arguments of the architecture, for instance `decoder_channels`.
+        options: further arguments of the architecture (`decoder_channels`, `decoder`, `atrous_rates`, `aux`), and
+            `output_stride` (8, 16, 32) and `upscale` (enlarge the image first) for all.
+        imgsz: side of the training crops; decides the grid of a transformer's position embeddings.
+
+    Raises:
+        InputError: an unknown name or option, or a combination that cannot work.
     """
     entry = arch_named(arch)
-    encoder = create_backbone(backbone or entry.backbone, weights)
-    return entry.build(encoder, outputs_for(entry.task, classes), **(options or {})), encoder
+    given = dict(options or {})
+    stride = given.pop("output_stride", entry.output_stride)
+    upscale = given.pop("upscale", 1)
+    known = list(signature(entry.build).parameters)[2:]
+    for option in given:
+        if option not in known:
+            raise InputError(f"{option}: no option of {arch}{nearest(option, known)}")
+    if stride not in (None, 8, 16, 32):
+        raise InputError(f"--output-stride {stride}: say 8, 16 or 32")
+    if not 1 <= upscale <= 4:
+        raise InputError(f"--upscale {upscale}: say a factor from 1 to 4")
+    encoder = create_backbone(backbone or entry.backbone, weights, stride, imgsz)
+    model = entry.build(encoder, outputs_for(entry.task, classes), **given)
+    return (Upscaled(model, upscale) if upscale != 1 else model), encoder

@@ -64,7 +64,7 @@ def load(path: Path) -> tuple[nn.Module, Metadata]:
         InputError: as `read_metadata`, or tensors that do not fit.
     """
     metadata = read_metadata(path)
-    model, _ = build_model(metadata.arch, metadata.backbone, metadata.classes, "none", metadata.options)
+    model, _ = build_model(metadata.arch, metadata.backbone, metadata.classes, "none", metadata.options, metadata.imgsz)
     try:
         model.load_state_dict(safetensors.torch.load_file(path))
     except RuntimeError as error:
@@ -84,10 +84,10 @@ def start_from(path: Path, model: nn.Module, backbone: Backbone) -> str:
         InputError: unreadable, or nothing in it fits.
     """
     theirs = _read_state(path)
-    candidates = [("model", model, theirs), ("backbone", backbone.model, theirs)]
-    for prefix in ("model.", "backbone.", "encoder.model.", "module."):
+    candidates = [("model", model, renamed) for renamed in _model_names(theirs)]
+    for prefix in ("", "model.", "backbone.", "encoder.model.", "encoder.", "module."):
         stripped = {name.removeprefix(prefix): tensor for name, tensor in theirs.items() if name.startswith(prefix)}
-        candidates.append(("backbone", backbone.model, stripped))
+        candidates.append(("backbone", backbone.model, _with_our_grid(stripped, backbone)))
     part, target, state = max(candidates, key=lambda c: len(_fitting(c[1], c[2])))
     fitting = _fitting(target, state)
     if not fitting:
@@ -99,6 +99,37 @@ def start_from(path: Path, model: nn.Module, backbone: Backbone) -> str:
         )
     target.load_state_dict(fitting, strict=False)
     return f"{path}: {len(fitting)} of {len(target.state_dict())} tensors of the {part} loaded, {len(theirs) - len(fitting)} not used"
+
+
+def _model_names(theirs: Mapping[str, torch.Tensor]) -> list[Mapping[str, torch.Tensor]]:
+    """The same tensors under the names other projects use for whole models.
+
+    torchvision's FCN and DeepLabV3 call the network `backbone`, smp's native encoders and Segmenter `encoder`; ours has one
+    level more, `.model`.
+    """
+    nested = [
+        {
+            f"{outer}.model.{n.removeprefix(outer + '.')}" if n.startswith(outer + ".") else n: t
+            for n, t in theirs.items()
+        }
+        for outer in ("backbone", "encoder")
+    ]
+    return [theirs, *nested]
+
+
+def _with_our_grid(state: Mapping[str, torch.Tensor], backbone: Backbone) -> Mapping[str, torch.Tensor]:
+    """Position embeddings resampled to the backbone's grid, when only their number differs."""
+    ours, theirs = backbone.model.state_dict().get("pos_embed"), state.get("pos_embed")
+    if ours is None or theirs is None or theirs.shape == ours.shape or theirs.shape[-1] != ours.shape[-1]:
+        return state
+    prefix = 0 if backbone.model.no_embed_class else backbone.model.num_prefix_tokens
+    side = round((theirs.shape[1] - prefix) ** 0.5)
+    if side * side != theirs.shape[1] - prefix:
+        return state
+    grid = theirs[:, prefix:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    grid = torch.nn.functional.interpolate(grid, size=backbone.model.patch_embed.grid_size, mode="bilinear")
+    resampled = torch.cat([theirs[:, :prefix], grid.flatten(2).transpose(1, 2)], dim=1)
+    return {**state, "pos_embed": resampled}
 
 
 def sha256_of(path: Path) -> str:

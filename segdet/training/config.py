@@ -24,9 +24,17 @@ class TrainConfig(BaseModel):
     epochs: int = Field(30, ge=1, description="Times every photograph is seen")
     imgsz: int = Field(320, ge=32, description="Side of the training crops in pixels")
     batch: int = Field(8, ge=1, description="Images per step and process")
+    loss: str = Field("bce+dice", description="bce+dice, ce, focal, tversky, lovasz or cldice")
+    class_weights: list[float] | None = Field(
+        None, description="Weights of the classes in cross entropy, background first"
+    )
+    optimizer: str = Field("adamw", description="adamw, adam, sgd, rmsprop or adagrad")
+    schedule: str = Field("cosine", description="cosine, poly, step, one-cycle or constant")
+    freeze: str = Field("none", description="none, backbone, or N: the stem and the first N - 1 stages")
+    layer_decay: float = Field(1.0, gt=0, le=1, description="Rate of a backbone stage as a share of the next one's")
     lr: float = Field(1e-3, gt=0, description="Highest learning rate")
     backbone_lr: float = Field(0.5, gt=0, description="The backbone's learning rate as a share of lr")
-    weight_decay: float = Field(0.02, ge=0, description="AdamW weight decay (not on norms and biases)")
+    weight_decay: float = Field(0.02, ge=0, description="Weight decay (not on norms and biases)")
     warmup: float = Field(0.05, ge=0, lt=1, description="Share of all steps that the learning rate climbs")
     clip: float = Field(5.0, gt=0, description="Largest gradient norm")
     ema: float = Field(0.998, ge=0, lt=1, description="Decay of the averaged weights; 0 = no averaging")

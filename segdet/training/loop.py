@@ -23,10 +23,11 @@ from segdet.data.batches import Batch, TrainingPlan
 from segdet.data.records import Problem, Record
 from segdet.errors import SegdetError
 from segdet.evaluation.segmentation import Evaluation, evaluate
+from segdet.models.backbones import Backbone
 from segdet.models.common import answer, normalise
 from segdet.training import checkpoints, depthwise
 from segdet.training.config import TrainConfig
-from segdet.training.optim import adamw, averaged, schedule, set_rate
+from segdet.training.optim import averaged, build_optimizer, freeze, schedule, set_rate
 
 
 class Interrupted(SegdetError):
@@ -58,7 +59,7 @@ class Trainer:
     config: TrainConfig
     accelerator: Accelerator
     model: nn.Module
-    backbone: nn.Module
+    backbone: Backbone
     mean: tuple[float, ...]
     std: tuple[float, ...]
     loss: nn.Module
@@ -72,11 +73,16 @@ class Trainer:
 
     def __post_init__(self) -> None:
         settings = self.config
+        schedule(settings.schedule, 0, 1, settings.warmup)  # an unknown name is told before anything is made
+        self.frozen = freeze(self.backbone, settings.freeze)
         self.model.to(memory_format=torch.channels_last)
         if self.accelerator.device.type == "cpu" and self.accelerator.mixed_precision == "bf16":
             depthwise.float32_backward(self.model)
-        optimiser = adamw(self.model, self.backbone, settings.lr, settings.backbone_lr, settings.weight_decay)
-        self.network, self.optimiser = self.accelerator.prepare(self.model, optimiser)
+        optimizer = build_optimizer(
+            settings.optimizer, self.model, self.backbone,
+            settings.lr, settings.backbone_lr, settings.layer_decay, settings.weight_decay,
+        )  # fmt: skip
+        self.network, self.optimizer = self.accelerator.prepare(self.model, optimizer)
         self.average = averaged(self.model, settings.ema) if settings.ema else None
         self.total = settings.epochs * len(self.data.plan)
         self.epoch, self.start, self.spent = 0, 0, 0.0
@@ -99,6 +105,8 @@ class Trainer:
         plan = self.data.plan
         plan.epoch, plan.start = self.epoch, self.start
         self.network.train()
+        for module in self.frozen:
+            module.eval()  # frozen batch norms keep their statistics
         images, waited, last = 0, 0.0, time.perf_counter()
         title = f"epoch {self.epoch + 1}/{self.config.epochs}"
         with progress(title, len(plan) - plan.start) as advance:
@@ -122,16 +130,16 @@ class Trainer:
 
     def _step(self, batch: Batch, step: int) -> None:
         device = self.accelerator.device
-        set_rate(self.optimiser, schedule(step, self.total, self.config.warmup))
+        set_rate(self.optimizer, schedule(self.config.schedule, step, self.total, self.config.warmup))
         inputs = normalise(batch.images.to(device, non_blocking=True), self.mean, self.std)
         targets = batch.targets.to(device, non_blocking=True)
         with self.accelerator.autocast():
-            logits = self.network(inputs)
-        loss = self.loss(logits.float(), targets)
+            outputs = self.network(inputs)
+        loss = self.loss(outputs, targets)
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.network.parameters(), self.config.clip)
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update_parameters(self.model)
         count = len(batch.indices)
@@ -153,7 +161,6 @@ class Trainer:
         network.eval()
         with torch.inference_mode(), progress("validating", len(self.data.val_records)) as advance:
             part = evaluate(predict, self.data.val, self.data.val_records, self.data.classes, advance)
-        network.train()
         if self.accelerator.num_processes > 1:
             first, *others = gather_object([part])
             part = first.merge(others)
@@ -170,7 +177,7 @@ class Trainer:
             "train/loss": self._mean_loss(),
             "val/loss": val_loss,
             **{f"metrics/{key}": metrics.get(key) for key in ("iou", "f1", "precision", "recall", "threshold")},
-            "lr": self.optimiser.param_groups[0]["lr"],
+            "lr": self.optimizer.param_groups[0]["lr"],
             **rates,
         }
         self.history.append(row)
@@ -201,7 +208,7 @@ class Trainer:
             "history": self.history,
             "model": self.model.state_dict(),
             "average": self.average.state_dict() if self.average is not None else None,
-            "optimiser": self.optimiser.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -214,7 +221,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.optimizer.load_state_dict(state["optimizer"])
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["random"])

@@ -29,7 +29,7 @@ from segdet.reporting import pictures, report
 from segdet.training import checkpoints, devices
 from segdet.training.config import TrainConfig
 from segdet.training.loop import Data, Trainer
-from segdet.training.losses import loss_for
+from segdet.training.losses import loss_named
 from segdet.validation import validate
 from segdet.version import __version__
 
@@ -93,7 +93,7 @@ def _prepare(config: TrainConfig, start_weights: bool) -> _Setup:
     notes = [note] if note else []
     named = config.weights in ("imagenet", "none")
     kind = config.weights if named and start_weights else "none"
-    model, backbone = build_model(config.arch, config.backbone, dataset.classes, kind, config.options)
+    model, backbone = build_model(config.arch, config.backbone, dataset.classes, kind, config.options, config.imgsz)
     if not named and start_weights:
         notes.append(weights.start_from(Path(config.weights), model, backbone))
     for problem in dataset.problems[:10]:
@@ -156,7 +156,18 @@ def _trainer(config: TrainConfig, accelerator: Accelerator, setup: _Setup, run: 
         weights.save(run / "weights" / f"{which}.safetensors", state, now)
 
     mean, std = setup.backbone.mean, setup.backbone.std
-    return Trainer(config, accelerator, setup.model, setup.backbone, mean, std, loss_for(count), data, run, save)
+    return Trainer(
+        config,
+        accelerator,
+        setup.model,
+        setup.backbone,
+        mean,
+        std,
+        loss_named(config.loss, count, config.class_weights),
+        data,
+        run,
+        save,
+    )
 
 
 def _metadata(config: TrainConfig, setup: _Setup) -> Metadata:

@@ -75,6 +75,8 @@ def test_nothing_outlined_is_nothing_covered() -> None:
 
 
 def test_a_pixel_belongs_from_one_half_on() -> None:
+    sixteenths = np.array([[0, 7, 8, 16]]) * 255 / 16
+    assert binary(sixteenths.round().astype(np.uint8)).tolist() == [[False, False, True, True]]
     cover = coverage([square(2, 2, 10.75, 12)], 20, 20)
     assert binary(cover)[5, 10]
     cover = coverage([square(2, 2, 10.125, 12)], 20, 20)

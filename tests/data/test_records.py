@@ -125,7 +125,7 @@ def test_the_box_of_several_parts_holds_them_all() -> None:
         ("folder/a.rf.0123456789abcdef0123456789abcdef.png", "a"),
         ("wall.jpg", "wall"),
         ("wall.v2.jpg", "wall.v2"),
-        ("a.rf.12.jpg", "a.rf.12"),  # too short for a hash
+        ("a.rf.1234567.jpg", "a.rf.1234567"),  # too short for a hash
         ("surf.scarf.jpg", "surf.scarf"),
     ],
 )

@@ -166,11 +166,13 @@ def test_same_seed_same_bytes_whatever_the_counts(folder: Path, tmp_path: Path) 
 
 def test_refuses_to_overwrite_and_bad_sizes(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "mine.txt").write_text("kept")
     with pytest.raises(InputError, match="exists already"):
         synthetic.write(tmp_path / "there", train=1, val=0, test=0)
     with pytest.raises(InputError, match="64 pixels"):
         synthetic.write(tmp_path / "tiny", train=1, val=0, test=0, size=16)
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
+    assert (tmp_path / "there" / "mine.txt").read_text() == "kept"
 
 
 def test_nothing_is_left_after_a_failure(tmp_path: Path) -> None:

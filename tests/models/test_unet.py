@@ -52,7 +52,7 @@ def test_equal_to_smp_with_the_same_weights() -> None:
 
 
 def test_one_training_step_lowers_the_loss() -> None:
-    from segdet.training.losses import loss_for
+    from segdet.training.losses import loss_named
 
     torch.manual_seed(0)
     model, _ = build_model("unet", "test_efficientnet", ["crack"], "none", SMALL)
@@ -60,7 +60,7 @@ def test_one_training_step_lowers_the_loss() -> None:
     x, target = torch.randn(2, 3, 64, 64), (torch.rand(2, 64, 64) * 255).to(torch.uint8)
     losses = []
     for _ in range(8):
-        loss = loss_for(1)(model(x), target)
+        loss = loss_named("bce+dice", 1)(model(x), target)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -97,7 +97,7 @@ def test_weights_that_cannot_be_had_are_an_error_with_ways_out(monkeypatch: pyte
 
 @pytest.mark.parametrize(
     ("backbone", "message"),
-    [("resnt18", 'did you mean "resnet18"'), ("test_vit", "U-Net needs a pyramid")],
+    [("resnt18", 'did you mean "resnet18"'), ("tiny_vit", "did you mean")],
 )
 def test_unusable_backbones_say_what_to_use(backbone: str, message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -19,7 +19,7 @@ from segdet.errors import InputError, SegdetError
 from segdet.models import weights
 from segdet.training import loop
 from segdet.training.config import TrainConfig
-from segdet.training.losses import loss_for
+from segdet.training.losses import loss_named
 from segdet.training.optim import averaged, schedule
 from segdet.training.run import train
 from tests.conftest import TINY
@@ -122,7 +122,7 @@ def test_a_finished_run_is_not_resumed(trained: Path) -> None:
 def test_a_loss_that_is_no_number_stops_the_run(walls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from segdet.training import run as runs
 
-    monkeypatch.setattr(runs, "loss_for", lambda classes: lambda logits, targets: logits.sum() * float("nan"))
+    monkeypatch.setattr(runs, "loss_named", lambda *_: lambda logits, targets: logits.sum() * float("nan"))
     with pytest.raises(SegdetError, match="not a number"):
         segdet.train("unet", str(walls), **TINY, epochs=1, out=str(tmp_path))
 
@@ -147,7 +147,7 @@ def test_unknown_settings_are_refused_with_a_suggestion() -> None:
 
 
 def test_the_schedule_climbs_then_falls() -> None:
-    rates = [schedule(step, 100, 0.1) for step in range(100)]
+    rates = [schedule("cosine", step, 100, 0.1) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == rates[9] == 1.0
     assert all(a > b for a, b in itertools.pairwise(rates[10:])) and rates[-1] < 0.02
 
@@ -169,13 +169,13 @@ def test_losses_are_lowest_for_the_right_answer_and_survive_ignored_and_empty_ta
     cover = torch.zeros(1, 8, 8, dtype=torch.uint8)
     cover[0, 2:5] = 255
     right = torch.where(cover.bool(), 9.0, -9.0)[:, None]
-    assert float(loss_for(1)(right, cover)) < 0.01 < float(loss_for(1)(-right, cover))
-    assert torch.isfinite(loss_for(1)(right, torch.zeros_like(cover)))
+    assert float(loss_named("bce+dice", 1)(right, cover)) < 0.01 < float(loss_named("bce+dice", 1)(-right, cover))
+    assert torch.isfinite(loss_named("bce+dice", 1)(right, torch.zeros_like(cover)))
     index = torch.full((1, 8, 8), 255, dtype=torch.uint8)
     logits = torch.randn(1, 3, 8, 8, requires_grad=True)
-    loss_for(2)(logits, index).backward()
+    loss_named("bce+dice", 2)(logits, index).backward()
     assert float(logits.grad.abs().sum()) == 0.0
     index[0, 0, 0] = 2
-    loss_for(2)(logits, index).backward()
+    loss_named("bce+dice", 2)(logits, index).backward()
     assert float(logits.grad[0, :, 0, 0].abs().sum()) > 0
     assert float(logits.grad[0, :, 5, 5].abs().sum()) == 0.0

@@ -83,6 +83,8 @@ def _load(file: Path) -> dict[str, Any]:
         for index, entry in enumerate(content[key]):
             if not isinstance(entry, dict) or not isinstance(entry.get("id"), int):
                 raise InputError(f"{file}: {key}[{index}] is not an object with a whole-number `id`")
+    if len({image["id"] for image in content["images"]}) < len(content["images"]):
+        raise InputError(f"{file}: two images have the same id; number them apart")
     return content
 
 
@@ -99,7 +101,7 @@ def _categories(contents: Mapping[str, dict[str, Any]], files: Mapping[str, _Fil
                 )
             if category.get("supercategory") == "none":
                 roots.add(number)
-    used = {a.get("category_id") for content in contents.values() for a in content["annotations"]}
+    used = {_whole(a, "category_id") for content in contents.values() for a in content["annotations"]}
     kept = {number: names[number] for number in sorted(names) if number in used or number not in roots}
     # When every supercategory is "none" and nothing is annotated, nothing tells a root from a class: keep them all.
     return kept or dict(sorted(names.items()))
@@ -110,7 +112,7 @@ def _records(
 ) -> tuple[Record, ...]:
     by_image: dict[int, list[dict[str, Any]]] = {}
     for annotation in content["annotations"]:
-        by_image.setdefault(annotation.get("image_id"), []).append(annotation)
+        by_image.setdefault(_whole(annotation, "image_id"), []).append(annotation)
     known = {image["id"] for image in content["images"]}
     for image_id in by_image.keys() - known:
         problems.append(
@@ -147,6 +149,8 @@ def _image_path(image: dict[str, Any], file: _File) -> Path:
     if not isinstance(name, str) or not name:
         raise InputError(f"{file.path}: image {image['id']} has no file_name")
     path = file.images / name
+    if "\0" in name or len(name) > 1000:
+        raise InputError(f"{file.path}: image {image['id']} has a file_name that no file can have")
     if not path.resolve().is_relative_to(file.images.resolve()):
         raise InputError(f"{file.path}: file_name {name!r} leads out of {file.images}; correct it")
     return path
@@ -156,7 +160,7 @@ def _instance(
     annotation: dict[str, Any], labels: Mapping[int, int], width: int, height: int
 ) -> tuple[Instance | None, str | None]:
     """The instance, and what is wrong with it; an instance may be usable in part (one bad outline of two)."""
-    label = labels.get(annotation.get("category_id", -1))
+    label = labels.get(_whole(annotation, "category_id"))
     if label is None:
         return None, f"category {annotation.get('category_id')} is not in `categories`"
     crowd = bool(annotation.get("iscrowd", 0))
@@ -166,14 +170,17 @@ def _instance(
         if rle is None:
             return None, why
         x, y, w, h = (float(value) for value in coco_mask.toBbox(dict(rle)))
+        if w == 0 or h == 0:
+            return None, "the run-length mask marks no pixel"
         return Instance(label, (), (x, y, x + w, y + h), rle, crowd), None
     polygons: list[np.ndarray] = []
     complaint: str | None = None
     for part in outline if isinstance(outline, list) else []:
-        if not isinstance(part, list) or len(part) % 2 or not all(isinstance(v, (int, float)) for v in part):
+        numbers = _numbers(part)
+        if numbers is None or len(numbers) % 2:
             complaint = "an outline is not a list of x, y pairs"
             continue
-        polygon, why = clean_polygon(np.array(part, np.float64), width, height)
+        polygon, why = clean_polygon(numbers, width, height)
         complaint = complaint or why
         if polygon is not None:
             polygons.append(polygon)
@@ -181,11 +188,29 @@ def _instance(
         return Instance(label, tuple(polygons), box_of(polygons), None, crowd), complaint
     if complaint:
         return None, complaint
-    box = annotation.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(v, (int, float)) for v in box):
+    box = _numbers(annotation.get("bbox"))
+    if box is None or len(box) != 4:
         return None, "neither an outline nor a box [x, y, width, height]"
-    clean, why = clean_box((box[0], box[1], box[0] + box[2], box[1] + box[3]), width, height)
+    with np.errstate(over="ignore"):  # what overflows is infinite, and refused as such
+        corners = (box[0], box[1], box[0] + box[2], box[1] + box[3])
+    clean, why = clean_box(corners, width, height)
     return (Instance(label, (), clean, None, crowd) if clean is not None else None), why
+
+
+def _whole(annotation: dict[str, Any], key: str) -> int:
+    """A whole-number field; -1, which no image or category has, when it is anything else."""
+    value = annotation.get(key)
+    return value if isinstance(value, int) else -1
+
+
+def _numbers(value: Any) -> np.ndarray | None:
+    """float64 `[n]` from a JSON list of numbers, else None; a number too large for a float counts as infinite."""
+    if not isinstance(value, list) or not all(isinstance(v, (int, float)) for v in value):
+        return None
+    try:
+        return np.array(value, np.float64)
+    except OverflowError:
+        return np.full(len(value), np.inf)
 
 
 def _rle(outline: dict[str, Any], width: int, height: int) -> tuple[dict[str, Any] | None, str | None]:
@@ -225,12 +250,12 @@ def _decode_counts(text: str) -> list[int] | None:
 
 
 def _licence(contents: Mapping[str, dict[str, Any]]) -> str | None:
-    names = {
-        str(entry["name"])
-        for content in contents.values()
-        for entry in content.get("licenses") or []
-        if isinstance(entry, dict) and entry.get("name")
-    }
+    names = set()
+    for content in contents.values():
+        listed = content.get("licenses")
+        for entry in listed if isinstance(listed, list) else []:
+            if isinstance(entry, dict) and entry.get("name"):
+                names.add(str(entry["name"]))
     return "; ".join(sorted(names)) or None
 
 

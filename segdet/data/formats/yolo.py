@@ -21,6 +21,7 @@ from segdet.data.images import is_image
 from segdet.data.records import Dataset, Instance, Problem, Record, box_of, clean_box, clean_polygon, photograph_of
 from segdet.errors import InputError
 
+_MAX_CLASSES = 10_000
 _SPLIT_KEYS = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test",)}
 
 
@@ -31,7 +32,8 @@ def _recognise(path: Path) -> str | None:
     if card is not None:
         return f"{card.name} with class names and splits"
     for split, folder in _folders(path).items():
-        if _label_file(next(iter(images_under(folder)), folder / "images" / "x.jpg")).parent.is_dir():
+        image = next(iter(images_under(folder)), None)
+        if image is not None and _label_file(image, path).parent.is_dir():
             return f"{split} images in {folder.relative_to(path)} with a labels folder beside"
     return None
 
@@ -44,10 +46,10 @@ def _read(path: Path, name: str, evidence: str) -> Dataset:
     problems: list[Problem] = []
     splits: dict[str, tuple[Record, ...]] = {}
     highest = -1
-    for split, images in _split_images(content, root, card).items():
+    for split, images in _split_images(content, root, card, problems).items():
         records = []
         for image in images:
-            record = _read_record(image, len(names) if names else None, problems)
+            record = _read_record(image, root, len(names) if names else None, problems)
             if record is not None:
                 records.append(record)
                 highest = max([highest, *(instance.label for instance in record.instances)])
@@ -56,7 +58,8 @@ def _read(path: Path, name: str, evidence: str) -> Dataset:
     if not names:
         names = [f"class_{index}" for index in range(highest + 1)]
         notes.append("no data.yaml: classes are named by their numbers")
-    licence = content.get("license") or (content.get("roboflow") or {}).get("license")
+    project = content.get("roboflow")
+    licence = content.get("license") or (project.get("license") if isinstance(project, dict) else None)
     return Dataset(
         name, root, "YOLO", tuple(names), splits, tuple(problems), str(licence) if licence else None, tuple(notes)
     )
@@ -98,9 +101,11 @@ def _load_card(card: Path) -> dict[str, Any]:
 def _class_names(content: dict[str, Any], card: Path | None) -> list[str]:
     names, count = content.get("names"), content.get("nc")
     if isinstance(names, dict):
-        if sorted(names) != list(range(len(names))):
+        if set(names) != set(range(len(names))):
             raise InputError(f"{card}: class numbers in `names` are not 0..{len(names) - 1}; number them without holes")
         names = [names[index] for index in range(len(names))]
+    if isinstance(count, int) and count > _MAX_CLASSES:
+        raise InputError(f"{card}: nc is {count}; at most {_MAX_CLASSES} classes are possible")
     if names is None:
         return [f"class_{index}" for index in range(int(count))] if isinstance(count, int) else []
     if not isinstance(names, list) or not names:
@@ -123,7 +128,9 @@ def _folders(root: Path) -> dict[str, Path]:
     return found
 
 
-def _split_images(content: dict[str, Any], root: Path, card: Path | None) -> dict[str, list[Path]]:
+def _split_images(
+    content: dict[str, Any], root: Path, card: Path | None, problems: list[Problem]
+) -> dict[str, list[Path]]:
     looked_up = _folders(root)
     splits: dict[str, list[Path]] = {}
     for split, keys in _SPLIT_KEYS.items():
@@ -138,6 +145,8 @@ def _split_images(content: dict[str, Any], root: Path, card: Path | None) -> dic
             splits[split] = images
         elif entry is not None and split == "train":
             raise InputError(f"{card}: {split}: {entry} leads to no image; correct the path in the file")
+        elif entry is not None and card is not None and split == "val":  # exports without a test split still name it
+            problems.append(Problem(card, f"{split}: {entry} leads to no image"))
     return splits
 
 
@@ -146,13 +155,7 @@ def _images_of(entry: str, content: dict[str, Any], root: Path) -> list[Path]:
     entry = entry.replace("\\", "/")
     base = str(content.get("path") or "").replace("\\", "/")
     stripped = re.sub(r"^(\.{1,2}/)+", "", entry)
-    for candidate in (
-        root / base / entry,
-        root / entry,
-        root / stripped,
-        root / Path(stripped).name,
-        root.parent / stripped,
-    ):
+    for candidate in (root / base / entry, root / entry, root / stripped, root.parent / stripped):
         if candidate.is_dir():
             return images_under(candidate)
         if candidate.is_file() and candidate.suffix == ".txt":
@@ -162,7 +165,11 @@ def _images_of(entry: str, content: dict[str, Any], root: Path) -> list[Path]:
 
 def _listed(listing: Path, root: Path) -> list[Path]:
     images = []
-    for line in listing.read_text(encoding="utf-8-sig").splitlines():
+    try:
+        lines = listing.read_text(encoding="utf-8-sig").splitlines()
+    except (UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{listing}: not a text file; a list has one image path a line") from error
+    for line in lines:
         entry = line.strip()
         if not entry:
             continue
@@ -174,27 +181,28 @@ def _listed(listing: Path, root: Path) -> list[Path]:
     return images
 
 
-def _label_file(image: Path) -> Path:
-    """labels/.../x.txt for images/.../x.jpg (the last `images` counts); beside the image when there is none."""
+def _label_file(image: Path, root: Path) -> Path:
+    """labels/.../x.txt for images/.../x.jpg (the last `images` below the dataset's root counts), else beside the image."""
     parts = list(image.parts)
-    for index in range(len(parts) - 2, -1, -1):
+    start = len(root.parts) if image.is_relative_to(root) else 0
+    for index in range(len(parts) - 2, start - 1, -1):
         if parts[index] == "images":
             parts[index] = "labels"
             break
     return Path(*parts).with_suffix(".txt")
 
 
-def _read_record(image: Path, classes: int | None, problems: list[Problem]) -> Record | None:
+def _read_record(image: Path, root: Path, classes: int | None, problems: list[Problem]) -> Record | None:
     size = header_size(image, problems)
     if size is None:
         return None
     height, width = size
-    file = _label_file(image)
+    file = _label_file(image, root)
     try:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         text = ""
-    except UnicodeDecodeError as error:
+    except (UnicodeDecodeError, OSError) as error:
         raise InputError(f"{file}: not a text file; export the labels again or remove it") from error
     instances = _instances(text, file, width, height, classes, problems)
     return Record(image, width, height, tuple(instances), photograph_of(image))
@@ -214,8 +222,9 @@ def _instances(
             continue
         seen.add(row)
         label, values = _numbers(row, file, number)
-        if label < 0 or (classes is not None and label >= classes):
-            problems.append(Problem(file, f"row {number}: class {label} is not in data.yaml (0..{(classes or 1) - 1})"))
+        if not 0 <= label < (_MAX_CLASSES if classes is None else classes):
+            known = f"in data.yaml (0..{classes - 1})" if classes else "a class number"
+            problems.append(Problem(file, f"row {number}: class {label} is not {known}"))
             continue
         if len(values) == 4:
             x, y, w, h = values * np.array([width, height, width, height])
@@ -249,7 +258,7 @@ def _numbers(row: str, file: Path, number: int) -> tuple[int, np.ndarray]:
         raise InputError(
             f"{file}: row {number} has {len(values)} coordinates; a box has 4, a polygon an even number from 6 on"
         )
-    return int(label), np.array(values)
+    return int(label), np.clip(values, -1e9, 1e9)  # far outside stays outside, without overflow; NaN stays NaN
 
 
 ADAPTER = Adapter("yolo", "YOLO text labels (data.yaml, images/ and labels/)", _recognise, _read)
