@@ -126,6 +126,14 @@ def test_help_names_the_commands_and_is_light(cli: Cli) -> None:
     assert light.stdout.strip() == "[]", light.stderr
 
 
+def test_models_are_listed_with_what_they_cost(cli: Cli) -> None:
+    done = cli("models", "fcn", "--backbone", "resnet50", "--json")
+    (row,) = json.loads(done.stdout)["models"]
+    torchvision = 35_322_218 - 20 * (512 + 1) - 20 * (256 + 1)  # its fcn_resnet50 has 20 outputs more, in both heads
+    assert row["parameters"] == torchvision and row["stride"] == 8 and 180 < row["gflops"] < 185
+    assert "no such architecture" in _one_line(cli("models", "fcnn"))
+
+
 def test_key_value_arguments() -> None:
     words = ["train", "arch=unet", "data=crack", "epochs=10", "--name", "a=b", "lr=1e-3"]
     assert _dashed(words) == ["train", "unet", "--data", "crack", "--epochs", "10", "--name", "a=b", "--lr", "1e-3"]

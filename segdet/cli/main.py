@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from segdet.cli import data, export, output, predict, train, val
+from segdet.cli import data, export, models, output, predict, train, val
 from segdet.errors import SegdetError, nearest
 from segdet.version import __version__
 
@@ -31,6 +31,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "val": val.val,
     "export": export.export,
     "predict": predict.predict,
+    "models": models.models,
 }
 DATA_COMMANDS: dict[str, Callable[..., None]] = {"list": data.list_datasets, "info": data.info}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -11,16 +12,32 @@ from segdet.errors import InputError
 
 
 def train(
-    arch: str | None = typer.Argument(None, help="Architecture: unet", show_default=False),
+    arch: str | None = typer.Argument(
+        None, help="Architecture: fcn, unet, deeplabv3, deeplabv3plus, segmenter", show_default=False
+    ),
     data: str | None = typer.Option(None, help="Dataset: a name (see `segdet data list`) or a folder."),
     backbone: str | None = typer.Option(None, help="timm backbone.  [default: efficientnet_lite0]"),
     weights: str | None = typer.Option(
         None, help="Start of the backbone: imagenet, none, or a file.  [default: imagenet]"
     ),
+    freeze: str | None = typer.Option(
+        None, help="Keep fixed: none, backbone, or N (the stem and its first N - 1 stages).  [default: none]"
+    ),
     epochs: int | None = typer.Option(None, help="Times every photograph is seen.  [default: 30]"),
     imgsz: int | None = typer.Option(None, help="Side of the training crops in pixels.  [default: 320]"),
     batch: int | None = typer.Option(None, help="Images per step and process.  [default: 8]"),
     lr: float | None = typer.Option(None, help="Highest learning rate.  [default: 0.001]"),
+    layer_decay: float | None = typer.Option(
+        None, help="Rate of a backbone stage as a share of the next one's.  [default: 1]"
+    ),
+    optimizer: str | None = typer.Option(None, help="adamw, adam, sgd, rmsprop or adagrad.  [default: adamw]"),
+    schedule: str | None = typer.Option(None, help="cosine, poly, step, one-cycle or constant.  [default: cosine]"),
+    loss: str | None = typer.Option(None, help="bce+dice, ce, focal, tversky, lovasz or cldice.  [default: bce+dice]"),
+    output_stride: int | None = typer.Option(
+        None, help="8, 16 or 32: dilate the backbone instead of shrinking further."
+    ),
+    upscale: float | None = typer.Option(None, help="Enlarge images so many times first: finer maps for coarse heads."),
+    decoder: str | None = typer.Option(None, help="Of segmenter: mask or linear.  [default: mask]"),
     device: str | None = typer.Option(None, help="auto, cpu, cuda or cuda:N.  [default: auto]"),
     precision: str | None = typer.Option(None, help="auto, fp32, bf16 or fp16.  [default: auto]"),
     workers: int | None = typer.Option(None, help="Loader processes.  [default: from the machine]"),
@@ -33,11 +50,16 @@ def train(
     config: Path | None = typer.Option(None, help="YAML with any settings; options given here win."),
 ) -> None:
     """Train a model: segdet train unet --data crack"""
-    given = {
-        "arch": arch, "data": data, "backbone": backbone, "weights": weights, "epochs": epochs, "imgsz": imgsz,
-        "batch": batch, "lr": lr, "device": device, "precision": precision, "workers": workers, "seed": seed,
-        "fold": fold, "limit": limit, "out": out, "name": name,
+    given: dict[str, Any] = {
+        "arch": arch, "data": data, "backbone": backbone, "weights": weights, "freeze": freeze, "epochs": epochs,
+        "imgsz": imgsz, "batch": batch, "lr": lr, "layer_decay": layer_decay, "optimizer": optimizer, "schedule": schedule,
+        "loss": loss, "device": device, "precision": precision, "workers": workers, "seed": seed, "fold": fold,
+        "limit": limit, "out": out, "name": name,
     }  # fmt: skip
+    options = {"output_stride": output_stride, "upscale": upscale, "decoder": decoder}
+    options = {key: value for key, value in options.items() if value is not None}
+    if options:
+        given["options"] = options
     from segdet.training.config import TrainConfig
 
     if resume is not None:

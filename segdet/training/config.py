@@ -78,8 +78,9 @@ class TrainConfig(BaseModel):
         if not isinstance(content, dict):
             raise InputError(f"{path}: not a mapping of settings; a run's config.yaml shows the keys")
         try:
-            return cls.from_options(
-                **{**content, **{key: value for key, value in overrides.items() if value is not None}}
-            )
+            given = {key: value for key, value in overrides.items() if value is not None}
+            if isinstance(content.get("options"), dict) and "options" in given:
+                given["options"] = {**content["options"], **given["options"]}
+            return cls.from_options(**{**content, **given})
         except InputError as error:
             raise InputError(f"{path}: {error}") from error

@@ -23,7 +23,7 @@ PAIRS = [(arch, name) for arch in ARCHS for name in BACKBONES if arch != "segmen
 @pytest.mark.parametrize(("arch", "name"), PAIRS)
 def test_a_training_step_of_one_image_and_odd_sizes(arch: str, name: str) -> None:
     torch.manual_seed(0)
-    model, backbone = build_model(arch, name, ["crack"], "none", {}, 64)
+    model, _ = build_model(arch, name, ["crack"], "none", {}, 64)
     model.to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
     images = torch.randn(1, 3, 64, 64)

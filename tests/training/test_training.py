@@ -17,10 +17,11 @@ import torch
 import segdet
 from segdet.errors import InputError, SegdetError
 from segdet.models import weights
+from segdet.models.registry import build_model
 from segdet.training import loop
 from segdet.training.config import TrainConfig
-from segdet.training.losses import loss_named
-from segdet.training.optim import averaged, schedule
+from segdet.training.losses import LOSSES, loss_named
+from segdet.training.optim import OPTIMIZERS, SCHEDULES, averaged, build_optimizer, schedule
 from segdet.training.run import train
 from tests.conftest import TINY
 
@@ -163,6 +164,62 @@ def test_averaged_weights_are_the_formula() -> None:
         share = min(0.9, (1 + count) / (10 + count))
         expected = float(count) if expected is None else share * expected + (1 - share) * count
     assert float(mean.module[0].weight[0, 0]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("classes", [1, 2])
+def test_every_loss_prefers_the_right_answer_and_learns(name: str, classes: int) -> None:
+    torch.manual_seed(0)
+    target = torch.zeros(2, 16, 16, dtype=torch.uint8)
+    if classes == 1:
+        target[:, 4:7] = 255
+        right = torch.where(target.bool(), 6.0, -6.0)[:, None]
+    else:
+        target[:, 4:7], target[:, 10:12], target[:, 0, 0] = 1, 2, 255
+        right = torch.stack([torch.where(target == k, 6.0, -6.0) for k in range(3)], dim=1)
+    loss = loss_named(name, classes)
+    assert float(loss(right, target)) < 0.25 * float(loss(-right, target))
+    logits = torch.zeros_like(right, requires_grad=True)
+    steps = torch.optim.Adam([logits], 0.3)
+    first = float(loss(logits, target))
+    for _ in range(30):
+        steps.zero_grad()
+        loss((logits, logits), target).backward()  # an auxiliary output weighs in
+        steps.step()
+    assert float(loss(logits, target)) < 0.6 * first
+    if classes == 2:
+        assert float(logits.grad[:, :, 0, 0].abs().sum()) == 0.0  # the ignored pixel
+
+
+def test_class_weights_weigh_and_are_checked() -> None:
+    target = torch.zeros(1, 4, 4, dtype=torch.uint8)
+    target[:, 0] = 255
+    logits = torch.full((1, 1, 4, 4), -2.0)
+    assert float(loss_named("ce", 1, [5.0])(logits, target)) > 2 * float(loss_named("ce", 1)(logits, target))
+    with pytest.raises(InputError, match="3 needed"):
+        loss_named("ce", 2, [1.0])
+    with pytest.raises(InputError, match='did you mean "lovasz"'):
+        loss_named("lovas", 1)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_steps(name: str) -> None:
+    model, backbone = build_model("unet", "test_efficientnet", ["c"], "none", TINY["options"])
+    optimizer = build_optimizer(name, model, backbone, 1e-3, 0.5, 1.0, 0.01)
+    assert len(optimizer.param_groups) == 4
+    before = [parameter.clone() for parameter in model.parameters()]
+    model(torch.randn(2, 3, 32, 32)).square().mean().backward()
+    optimizer.step()
+    assert sum(bool((a != b).any()) for a, b in zip(before, model.parameters(), strict=True)) > 0.9 * len(before)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_stays_between_zero_and_one(name: str) -> None:
+    rates = [schedule(name, step, 90, 0.1) for step in range(90)]
+    assert min(rates) > 0 and max(rates) <= 1.001 and rates[0] < 0.2
+    assert name == "constant" or rates[-1] < 0.2
+    with pytest.raises(InputError, match='did you mean "cosine"'):
+        schedule("cosin", 0, 10, 0.1)
 
 
 def test_losses_are_lowest_for_the_right_answer_and_survive_ignored_and_empty_targets() -> None:
