@@ -53,6 +53,8 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
         raise InputError(f"--resume {resume}: all its {config.epochs} epochs are done; train a new run for more")
     arch_named(config.arch)
     accelerator = devices.accelerator(config.device, config.precision)
+    if accelerator.device.type == "cpu":
+        devices.keep_freed_memory()
     torch.manual_seed(config.seed)
     setup = _prepare(config, start_weights=resume is None)
     run = resume
