@@ -29,10 +29,11 @@ def test_real_masks_have_the_known_statistics() -> None:
     records = catalog.load("crack").splits["val"]
     masks = [rasterize.binary(rasterize.foreground(record)) for record in records]
     assert 0.015 < sum(mask.mean() for mask in masks) / len(masks) < 0.021
-    sums = sum(thin.counts(np.roll(mask, 1, axis=1), mask) for mask in masks[:60])
-    hit = sum((np.roll(mask, 1, axis=1) & mask).sum() for mask in masks)
-    either = sum((np.roll(mask, 1, axis=1) | mask).sum() for mask in masks)
-    assert 0.62 < hit / either < 0.78  # one pixel of label jitter
+    shifted = [np.roll(mask, (1, 1), axis=(0, 1)) for mask in masks]
+    sums = sum(thin.counts(moved, mask) for moved, mask in zip(shifted[:60], masks, strict=False))
+    hit = sum((moved & mask).sum() for moved, mask in zip(shifted, masks, strict=True))
+    either = sum((moved | mask).sum() for moved, mask in zip(shifted, masks, strict=True))
+    assert 0.70 < hit / either < 0.80  # one pixel to the right and down: the size of label jitter
     assert thin.scores(sums)["f1_2px"] > 0.99
 
 
