@@ -150,15 +150,6 @@ def _has(model: nn.Module, module: str) -> bool:
     return any(parameter.startswith(module + ".") for parameter, _ in model.named_parameters())
 
 
-def supports_output_stride(name: str) -> bool:
-    """Whether timm can dilate this network."""
-    try:
-        timm.create_model(name, features_only=True, pretrained=False, output_stride=8)
-    except (TypeError, AssertionError, RuntimeError, ValueError, AttributeError, NotImplementedError):
-        return False
-    return True
-
-
 def _is_plain_transformer(name: str) -> bool:
     """Plain transformers keep one stride throughout: the meta device makes looking cheap."""
     try:

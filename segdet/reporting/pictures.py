@@ -66,7 +66,7 @@ def samples(images: Sequence[np.ndarray], targets: Sequence[np.ndarray], path: P
 
 def results(history: Sequence[Mapping[str, float]], path: Path) -> None:
     """`results.png`: losses, scores, learning rate and speed over the epochs."""
-    write_bytes(path, _png(results_figure(history)))
+    write_bytes(path, png(results_figure(history)))
 
 
 def results_figure(history: Sequence[Mapping[str, float]]) -> Figure:
@@ -135,14 +135,12 @@ def comparison(record: Record, result: Evaluation, index: int, threshold: float 
 
 
 def _save(figure: Figure, path: Path) -> None:
-    write_bytes(path, _png(figure))
+    write_bytes(path, png(figure))
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """A figure as PNG bytes; the figure is closed."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     plt.close(figure)
     return buffer.getvalue()
-
-
-png = _png

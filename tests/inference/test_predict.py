@@ -133,12 +133,20 @@ def test_the_threshold_decides(exported: Path, walls: Path) -> None:
     assert areas[0] > areas[1] > areas[2]
 
 
-def test_a_gpu_that_is_not_there_is_an_error(exported: Path) -> None:
+def test_a_gpu_that_is_not_there_is_an_error(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the CPU build of ONNX Runtime, or with the GPU build that silently falls back to the CPU."""
     import onnxruntime
 
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        pytest.skip("this machine may have one")
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(InputError, match=r"--device cuda.*segdet\[gpu\]"):
+        open_session(exported, "cuda")
+    claimed = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: claimed)
+    fallen_back = onnxruntime.InferenceSession(str(exported), providers=["CPUExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: fallen_back)
+    with pytest.raises(
+        InputError, match="CUDAExecutionProvider could not be started and CPUExecutionProvider would run"
+    ):
         open_session(exported, "cuda")
 
 
