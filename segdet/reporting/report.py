@@ -19,7 +19,7 @@ from segdet.metadata import Metadata
 from segdet.reporting import pictures
 
 _EXPLAINED = {
-    "iou": ("IoU", "share of found and labelled crack pixels that are both, over all images together"),
+    "iou": ("IoU", "of all pixels that are marked or labelled, the share that is both; over all images together"),
     "f1": ("F1 (Dice)", "harmonic mean of precision and recall of pixels, over all images together"),
     "precision": ("Precision", "of the pixels marked, the share that is labelled"),
     "recall": ("Recall", "of the labelled pixels, the share that is marked"),
