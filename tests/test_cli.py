@@ -126,6 +126,14 @@ def test_help_names_the_commands_and_is_light(cli: Cli) -> None:
     assert light.stdout.strip() == "[]", light.stderr
 
 
+def test_without_the_training_packages_one_line_says_what_to_install() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None; from segdet.cli.main import run; sys.exit(run(['export', 'runs/x']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "export needs the package torch" in _one_line(done) and "pip install 'segdet[train]'" in done.stderr
+
+
 def test_models_are_listed_with_what_they_cost(cli: Cli) -> None:
     done = cli("models", "fcn", "--backbone", "resnet50", "--json")
     (row,) = json.loads(done.stdout)["models"]

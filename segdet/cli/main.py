@@ -79,6 +79,13 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _fail("stopped", 130)
+    except ModuleNotFoundError as error:
+        if "--debug" in flags or (error.name or "segdet").startswith("segdet"):
+            raise
+        command = " ".join(arguments[:1])
+        return _fail(
+            f"{command} needs the package {error.name}, which prediction does without: pip install 'segdet[train]'", 2
+        )
     except Exception as error:
         if "--debug" in flags:
             raise
