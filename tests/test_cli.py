@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from segdet.cli.main import _dashed
-from tests.conftest import TINY, Cli
+from tests.conftest import ROOT, TINY, Cli
 from tests.drawn import yolo_dataset
 
 
@@ -56,6 +60,39 @@ def test_the_main_job(job: Path, walls: Path) -> None:
         mask = np.asarray(Image.open(job / image["files"]["mask"]))
         assert mask.shape == (96, 96) and (mask > 0).sum() == image["classes"]["crack"]["pixels"]
         assert Image.open(job / image["files"]["overlay"]).size == (96, 96)
+
+
+def test_a_signal_to_the_whole_group_saves_and_resume_goes_on(cli: Cli, job: Path, walls: Path) -> None:
+    """As `timeout`, a terminal's Ctrl-C or a scheduler send it: the loader's workers get it too."""
+    arguments = (
+        "train",
+        "unet",
+        "--data",
+        walls,
+        "--config",
+        "tiny.yaml",
+        "--epochs",
+        300,
+        "--workers",
+        1,
+        "--name",
+        "cut",
+    )
+    started = subprocess.Popen(
+        [sys.executable, "-m", "segdet", *map(str, arguments)], cwd=job, stderr=subprocess.PIPE, text=True,
+        start_new_session=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (job / "runs/cut/resume/state.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(started.pid, signal.SIGTERM)
+    _, said = started.communicate(timeout=60)
+    assert started.returncode == 128 + signal.SIGTERM and "go on with: segdet train --resume runs/cut" in said, said
+    config = yaml.safe_load((job / "runs/cut/config.yaml").read_text())
+    state = torch.load(job / "runs/cut/resume/state.pt", weights_only=True)
+    (job / "runs/cut/config.yaml").write_text(yaml.safe_dump({**config, "epochs": state["epoch"] + 1}))
+    done = cli("train", "--resume", "runs/cut", cwd=job)
+    assert done.returncode == 0 and (job / "runs/cut/report.html").is_file(), done.stderr
 
 
 def test_json_is_one_object_on_standard_output(cli: Cli, job: Path, walls: Path) -> None:
@@ -115,7 +152,7 @@ def test_bad_input_is_one_line_and_exit_code_two(cli: Cli, job: Path, tmp_path: 
     for arguments, message in cases:
         assert message in _one_line(cli(*arguments, cwd=job)), arguments
     assert not (job / "runs" / "predict").exists()  # nothing half-written
-    assert len(list((job / "runs").iterdir())) == 1
+    assert {run.name for run in (job / "runs").iterdir()} <= {"unet-walls", "cut"}
 
 
 def test_help_names_the_commands_and_is_light(cli: Cli) -> None:

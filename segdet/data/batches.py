@@ -150,6 +150,8 @@ def default_workers() -> int:
 
 def _one_thread(_: int) -> None:
     """Workers are the parallelism; threads inside them would fight the training for the cores."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which then stops in good order
+    # Terminals, `timeout` and job schedulers signal the whole group; stopping in good order is the main process's work.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
