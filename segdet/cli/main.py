@@ -86,6 +86,10 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(
             f"{command} needs the package {error.name}, which prediction does without: pip install 'segdet[train]'", 2
         )
+    except OSError as error:  # a full disk, a folder without permission: whatever stood there before is untouched
+        if "--debug" in flags:
+            raise
+        return _fail(f"{error.filename or arguments[0]}: {error.strerror or error}; nothing half-written is left", 1)
     except Exception as error:
         if "--debug" in flags:
             raise
