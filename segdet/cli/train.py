@@ -24,6 +24,8 @@ def train(
         None, help="Keep fixed: none, backbone, or N (the stem and its first N - 1 stages).  [default: none]"
     ),
     epochs: int | None = typer.Option(None, help="Times every photograph is seen.  [default: 30]"),
+    time_budget: str | None = typer.Option(None, help="Train for this long instead of --epochs: 90s, 20m, 1.5h."),
+    val_every: int | None = typer.Option(None, help="Epochs between two validations.  [default: 1]"),
     imgsz: int | None = typer.Option(None, help="Side of the training crops in pixels.  [default: 320]"),
     batch: int | None = typer.Option(None, help="Images per step and process.  [default: 8]"),
     lr: float | None = typer.Option(None, help="Highest learning rate.  [default: 0.001]"),
@@ -52,6 +54,7 @@ def train(
     """Train a model: segdet train unet --data crack"""
     given: dict[str, Any] = {
         "arch": arch, "data": data, "backbone": backbone, "weights": weights, "freeze": freeze, "epochs": epochs,
+        "time_budget": time_budget, "val_every": val_every,
         "imgsz": imgsz, "batch": batch, "lr": lr, "layer_decay": layer_decay, "optimizer": optimizer, "schedule": schedule,
         "loss": loss, "device": device, "precision": precision, "workers": workers, "seed": seed, "fold": fold,
         "limit": limit, "out": out, "name": name,

@@ -64,12 +64,12 @@ def samples(images: Sequence[np.ndarray], targets: Sequence[np.ndarray], path: P
     write_bytes(path, encode_jpeg(grid(tiles, 8, 240)))
 
 
-def results(history: Sequence[Mapping[str, float]], path: Path) -> None:
+def results(history: Sequence[Mapping[str, float | None]], path: Path) -> None:
     """`results.png`: losses, scores, learning rate and speed over the epochs."""
     write_bytes(path, png(results_figure(history)))
 
 
-def results_figure(history: Sequence[Mapping[str, float]]) -> Figure:
+def results_figure(history: Sequence[Mapping[str, float | None]]) -> Figure:
     """The curves of `results.csv` as a figure."""
     epochs = [row["epoch"] for row in history]
     panels = {

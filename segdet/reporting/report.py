@@ -52,7 +52,7 @@ def write(
     run: Path,
     dataset: Dataset,
     metrics: Mapping[str, Any],
-    history: Sequence[Mapping[str, float]],
+    history: Sequence[Mapping[str, float | None]],
     result: Evaluation,
     metadata: Metadata,
 ) -> None:
@@ -91,7 +91,7 @@ def write(
         _figure(
             pictures.png(pictures.results_figure(history)),
             "png",
-            f"{len(history)} epochs, {history[-1]['time'] / 60:.1f} minutes",
+            f"{len(history)} epochs, {(history[-1]['time'] or 0.0) / 60:.1f} minutes",
         ),
         "<h2>How to get this again</h2>",
         _provenance(run, metadata),

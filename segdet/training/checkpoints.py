@@ -39,7 +39,7 @@ def load_state(run: Path) -> dict[str, Any]:
     return state
 
 
-def write_history(run: Path, history: list[dict[str, float]]) -> None:
+def write_history(run: Path, history: list[dict[str, float | None]]) -> None:
     """`results.csv`: one row per epoch; rewritten whole, so that a resumed run leaves no double rows."""
     lines = [",".join(history[0])]
     lines += [",".join("" if value is None else f"{value:.6g}" for value in row.values()) for row in history]

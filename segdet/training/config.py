@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from segdet.errors import InputError, nearest
+
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def seconds_of(text: str) -> float | None:
+    """Seconds in a duration such as "90s", "20m" or "1.5h"; None when it is none, or not longer than zero."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip().lower())
+    return (float(match[1]) * _UNITS[match[2]] or None) if match else None
 
 
 class TrainConfig(BaseModel):
@@ -22,6 +32,8 @@ class TrainConfig(BaseModel):
     weights: str = Field("imagenet", description="Start of the backbone: imagenet, none, or a file")
     options: dict[str, Any] = Field({}, description="Further arguments of the architecture")
     epochs: int = Field(30, ge=1, description="Times every photograph is seen")
+    time_budget: str | None = Field(None, description="Train for this long instead of --epochs, for instance 20m")
+    val_every: int = Field(1, ge=1, description="Epochs between two validations (the last one is always validated)")
     imgsz: int = Field(320, ge=32, description="Side of the training crops in pixels")
     batch: int = Field(8, ge=1, description="Images per step and process")
     loss: str = Field("bce+dice", description="bce+dice, ce, focal, tversky, lovasz or cldice")
@@ -47,6 +59,18 @@ class TrainConfig(BaseModel):
     limit: int | None = Field(None, ge=1, description="At most this many images per split")
     out: str = Field("runs", description="Folder for run folders")
     name: str | None = Field(None, description="Name of the run folder (default: <arch>-<data>)")
+
+    @field_validator("time_budget")
+    @classmethod
+    def _is_duration(cls, text: str | None) -> str | None:
+        if text is not None and seconds_of(text) is None:
+            raise ValueError("write a time such as 90s, 20m or 1.5h")
+        return text
+
+    @property
+    def budget(self) -> float | None:
+        """Seconds that training may take, None when epochs decide."""
+        return None if self.time_budget is None else seconds_of(self.time_budget)
 
     @classmethod
     def from_options(cls, **options: Any) -> TrainConfig:

@@ -30,6 +30,9 @@ from segdet.training.config import TrainConfig
 from segdet.training.optim import averaged, build_optimizer, freeze, schedule, set_rate
 
 
+_FINE = 1_000_000  # parts of a time budget, as if they were steps
+
+
 class Interrupted(SegdetError):
     """Training was stopped by a signal and its state saved. Exit code 128 + signal, as the shell expects."""
 
@@ -66,7 +69,7 @@ class Trainer:
     data: Data
     run: Path
     save: Callable[[str, Mapping[str, torch.Tensor], dict[str, Any]], None]
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[dict[str, float | None]] = field(default_factory=list)
     best: float = -1.0
     problems: dict[Path, Problem] = field(default_factory=dict)
     _stop: int = 0
@@ -86,6 +89,7 @@ class Trainer:
         self.average = averaged(self.model, settings.ema) if settings.ema else None
         self.total = settings.epochs * len(self.data.plan)
         self.epoch, self.start, self.spent = 0, 0, 0.0
+        self.validation = 0.0  # seconds the last validation took
         self.partial = torch.zeros(2, dtype=torch.float64)  # loss x images and images of the epoch so far
 
     def fit(self) -> None:
@@ -95,11 +99,42 @@ class Trainer:
             Interrupted: by SIGINT or SIGTERM, after saving. SegdetError: the loss is not a number.
         """
         with self._signals():
-            while self.epoch < self.config.epochs:
+            while not self.done:
                 began = time.perf_counter()
                 rates = self._train_epoch(began)
-                result, val_loss = self.validate()
-                self._finish_epoch(result.metrics(), val_loss, rates, began)
+                validated = time.perf_counter()
+                metrics, val_loss = {}, None
+                if self._validates(began):
+                    result, val_loss = self.validate()
+                    metrics = result.metrics()
+                    self.validation = time.perf_counter() - validated
+                self._finish_epoch(metrics, val_loss, rates, began)
+
+    @property
+    def done(self) -> bool:
+        """Whether all epochs are done, or the time is up."""
+        if self.config.budget is None:
+            return self.epoch >= self.config.epochs
+        return self.spent + self.validation >= self.config.budget
+
+    def _validates(self, began: float) -> bool:
+        number = self.epoch + 1
+        last = number == self.config.epochs if self.config.budget is None else self._time_is_up(began)
+        return last or number % self.config.val_every == 0
+
+    def _time_is_up(self, began: float) -> bool:
+        """Whether what is left of the time budget is needed for the last validation."""
+        if self.config.budget is None:
+            return False
+        return self.spent + time.perf_counter() - began + self.validation >= self.config.budget
+
+    def _share(self, step: int, began: float) -> float:
+        """The schedule's share of the peak rate: by steps done, or by time spent when there is a time budget."""
+        total, done = self.total, step
+        if self.config.budget is not None:
+            total = _FINE
+            done = round(_FINE * min(1.0, (self.spent + time.perf_counter() - began) / self.config.budget))
+        return schedule(self.config.schedule, done, total, self.config.warmup)
 
     def _train_epoch(self, began: float) -> dict[str, float]:
         plan = self.data.plan
@@ -108,19 +143,21 @@ class Trainer:
         for module in self.frozen:
             module.eval()  # frozen batch norms keep their statistics
         images, waited, last = 0, 0.0, time.perf_counter()
-        title = f"epoch {self.epoch + 1}/{self.config.epochs}"
-        with progress(title, len(plan) - plan.start) as advance:
+        with progress(self._title(self.epoch + 1), len(plan) - plan.start) as advance:
             for number, batch in enumerate(self.data.train, plan.start):
                 waited += time.perf_counter() - last
                 self._note(batch.problems)
                 if batch.indices:
-                    self._step(batch, self.epoch * len(plan) + number)
+                    set_rate(self.optimizer, self._share(self.epoch * len(plan) + number, began))
+                    self._step(batch)
                     images += len(batch.indices)
                 if (number + 1) % 10 == 0 or number + 1 == len(plan):
                     self._check_loss(number)
                 advance(1, f"loss {self._mean_loss():.4f}")
                 if self._stop:
                     self._interrupt(number + 1, began)
+                if self._time_is_up(began):
+                    break
                 last = time.perf_counter()
         spent = time.perf_counter() - began
         return {
@@ -128,9 +165,8 @@ class Trainer:
             "data_wait": waited / max(spent, 1e-9),
         }
 
-    def _step(self, batch: Batch, step: int) -> None:
+    def _step(self, batch: Batch) -> None:
         device = self.accelerator.device
-        set_rate(self.optimizer, schedule(self.config.schedule, step, self.total, self.config.warmup))
         inputs = normalise(batch.images.to(device, non_blocking=True), self.mean, self.std)
         targets = batch.targets.to(device, non_blocking=True)
         with self.accelerator.autocast():
@@ -169,7 +205,9 @@ class Trainer:
             raise SegdetError(f"none of the {len(self.data.val_records)} validation images could be read")
         return part, float(np.mean(losses)) if losses else 0.0
 
-    def _finish_epoch(self, metrics: dict[str, Any], val_loss: float, rates: dict[str, float], began: float) -> None:
+    def _finish_epoch(
+        self, metrics: dict[str, Any], val_loss: float | None, rates: dict[str, float], began: float
+    ) -> None:
         self.spent += time.perf_counter() - began
         row = {
             "epoch": self.epoch + 1,
@@ -182,20 +220,30 @@ class Trainer:
         }
         self.history.append(row)
         self.epoch, self.start, self.partial = self.epoch + 1, 0, torch.zeros(2, dtype=torch.float64)
-        better = metrics["iou"] > self.best
-        self.best = max(self.best, metrics["iou"])
+        better = metrics.get("iou", -1.0) > self.best
+        self.best = max(self.best, metrics.get("iou", -1.0))
         if self.accelerator.is_main_process:
             state = (self.average.module if self.average is not None else self.model).state_dict()
-            self.save("last", state, metrics)
+            if metrics:
+                self.save("last", state, metrics)
             if better:
                 self.save("best", state, metrics)
             checkpoints.save_state(self.run, self.state())
             checkpoints.write_history(self.run, self.history)
+            scores = (
+                f"val loss {val_loss:.4f}  iou {metrics['iou']:.4f}  f1 {metrics['f1']:.4f}{'  best' if better else ''}  "
+                if metrics
+                else ""
+            )
             say(
-                f"epoch {row['epoch']}/{self.config.epochs}  loss {row['train/loss']:.4f}  val loss {val_loss:.4f}  "
-                f"iou {metrics['iou']:.4f}  f1 {metrics['f1']:.4f}{'  best' if better else ''}  "
+                f"{self._title(self.epoch)}  loss {row['train/loss']:.4f}  {scores}"
                 f"{rates['images_per_second']:.1f} images/s, {rates['data_wait']:.0%} waiting for data"
             )
+
+    def _title(self, number: int) -> str:
+        if self.config.budget is None:
+            return f"epoch {number}/{self.config.epochs}"
+        return f"epoch {number} ({self.spent / 60:.1f} of {self.config.budget / 60:g} min)"
 
     def state(self) -> dict[str, Any]:
         """Everything that training depends on, as tensors and plain values."""
@@ -203,6 +251,7 @@ class Trainer:
             "epoch": self.epoch,
             "start": self.start,
             "spent": self.spent,
+            "validation": self.validation,
             "partial": self.partial,
             "best": self.best,
             "history": self.history,
@@ -216,7 +265,7 @@ class Trainer:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a saved `state`."""
-        for name in ("epoch", "start", "spent", "partial", "best", "history"):
+        for name in ("epoch", "start", "spent", "validation", "partial", "best", "history"):
             setattr(self, name, state[name])
         self.model.load_state_dict(state["model"])
         if self.average is not None:
@@ -250,8 +299,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             checkpoints.save_state(self.run, self.state())
         raise Interrupted(
-            f"stopped in epoch {self.epoch + 1} of {self.config.epochs} and saved; "
-            f"go on with: segdet train --resume {self.run}",
+            f"stopped in {self._title(self.epoch + 1)} and saved; go on with: segdet train --resume {self.run}",
             self._stop,
         )
 

@@ -49,8 +49,6 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
         InputError: settings or data that cannot be used. SegdetError: training failed. Interrupted: by a signal.
     """
     state = checkpoints.load_state(resume) if resume is not None else None
-    if state is not None and state["epoch"] >= config.epochs:
-        raise InputError(f"--resume {resume}: all its {config.epochs} epochs are done; train a new run for more")
     arch_named(config.arch)
     accelerator = devices.accelerator(config.device, config.precision)
     if accelerator.device.type == "cpu":
@@ -74,7 +72,9 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
     trainer = _trainer(config, accelerator, setup, run)
     if state is not None:
         trainer.restore(state)
-        say(f"going on with {run} in epoch {trainer.epoch + 1} of {config.epochs}, step {trainer.start + 1}")
+        if trainer.done:
+            raise InputError(f"--resume {resume}: it is done ({trainer.epoch} epochs); train a new run for more")
+        say(f"going on with {run} in epoch {trainer.epoch + 1}, step {trainer.start + 1}")
     say(_headline(config, accelerator, setup, run))
     trainer.fit()
     if accelerator.is_main_process:

@@ -1,0 +1,134 @@
+"""Heads, starting points and resolutions side by side on one dataset, each with the same training time.
+
+    python scripts/bench_heads.py heads --data crack --time-budget 5m
+
+Runs that are there already are kept, so it can be stopped and started again. Prints a Markdown table: scores on validation
+(IoU with its 95 % interval, F1 within 2 pixels), parameters, training images a second, and the latency of the exported file
+(median of interleaved rounds, one image at a time).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from segdet.data import catalog
+from segdet.data.images import read_image
+from segdet.data.splits import limited
+from segdet.inference.session import open_session
+
+LITE = ["--backbone", "efficientnet_lite0"]
+SERIES: dict[str, dict[str, list[str]]] = {
+    # efficientnet_lite0 because its ImageNet weights come by pip; a plain transformer has none there and starts at random.
+    "heads": {
+        "fcn": ["fcn", *LITE],
+        "unet": ["unet", *LITE],
+        "deeplabv3": ["deeplabv3", *LITE],
+        "deeplabv3plus": ["deeplabv3plus", *LITE],
+        "segmenter": ["segmenter", "--backbone", "vit_tiny_patch16_224", "--weights", "none"],
+    },
+    "transfer": {
+        "frozen": ["unet", "--freeze", "backbone"],
+        "partly-frozen": ["unet", "--freeze", "3"],
+        "layer-decay": ["unet", "--layer-decay", "0.7"],
+        "fine-tuned": ["unet"],
+        "scratch": ["unet", "--weights", "none"],
+    },
+    "detail": {
+        "fcn-8": ["fcn", *LITE],
+        "fcn-8-upscale-2": ["fcn", *LITE, "--upscale", "2"],
+        "deeplabv3plus-16": ["deeplabv3plus", *LITE],
+        "deeplabv3plus-16-upscale-2": ["deeplabv3plus", *LITE, "--upscale", "2"],
+    },
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("series", choices=SERIES)
+    parser.add_argument("--data", default="crack")
+    parser.add_argument("--time-budget", default="5m")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"))
+    parser.add_argument("rest", nargs="*", help="further options of `segdet train`, behind --")
+    options = parser.parse_args()
+    names = list(SERIES[options.series])
+    for name in names:
+        prepare(options.out / name, [*SERIES[options.series][name], "--data", options.data], options)
+    latencies = measure([options.out / name / "model.onnx" for name in names], options.data)
+    print(table([options.out / name for name in names], latencies))
+
+
+def prepare(run: Path, arguments: Sequence[str], options: argparse.Namespace) -> None:
+    """Train and export unless that was done before."""
+    if not (run / "metrics.json").is_file():
+        segdet(
+            "train",
+            *arguments,
+            "--time-budget",
+            options.time_budget,
+            "--out",
+            run.parent,
+            "--name",
+            run.name,
+            *options.rest,
+        )
+    if not (run / "model.onnx").is_file():
+        segdet("export", run, "--out", run / "model.onnx")
+
+
+def segdet(*arguments: object) -> None:
+    subprocess.run([sys.executable, "-m", "segdet", *map(str, arguments)], check=True)
+
+
+def measure(models: Sequence[Path], data: str, rounds: int = 15) -> list[float]:
+    """Milliseconds of one image in each model: the models take turns, so that noise of the machine hits all alike."""
+    dataset = limited(catalog.load(data), rounds)
+    images = [read_image(record.image)[None] for record in dataset.splits["val"]]
+    sessions = [open_session(path, "cpu") for path in models]
+    for session in sessions:
+        session.run(images[0])
+    taken = np.zeros((len(images), len(models)))
+    for row, image in enumerate(images):
+        for column, session in enumerate(sessions):
+            began = time.perf_counter()
+            session.run(image)
+            taken[row, column] = 1000 * (time.perf_counter() - began)
+    return np.median(taken, axis=0).tolist()
+
+
+def table(runs: Sequence[Path], latencies: Sequence[float]) -> str:
+    lines = [
+        "| | IoU | F1@2px | clDice | M parameters | epochs | images/s | ONNX ms |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for run, latency in zip(runs, latencies, strict=True):
+        metrics = json.loads((run / "metrics.json").read_text())
+        history = list(csv.DictReader((run / "results.csv").open()))
+        rate = statistics.median(float(row["images_per_second"]) for row in history)
+        low, high = metrics["ci95"]["iou"]
+        lines.append(
+            f"| {run.name} | {metrics['iou']:.3f} ({low:.3f} to {high:.3f}) | {metrics['f1_2px']:.3f} | {metrics['cldice']:.3f} "
+            f"| {parameters(run):.1f} | {len(history)} | {rate:.1f} | {latency:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def parameters(run: Path) -> float:
+    """Millions of parameters that answer, without auxiliary heads: those of the exported file."""
+    import onnx
+
+    graph = onnx.load(run / "model.onnx").graph
+    return sum(np.prod(tensor.dims) for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT) / 1e6
+
+
+if __name__ == "__main__":
+    main()
