@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from segdet.errors import InputError, nearest
 
-
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 

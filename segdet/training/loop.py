@@ -29,7 +29,6 @@ from segdet.training import checkpoints, depthwise
 from segdet.training.config import TrainConfig
 from segdet.training.optim import averaged, build_optimizer, freeze, schedule, set_rate
 
-
 _FINE = 1_000_000  # parts of a time budget, as if they were steps
 
 
