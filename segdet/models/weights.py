@@ -14,6 +14,7 @@ from torch import nn
 from segdet.errors import InputError
 from segdet.files import replacing
 from segdet.metadata import KEY, Metadata, parse
+from segdet.models import published
 from segdet.models.backbones import Backbone
 from segdet.models.registry import build_model
 
@@ -84,7 +85,11 @@ def start_from(path: Path, model: nn.Module, backbone: Backbone) -> str:
         InputError: unreadable, or nothing in it fits.
     """
     theirs = _read_state(path)
-    candidates = [("model", model, renamed) for renamed in _model_names(theirs)]
+    classes = getattr(model, "classes", 0)
+    candidates: list[tuple[str, nn.Module, Mapping[str, torch.Tensor]]] = [
+        ("model", model, _with_our_grid(published.for_coco(published.renamed(theirs, table), classes), backbone))
+        for table in published.TABLES
+    ]
     for prefix in ("", "model.", "backbone.", "encoder.model.", "encoder.", "module."):
         stripped = {name.removeprefix(prefix): tensor for name, tensor in theirs.items() if name.startswith(prefix)}
         candidates.append(("backbone", backbone.model, _with_our_grid(stripped, backbone)))
@@ -101,35 +106,21 @@ def start_from(path: Path, model: nn.Module, backbone: Backbone) -> str:
     return f"{path}: {len(fitting)} of {len(target.state_dict())} tensors of the {part} loaded, {len(theirs) - len(fitting)} not used"
 
 
-def _model_names(theirs: Mapping[str, torch.Tensor]) -> list[Mapping[str, torch.Tensor]]:
-    """The same tensors under the names other projects use for whole models.
-
-    torchvision's FCN and DeepLabV3 call the network `backbone`, smp's native encoders and Segmenter `encoder`; ours has one
-    level more, `.model`.
-    """
-    nested = [
-        {
-            f"{outer}.model.{n.removeprefix(outer + '.')}" if n.startswith(outer + ".") else n: t
-            for n, t in theirs.items()
-        }
-        for outer in ("backbone", "encoder")
-    ]
-    return [theirs, *nested]
-
-
 def _with_our_grid(state: Mapping[str, torch.Tensor], backbone: Backbone) -> Mapping[str, torch.Tensor]:
     """Position embeddings resampled to the backbone's grid, when only their number differs."""
-    ours, theirs = backbone.model.state_dict().get("pos_embed"), state.get("pos_embed")
-    if ours is None or theirs is None or theirs.shape == ours.shape or theirs.shape[-1] != ours.shape[-1]:
+    name = next((n for n in state if n == "pos_embed" or n.endswith(".model.pos_embed")), None)
+    ours = backbone.model.state_dict().get("pos_embed")
+    if ours is None or name is None:
         return state
+    theirs = state[name]
     prefix = 0 if backbone.model.no_embed_class else backbone.model.num_prefix_tokens
     side = round((theirs.shape[1] - prefix) ** 0.5)
-    if side * side != theirs.shape[1] - prefix:
+    if theirs.shape == ours.shape or theirs.shape[-1] != ours.shape[-1] or side * side != theirs.shape[1] - prefix:
         return state
     grid = theirs[:, prefix:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
     grid = torch.nn.functional.interpolate(grid, size=backbone.model.patch_embed.grid_size, mode="bilinear")
     resampled = torch.cat([theirs[:, :prefix], grid.flatten(2).transpose(1, 2)], dim=1)
-    return {**state, "pos_embed": resampled}
+    return {**state, name: resampled}
 
 
 def sha256_of(path: Path) -> str:
@@ -152,7 +143,7 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds on foreign files
         raise InputError(f"--weights {path}: cannot be read safely ({str(error).splitlines()[0][:120]})") from error
-    for key in ("state_dict", "model"):
+    for key in ("ema", "module", "state_dict", "model"):  # D-FINE keeps the averaged weights in ema.module
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):

@@ -1,0 +1,104 @@
+"""What detectors share. Shapes: N images, Q queries, K classes, H x W pixels; boxes are cxcywh in 0..1 inside the networks.
+
+A detector maps normalised images `[N, 3, H, W]` to `Predictions`; `Detector` turns those into boxes in pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from segdet.models.common import normalise
+
+
+@dataclass
+class Target:
+    """The objects of one image. boxes: float32 `[K, 4]`, cxcywh as shares of the image; labels: int64 `[K]`."""
+
+    boxes: torch.Tensor
+    labels: torch.Tensor
+
+
+@dataclass
+class Predictions:
+    """What a detector says, and while training what it said on the way.
+
+    logits: `[N, Q, K]` (plus no-object as the last class for `detr`). boxes: `[N, Q, 4]`.
+    aux: the same after earlier layers. extra: what the architecture's own loss needs besides.
+    """
+
+    logits: torch.Tensor
+    boxes: torch.Tensor
+    aux: list[Predictions] = field(default_factory=list)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class DetectionModel(Protocol):
+    """What `Detector` and training need of an architecture."""
+
+    def prepare(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalised images `[N, 3, H, W]` of one size -> at the size the network works at."""
+        ...
+
+    def ranked(self, predictions: Predictions) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Boxes cxcywh `[N, Q, 4]`, scores `[N, Q]` (falling) and labels int64 `[N, Q]`."""
+        ...
+
+
+class Detector(nn.Module):
+    """RGB uint8 `[N, H, W, 3]` -> boxes `[N, Q, 4]` (xyxy, in pixels of the input), scores `[N, Q]`, labels `[N, Q]`.
+
+    Sorted by score. The one way from bytes to boxes: validation uses it, and the exported graph is traced from it.
+    """
+
+    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.model, self.mean, self.std = model, tuple(mean), tuple(std)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        height, width = image.shape[1:3]
+        x = self.model.prepare(normalise(image, self.mean, self.std))
+        boxes, scores, labels = self.model.ranked(self.model(x))
+        scale = torch.stack([torch.full((), float(length)) for length in (width, height, width, height)]).to(boxes)
+        corners = torch.cat([boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., :2] + boxes[..., 2:] / 2], dim=-1)
+        return corners.clamp(0.0, 1.0) * scale, scores, labels
+
+
+class MLP(nn.Module):
+    """Linear layers with an activation between: `[..., inner]` -> `[..., outer]`."""
+
+    def __init__(self, inner: int, hidden: int, outer: int, depth: int) -> None:
+        super().__init__()
+        widths = [inner, *[hidden] * (depth - 1), outer]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x))
+        return self.layers[-1](x)
+
+
+def inverse_sigmoid(x: torch.Tensor, eps: float = 1e-5) -> torch.Tensor:
+    """Logit of values in 0..1, kept finite."""
+    x = x.clamp(0.0, 1.0)
+    return torch.log(x.clamp(min=eps) / (1.0 - x).clamp(min=eps))
+
+
+def prior_bias(probability: float) -> float:
+    """Bias of a classifier that starts out sure of `probability` (Lin et al. 2017, arXiv 1708.02002)."""
+    return -math.log((1.0 - probability) / probability)
+
+
+def freeze_norms(backbone: nn.Module) -> list[nn.Module]:
+    """Fix weight and bias of every batch norm; the returned modules must stay in evaluation mode."""
+    norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+    for module in norms:
+        for parameter in module.parameters():
+            parameter.requires_grad_(False)
+    return norms
