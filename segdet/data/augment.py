@@ -38,7 +38,7 @@ class SegmentationAugment:
         """image uint8 `[H, W, 3]`, target uint8 `[H, W]` -> the same at `[size, size]`."""
         rng = np.random.default_rng(seed)
         image, target = self._crop(image, target, rng)
-        pipeline = _pipeline(self.quarter_turns)
+        pipeline = _pipeline("all" if self.quarter_turns else "flip")
         pipeline.set_random_seed(int(rng.integers(2**31)))
         out = pipeline(image=image, mask=target)
         return np.ascontiguousarray(out["image"]), np.ascontiguousarray(out["mask"])
@@ -76,34 +76,43 @@ def _nearest(index: np.ndarray, box: tuple[float, float, float, float], size: in
     return np.asarray(index[rows[:, None], columns[None, :]])
 
 
-_PIPELINES: dict[bool, A.Compose] = {}
+_PIPELINES: dict[str, A.Compose] = {}
 
 
-def _pipeline(quarter_turns: bool) -> A.Compose:
-    """Built once a process: building costs more than a sample."""
-    if quarter_turns not in _PIPELINES:
-        _PIPELINES[quarter_turns] = A.Compose(
+def relit(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """RGB uint8 `[H, W, 3]` with other light, colours, blur, noise or compression; nothing moves."""
+    pipeline = _pipeline("none")
+    pipeline.set_random_seed(int(rng.integers(2**31)))
+    return np.ascontiguousarray(pipeline(image=image)["image"])
+
+
+def _pipeline(turns: str) -> A.Compose:
+    """`turns`: "all" eight, "flip" from left to right, or "none". Built once a process: building costs more than a sample."""
+    if turns not in _PIPELINES:
+        moves = {"all": [A.D4(p=1.0)], "flip": [A.HorizontalFlip(p=0.5)], "none": []}[turns]
+        _PIPELINES[turns] = A.Compose([*moves, *_light()])
+    return _PIPELINES[turns]
+
+
+def _light() -> list[A.BasicTransform | A.BaseCompose]:
+    return [
+        A.OneOf(
             [
-                A.D4(p=1.0) if quarter_turns else A.HorizontalFlip(p=0.5),
-                A.OneOf(
-                    [
-                        A.RandomBrightnessContrast(brightness_limit=0.25, contrast_limit=0.25),
-                        A.RandomGamma(gamma_limit=(70, 140)),
-                        A.HueSaturationValue(hue_shift_limit=10, sat_shift_limit=30, val_shift_limit=25),
-                        A.ToGray(),
-                    ],
-                    p=0.6,
-                ),
-                A.RandomShadow(p=0.05),
-                A.OneOf(
-                    [
-                        A.GaussianBlur(sigma_limit=(0.3, 1.5)),
-                        A.MotionBlur(blur_limit=(3, 5)),
-                        A.GaussNoise(std_range=(0.01, 0.04)),
-                    ],
-                    p=0.2,
-                ),
-                A.ImageCompression(quality_range=(50, 95), p=0.2),
-            ]
-        )
-    return _PIPELINES[quarter_turns]
+                A.RandomBrightnessContrast(brightness_limit=0.25, contrast_limit=0.25),
+                A.RandomGamma(gamma_limit=(70, 140)),
+                A.HueSaturationValue(hue_shift_limit=10, sat_shift_limit=30, val_shift_limit=25),
+                A.ToGray(),
+            ],
+            p=0.6,
+        ),
+        A.RandomShadow(p=0.05),
+        A.OneOf(
+            [
+                A.GaussianBlur(sigma_limit=(0.3, 1.5)),
+                A.MotionBlur(blur_limit=(3, 5)),
+                A.GaussNoise(std_range=(0.01, 0.04)),
+            ],
+            p=0.2,
+        ),
+        A.ImageCompression(quality_range=(50, 95), p=0.2),
+    ]

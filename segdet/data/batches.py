@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ from segdet.data.images import ImageError, read_image
 from segdet.data.rasterize import class_index, foreground
 from segdet.data.records import Problem, Record, by_photograph
 
-Key = tuple[int, int]  # (epoch, index of the record)
+Key = tuple[int, ...]  # (epoch, index of the record), and what else a plan has to say about the sample
 
 
 @dataclass
@@ -57,18 +57,26 @@ class SegmentationSamples(Dataset[Any]):
         return len(self.records)
 
     def __getitem__(self, key: Key) -> tuple[int, np.ndarray, np.ndarray] | Problem:
-        epoch, index = key
+        epoch, index = key[:2]
         record = self.records[index]
-        try:
-            image = read_image(record.image)
-        except ImageError as error:
-            return Problem(record.image, str(error).removeprefix(f"{record.image}: "))
-        if image.shape[:2] != record.size:
-            return Problem(record.image, f"changed on disk: it was {record.width}x{record.height} when it was listed")
+        image = decoded(record)
+        if isinstance(image, Problem):
+            return image
         target = foreground(record) if self.soft else class_index(record)
         if self.augment is not None:
             image, target = self.augment(image, target, [self.seed, epoch, index])
         return index, image, target
+
+
+def decoded(record: Record) -> np.ndarray | Problem:
+    """The image of a record, RGB uint8 `[H, W, 3]`, or why it cannot be had."""
+    try:
+        image = read_image(record.image)
+    except ImageError as error:
+        return Problem(record.image, str(error).removeprefix(f"{record.image}: "))
+    if image.shape[:2] != record.size:
+        return Problem(record.image, f"changed on disk: it was {record.width}x{record.height} when it was listed")
+    return image
 
 
 def collate(samples: Sequence[tuple[int, np.ndarray, np.ndarray] | Problem]) -> Batch:
@@ -126,7 +134,11 @@ def evaluation_plan(records: Sequence[Record], batch: int, rank: int = 0, world:
 
 
 def loader(
-    samples: SegmentationSamples, plan: TrainingPlan | list[list[Key]], workers: int, pin: bool = False
+    samples: Dataset[Any],
+    plan: TrainingPlan | list[list[Key]],
+    workers: int,
+    pin: bool = False,
+    collate: Callable[[Sequence[Any]], Any] = collate,
 ) -> DataLoader[Any]:
     """A loader that follows `plan`; with workers, they stay alive between epochs."""
     return DataLoader(

@@ -1,20 +1,18 @@
 """What detectors share. Shapes: N images, Q queries, K classes, H x W pixels; boxes are cxcywh in 0..1 inside the networks.
 
-A detector maps normalised images `[N, 3, H, W]` to `Predictions`; `Detector` turns those into boxes in pixels.
+A detector maps normalised images `[N, 3, H, W]` to `Predictions`; `detector.Detector` turns those into boxes in pixels.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-
-from segdet.models.common import normalise
 
 
 @dataclass
@@ -51,32 +49,13 @@ class DetectionModel(Protocol):
         ...
 
 
-class Detector(nn.Module):
-    """RGB uint8 `[N, H, W, 3]` -> boxes `[N, Q, 4]` (xyxy, in pixels of the input), scores `[N, Q]`, labels `[N, Q]`.
-
-    Sorted by score. The one way from bytes to boxes: validation uses it, and the exported graph is traced from it.
-    """
-
-    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        self.model, self.mean, self.std = model, tuple(mean), tuple(std)
-
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        height, width = image.shape[1:3]
-        x = self.model.prepare(normalise(image, self.mean, self.std))
-        boxes, scores, labels = self.model.ranked(self.model(x))
-        scale = torch.stack([torch.full((), float(length)) for length in (width, height, width, height)]).to(boxes)
-        corners = torch.cat([boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., :2] + boxes[..., 2:] / 2], dim=-1)
-        return corners.clamp(0.0, 1.0) * scale, scores, labels
-
-
 class MLP(nn.Module):
     """Linear layers with an activation between: `[..., inner]` -> `[..., outer]`."""
 
     def __init__(self, inner: int, hidden: int, outer: int, depth: int) -> None:
         super().__init__()
         widths = [inner, *[hidden] * (depth - 1), outer]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for layer in self.layers[:-1]:

@@ -70,7 +70,9 @@ class DFINE(nn.Module):
         self.backbone = SimplePyramid(backbone) if isinstance(backbone, Tokens) else backbone
         levels = len(chosen.points)
         if len(self.backbone.channels) < levels:
-            raise InputError(f"dfine: {backbone.name} gives {len(self.backbone.channels)} maps, {levels} are needed; try resnet18")
+            raise InputError(
+                f"dfine: {backbone.name} gives {len(self.backbone.channels)} maps, {levels} are needed; try resnet18"
+            )
         self.encoder = HybridEncoder(
             self.backbone.channels[-levels:], chosen.encoder, 8, chosen.feedforward, chosen.expansion, chosen.depth
         )
@@ -105,7 +107,7 @@ class DFINE(nn.Module):
 
     def ranked(self, predictions: Predictions) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The Q best pairs of query and class: boxes `[N, Q, 4]`, scores `[N, Q]`, labels `[N, Q]`."""
-        count, queries, classes = predictions.logits.shape
+        classes = predictions.logits.shape[-1]
         scores, index = predictions.logits.sigmoid().flatten(1).topk(self.decoder.queries, dim=1)
         place = (index // classes).unsqueeze(-1).expand(-1, -1, 4)
         return predictions.boxes.gather(1, place), scores, index % classes
@@ -133,7 +135,9 @@ class DFINETransformer(nn.Module):
         self.dec_bbox_head = nn.ModuleList(MLP(width, width, 4 * (BINS + 1), 3) for _ in range(size.layers))
         self.pre_bbox_head = MLP(width, width, 4, 3)
         self.decoder = nn.Module()
-        self.decoder.layers = nn.ModuleList(DecoderLayer(width, 8, size.feedforward, size.points) for _ in range(size.layers))
+        self.decoder.layers = nn.ModuleList(
+            DecoderLayer(width, 8, size.feedforward, size.points) for _ in range(size.layers)
+        )
         self.decoder.lqe_layers = nn.ModuleList(LocationQuality() for _ in range(size.layers))
         self._reset()
 
@@ -221,7 +225,9 @@ class DFINETransformer(nn.Module):
 
 def _part(step: dict[str, torch.Tensor], further: dict[str, torch.Tensor], which: slice) -> Predictions:
     return Predictions(
-        step["logits"][:, which], step["boxes"][:, which], extra={key: value[:, which] for key, value in further.items()}
+        step["logits"][:, which],
+        step["boxes"][:, which],
+        extra={key: value[:, which] for key, value in further.items()},
     )
 
 

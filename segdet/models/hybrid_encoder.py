@@ -18,9 +18,7 @@ from segdet.models.detr import EncoderLayer
 
 def projection(inner: int, outer: int) -> nn.Sequential:
     """1x1 convolution and batch norm, called `conv` and `norm`."""
-    return nn.Sequential(
-        OrderedDict(conv=nn.Conv2d(inner, outer, 1, bias=False), norm=nn.BatchNorm2d(outer))
-    )
+    return nn.Sequential(OrderedDict(conv=nn.Conv2d(inner, outer, 1, bias=False), norm=nn.BatchNorm2d(outer)))
 
 
 class ConvNorm(nn.Module):

@@ -13,6 +13,8 @@ from segdet.errors import InputError, nearest
 from segdet.models.backbones import Backbone, create_backbone
 from segdet.models.common import Upscaled
 from segdet.models.deeplab import DeepLabV3, DeepLabV3Plus
+from segdet.models.detr import DETR
+from segdet.models.dfine import DFINE
 from segdet.models.fcn import FCN
 from segdet.models.segmenter import Segmenter
 from segdet.models.unet import UNet
@@ -37,6 +39,8 @@ ARCHS: dict[str, Arch] = {
     "deeplabv3": Arch("segmentation", DeepLabV3, "resnet50", 8),
     "deeplabv3plus": Arch("segmentation", DeepLabV3Plus, "resnet50", 16),
     "segmenter": Arch("segmentation", Segmenter, "vit_tiny_patch16_224"),
+    "detr": Arch("detection", DETR, "resnet50"),
+    "dfine": Arch("detection", DFINE, "efficientnet_lite0"),
 }
 
 
@@ -52,9 +56,9 @@ def arch_named(name: str) -> Arch:
 
 
 def outputs_for(task: str, classes: Sequence[str]) -> int:
-    """Channels of the logits: 1 for a single class (sigmoid), else background + classes (softmax)."""
-    if task != "segmentation":
-        raise ValueError(task)
+    """Channels of the logits. Segmentation: 1 for a single class (sigmoid), else background + classes (softmax)."""
+    if task == "detection":
+        return len(classes)
     return 1 if len(classes) == 1 else len(classes) + 1
 
 
@@ -81,7 +85,7 @@ def build_model(
     given = dict(options or {})
     stride = given.pop("output_stride", entry.output_stride)
     upscale = given.pop("upscale", 1)
-    known = list(signature(entry.build).parameters)[2:]
+    known = [name for name in list(signature(entry.build).parameters)[2:] if name != "imgsz"]
     for option in given:
         if option not in known:
             raise InputError(f"{option}: no option of {arch}{nearest(option, known)}")
@@ -90,5 +94,9 @@ def build_model(
     if not 1 <= upscale <= 4:
         raise InputError(f"--upscale {upscale}: say a factor from 1 to 4")
     encoder = create_backbone(backbone or entry.backbone, weights, stride, imgsz)
+    if entry.task == "detection":
+        if upscale != 1:
+            raise InputError(f"--upscale {upscale}: {arch} resizes images itself; use a larger --imgsz")
+        given["imgsz"] = imgsz
     model = entry.build(encoder, outputs_for(entry.task, classes), **given)
     return (Upscaled(model, upscale) if upscale != 1 else model), encoder

@@ -116,7 +116,7 @@ def test_sigterm_saves_and_says_how_to_go_on(walls: Path, tmp_path: Path) -> Non
 
 
 def test_a_finished_run_is_not_resumed(trained: Path) -> None:
-    with pytest.raises(InputError, match="it is done .12 epochs"):
+    with pytest.raises(InputError, match=r"it is done \(12 epochs\)"):
         train(TrainConfig.from_file(trained / "config.yaml"), resume=trained)
 
 
