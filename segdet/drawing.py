@@ -1,4 +1,4 @@
-"""Painting masks onto photographs, the same way in predictions, samples and reports."""
+"""Painting masks and boxes onto photographs, the same way in predictions, samples and reports."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 # Colour-blind safe (Okabe & Ito 2008), strongest against grey walls first; RGB.
 PALETTE = ((230, 30, 60), (0, 158, 230), (240, 228, 66), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233))
+
+
+_READABLE = 640  # pixels on the longer side from which names on boxes can be read
 
 
 def colour_of(label: int) -> tuple[int, int, int]:
@@ -46,6 +50,54 @@ def agreement(image: np.ndarray, prediction: np.ndarray, target: np.ndarray) -> 
     out[(prediction > 0) & (prediction != target)] = (220, 40, 40)
     out[(prediction == 0) & (target > 0)] = (30, 90, 220)
     return out
+
+
+def boxes(
+    image: np.ndarray,
+    corners: np.ndarray,
+    colours: Sequence[tuple[int, int, int]],
+    captions: Sequence[str] | None = None,
+) -> np.ndarray:
+    """Draw boxes, the first on top, each with its caption on a plate of its colour.
+
+    Args:
+        image: RGB uint8 `[H, W, 3]`. corners: `[K, 4]` (x1, y1, x2, y2) in pixels.
+
+    Returns:
+        RGB uint8: the image's size, or a whole multiple of it when the longer side is under 640 pixels, so that lines and
+        captions stay small beside the objects.
+    """
+    factor = -(-_READABLE // max(image.shape[:2]))
+    picture = Image.fromarray(np.repeat(np.repeat(image, factor, axis=0), factor, axis=1))
+    pen = ImageDraw.Draw(picture)
+    side = max(picture.size)
+    line = max(2, round(side / 400))
+    font = ImageFont.load_default(max(12, round(side / 55)))
+    for k in reversed(range(len(corners))):
+        x1, y1, x2, y2 = (float(value) * factor for value in corners[k])
+        pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colours[k], width=line)
+        if captions is not None:
+            _plate(pen, captions[k], (x1, y1, y2), colours[k], font, picture.size, line)
+    return np.asarray(picture)
+
+
+def _plate(
+    pen: ImageDraw.ImageDraw,
+    text: str,
+    at: tuple[float, float, float],
+    colour: tuple[int, int, int],
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    size: tuple[int, int],
+    line: int,
+) -> None:
+    """A caption over the box (left, top, bottom), or inside it where there is no room above, never off the picture."""
+    left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
+    width, height = right - left + 2 * line, bottom - top + 2 * line
+    x = max(0.0, min(at[0], size[0] - width))
+    y = at[1] - height if at[1] >= height else min(at[1], size[1] - height)
+    pen.rectangle((x, y, x + width, y + height), fill=colour)
+    bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140
+    pen.text((x + line - left, y + line - top), text, fill=(0, 0, 0) if bright else (255, 255, 255), font=font)
 
 
 def grid(pictures: Sequence[np.ndarray], columns: int, side: int = 320) -> np.ndarray:

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from segdet.data.records import Dataset
+from segdet.data.records import Dataset, Instance, Record
+from segdet.evaluation.detection import Detections
 
 Polygons = list[np.ndarray]
 
@@ -224,3 +225,43 @@ def _ribbon(rng: np.random.Generator, length: int, across: int) -> np.ndarray:
 def _save(drawn: _Drawn, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.ascontiguousarray(drawn.image)).save(folder / drawn.name, quality=95)
+
+
+def boxed_records(seed: int, count: int, classes: int, crowds: bool) -> list[Record]:
+    """Records of `count` images 200 wide and 160 high that exist nowhere, with 0 to 6 boxes, outlines or crowds each."""
+    rng = np.random.default_rng(seed)
+    records = []
+    for number in range(count):
+        instances = []
+        for _ in range(rng.integers(0, 7)):
+            x, y = rng.uniform(0, 120), rng.uniform(0, 100)
+            w, h = rng.uniform(5, 79), rng.uniform(5, 59)
+            outline = np.array([[x, y], [x + w, y], [x + w, y + h]], np.float32)  # half of its box
+            polygons = (outline,) if rng.random() < 0.5 else ()
+            crowd = crowds and bool(rng.random() < 0.2)
+            instances.append(Instance(int(rng.integers(classes)), polygons, (x, y, x + w, y + h), crowd=crowd))
+        records.append(Record(Path(f"drawn-{number}.jpg"), 200, 160, tuple(instances), f"drawn-{number}"))
+    return records
+
+
+def found_near(records: Sequence[Record], classes: int, seed: int) -> list[Detections]:
+    """What a middling detector finds: jittered and doubled boxes, some of a wrong class, some missed, some invented."""
+    rng = np.random.default_rng([seed, 1])
+    found = []
+    for record in records:
+        rows: list[tuple[float, ...]] = []
+        for instance in record.instances:
+            x1, y1, x2, y2 = instance.box
+            for copy in range(rng.choice([0, 1, 1, 1, 2])):
+                dx, dy = rng.normal(0, 0.05 * (1 + copy), 2) * [x2 - x1, y2 - y1]
+                grown = rng.uniform(0.9, 1.1)
+                label = instance.label if rng.random() < 0.9 else int(rng.integers(classes))
+                box = (x1 + dx, y1 + dy, x1 + dx + (x2 - x1) * grown, y1 + dy + (y2 - y1) * grown)
+                rows.append((*box, rng.uniform(0.3, 1) - 0.2 * copy, label))
+        for _ in range(rng.integers(0, 3)):
+            x, y = rng.uniform(0, 0.7 * record.width), rng.uniform(0, 0.7 * record.height)
+            w, h = rng.uniform(0.02, 0.3, 2) * [record.width, record.height]
+            rows.append((x, y, x + w, y + h, rng.uniform(0, 0.6), int(rng.integers(classes))))
+        table = np.array(sorted(rows, key=lambda row: -row[4]), np.float32).reshape(-1, 6)
+        found.append(Detections(table[:, :4], table[:, 4], table[:, 5].astype(np.int64)))
+    return found

@@ -7,9 +7,6 @@ from pathlib import Path
 import typer
 
 from segdet.cli import output
-from segdet.errors import InputError
-
-KINDS = ("overlay", "mask", "json")
 
 
 def predict(
@@ -19,10 +16,14 @@ def predict(
     ),
     out: Path | None = typer.Option(None, help="Folder for the results.  [default: a new runs/predict]"),
     conf: float | None = typer.Option(
-        None, help="Probability from which a pixel counts.  [default: the model's threshold]"
+        None, help="Probability from which a pixel or a box counts.  [default: the model's threshold]"
     ),
-    tile: str = typer.Option("auto", help="auto (large images in tiles), off, or the side of the tiles in pixels."),
-    save: str = typer.Option("overlay,mask,json", help="What to write: overlay, mask, json."),
+    tile: str = typer.Option("auto", help="auto (large images in tiles when masks are asked for), off, or the side of the tiles in pixels."),
+    save: str | None = typer.Option(
+        None,
+        help="What to write. Segmentation: overlay, mask, json (all by default); "
+        "detection: overlay, json (by default), csv, coco, yolo.",
+    ),
     device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:N or tensorrt."),
 ) -> None:
     """Find objects in photographs: segdet predict image.jpg"""
@@ -30,12 +31,9 @@ def predict(
     from segdet.inference.models import find_model
     from segdet.inference.predictor import Predictor
     from segdet.inference.sources import expand
+    from segdet.inference.writing import kinds_of
 
-    kinds = tuple(kind.strip() for kind in save.split(",") if kind.strip())
-    unknown = [kind for kind in kinds if kind not in KINDS]
-    if unknown or not kinds:
-        raise InputError(f"--save {save}: say any of {','.join(KINDS)}")
     sources = expand(source)
-    chosen = find_model(model)
-    result = run_job(Predictor(chosen, conf, tile, device), sources, out, kinds)
+    predictor = Predictor(find_model(model), conf, tile, device)
+    result = run_job(predictor, sources, out, kinds_of(save, predictor.session.metadata.task))
     output.emit(result.to_dict(), result.sentence())

@@ -48,17 +48,17 @@ class BinaryScores:
         """The threshold k / BINS with the highest pooled F1, within 0.01 .. 0.99."""
         true, false, missed = _pooled(self.on, self.off)
         low, high = BINS // 100, BINS - BINS // 100
-        return (low + int(np.argmax(_f1(true, false, missed)[low : high + 1]))) / BINS
+        return (low + int(np.argmax(f1(true, false, missed)[low : high + 1]))) / BINS
 
     def at(self, threshold: float) -> dict[str, Any]:
         """Pooled and per-image scores at a threshold, as in DESIGN 3 (`metrics.json`), with 95 % intervals."""
         counts = self.counts(threshold)  # [images, 3]
         pooled = counts.sum(axis=0)
-        iou, f1 = _iou(*counts.T), _f1(*counts.T)
+        iou_of_each, f1_of_each = _iou(*counts.T), f1(*counts.T)
         return {
             **_named(pooled),
-            "iou_per_image": float(iou.mean()),
-            "f1_per_image": float(f1.mean()),
+            "iou_per_image": float(iou_of_each.mean()),
+            "f1_per_image": float(f1_of_each.mean()),
             "ci95": self._intervals(counts),
             "oracle": self._oracle(),
         }
@@ -79,16 +79,16 @@ class BinaryScores:
         true, false, missed = _pooled(self.on, self.off)
         return {
             "threshold": np.arange(BINS) / BINS,
-            "precision": _share(true, true + false),
-            "recall": _share(true, true + missed),
-            "f1": _f1(true, false, missed),
+            "precision": share(true, true + false),
+            "recall": share(true, true + missed),
+            "f1": f1(true, false, missed),
             "iou": _iou(true, false, missed),
         }
 
     def _oracle(self) -> dict[str, float]:
         """Scores that look at the answers: one best threshold for the set (ODS), one for each image (OIS)."""
-        best_of_each = [_f1(*_pooled([on], [off])).max() for on, off in zip(self.on, self.off, strict=True)]
-        return {"ods": float(_f1(*_pooled(self.on, self.off)).max()), "ois": float(np.mean(best_of_each))}
+        best_of_each = [f1(*_pooled([on], [off])).max() for on, off in zip(self.on, self.off, strict=True)]
+        return {"ods": float(f1(*_pooled(self.on, self.off)).max()), "ois": float(np.mean(best_of_each))}
 
     def _intervals(self, counts: np.ndarray) -> dict[str, list[float]]:
         """95 % percentile bootstrap over photographs, so that augmented copies of one do not count as many."""
@@ -107,18 +107,21 @@ def group_sums(counts: np.ndarray, photographs: Sequence[str]) -> np.ndarray:
 
 def resample(groups: np.ndarray, rounds: int = 1000, seed: int = 0) -> np.ndarray:
     """Bootstrap sums: draw as many groups as there are, with replacement. `[G, C]` -> `[C, rounds]`."""
-    rng = np.random.default_rng(seed)
-    times = rng.multinomial(len(groups), np.full(len(groups), 1 / len(groups)), size=rounds)
-    return np.asarray((times @ groups).T)
+    return np.asarray((drawn(len(groups), rounds, seed) @ groups).T)
+
+
+def drawn(count: int, rounds: int, seed: int = 0) -> np.ndarray:
+    """How often each of `count` groups is drawn, with replacement, in each round: int64 `[rounds, count]`."""
+    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=rounds)
 
 
 def _named(counts: np.ndarray) -> dict[str, Any]:
     true, false, missed = counts
     scores = {
         "iou": _iou(true, false, missed),
-        "f1": _f1(true, false, missed),
-        "precision": _share(true, true + false),
-        "recall": _share(true, true + missed),
+        "f1": f1(true, false, missed),
+        "precision": share(true, true + false),
+        "recall": share(true, true + missed),
     }
     return {name: float(value) if np.ndim(value) == 0 else value for name, value in scores.items()}
 
@@ -130,15 +133,16 @@ def _pooled(on: Sequence[np.ndarray], off: Sequence[np.ndarray]) -> tuple[np.nda
     return true, negative[::-1].cumsum()[::-1], positive.sum() - true
 
 
-def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """part / whole; 1 where the whole is empty (nothing there, nothing wrong)."""
     part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
     return np.divide(part, whole, out=np.ones_like(whole), where=whole > 0)
 
 
 def _iou(true: np.ndarray, false: np.ndarray, missed: np.ndarray) -> np.ndarray:
-    return _share(true, true + false + missed)
+    return share(true, true + false + missed)
 
 
-def _f1(true: np.ndarray, false: np.ndarray, missed: np.ndarray) -> np.ndarray:
-    return _share(2 * true, 2 * true + false + missed)
+def f1(true: np.ndarray, false: np.ndarray, missed: np.ndarray) -> np.ndarray:
+    """F1 from counts of right, wrong and missed; 1 where there is nothing to find and nothing found."""
+    return share(2 * true, 2 * true + false + missed)

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from segdet.console import progress, say
-from segdet.data.images import ImageError, encode_png, read_image
+from segdet.data.images import ImageError, read_image
 from segdet.errors import InputError
-from segdet.files import new_folder, write_bytes, write_json
+from segdet.files import new_folder
 from segdet.inference.predictor import Predictor
-from segdet.inference.results import Prediction
 from segdet.inference.sources import Source
+from segdet.inference.writing import write_image, write_job
 
 _AHEAD = 3  # images decoded while one is predicted
 
@@ -42,19 +42,24 @@ class JobResult:
         if len(self.images) != 1:
             return f"{len(self.images)} images predicted with {self.model}{skipped}; results in {self.folder}"
         image = self.images[0]
-        found = ", ".join(
-            f"{name} {row['share']:.2%} of the image" for name, row in image["classes"].items() if row["pixels"]
-        )
+        found = ", ".join(filter(None, (_found(name, row) for name, row in image["classes"].items())))
         seen = next(iter(image["files"].values()), self.folder)
         return f"{image['image']}: {found or 'nothing found'} (model {self.model}){skipped}; see {seen}"
 
 
+def _found(name: str, row: int | dict[str, Any]) -> str:
+    """One class in words: how many boxes, or what share of the image; empty when there is none of it."""
+    if isinstance(row, int):
+        return f"{row} {name}" if row else ""
+    return f"{name} {row['share']:.2%} of the image" if row["pixels"] else ""
+
+
 def run_job(predictor: Predictor, sources: Sequence[Source], out: Path | None, kinds: Sequence[str]) -> JobResult:
-    """Predict every source and write `<name>_overlay.png`, `<name>_mask.png` and one `predictions.json`.
+    """Predict every source, and write the files of each image and those of the whole job.
 
     Args:
         out: folder for the results; None makes a new `runs/predict`.
-        kinds: of "overlay", "mask", "json".
+        kinds: of `writing.KINDS` for the model's task.
 
     Raises:
         InputError: none of the images could be read, or the folder cannot be written.
@@ -70,7 +75,7 @@ def run_job(predictor: Predictor, sources: Sequence[Source], out: Path | None, k
             else:
                 folder = folder or new_folder("runs", "predict")  # only once there is something to put into it
                 prediction = predictor.predict(pixels, str(source.path))
-                files = _write(prediction, folder, source.name, kinds)
+                files = write_image(prediction, folder, source.name, kinds)
                 result.images.append({"image": str(source.path), **prediction.to_dict(), "files": files})
             advance(1)
     if not result.images or folder is None:
@@ -81,16 +86,7 @@ def run_job(predictor: Predictor, sources: Sequence[Source], out: Path | None, k
             else f"none of the {len(sources)} images could be read; the first: {path}: {reason}"
         )
     result.folder = folder
-    if "json" in kinds:
-        metadata = predictor.session.metadata
-        about = {
-            "model": str(result.model),
-            "arch": metadata.arch,
-            "backbone": metadata.backbone,
-            "classes": metadata.classes,
-        }
-        content = {**about, "images": result.images, "skipped": result.skipped}
-        write_json(folder / "predictions.json", content, indent=None)  # outlines are long lists of numbers
+    write_job(folder, result.model, predictor.session.metadata, result.images, result.skipped, kinds)
     return result
 
 
@@ -113,14 +109,3 @@ def _decoded(sources: Sequence[Source]) -> Iterator[tuple[Source, np.ndarray | I
         while waiting:
             first, future = waiting.popleft()
             yield first, future.result()
-
-
-def _write(prediction: Prediction, folder: Path, name: str, kinds: Sequence[str]) -> dict[str, str]:
-    files = {}
-    if "overlay" in kinds:
-        files["overlay"] = folder / f"{name}_overlay.png"
-        write_bytes(files["overlay"], encode_png(prediction.overlay()))
-    if "mask" in kinds:
-        files["mask"] = folder / f"{name}_mask.png"
-        write_bytes(files["mask"], prediction.mask_png())
-    return {kind: str(file) for kind, file in files.items()}

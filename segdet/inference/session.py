@@ -14,8 +14,19 @@ from segdet.metadata import KEY, Metadata, parse
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 
 
+# What a model of each task gives, in the order of `Session.run`.
+_OUTPUTS = {
+    "segmentation": {"mask": "tensor(uint8)", "confidence": "tensor(float)"},
+    "detection": {"boxes": "tensor(float)", "scores": "tensor(float)", "labels": "tensor(int64)"},
+}
+
+
 class Session:
-    """An open model. `run` maps uint8 images `[N, H, W, 3]` to (mask uint8, confidence float32), both `[N, H, W]`."""
+    """An open model. `run` maps uint8 images `[N, H, W, 3]` to the outputs of its task, as in DESIGN 4.
+
+    Segmentation: mask uint8 and confidence float32, both `[N, H, W]`. Detection: boxes float32 `[N, Q, 4]` (x1, y1, x2, y2
+    in pixels of the images), scores float32 `[N, Q]`, falling, and labels int64 `[N, Q]`.
+    """
 
     def __init__(self, path: Path, session: Any, metadata: Metadata, device: str) -> None:
         self.path = path
@@ -24,19 +35,18 @@ class Session:
         self._session = session
         self._has_threshold = any(entry.name == "threshold" for entry in session.get_overridable_initializers())
 
-    def run(self, images: np.ndarray, threshold: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def run(self, images: np.ndarray, threshold: float | None = None) -> tuple[np.ndarray, ...]:
         """Predict for RGB uint8 `[N, H, W, 3]`.
 
         Args:
-            threshold: probability from which a pixel is foreground (one class only); None = the stored one.
+            threshold: probability from which a pixel is foreground (segmentation of one class only); None = the stored one.
         """
         feed: dict[str, np.ndarray] = {"image": images}
         if threshold is not None:
             if not self._has_threshold:
                 raise InputError(f"{self.path}: has several classes and no threshold to set; leave --conf out")
             feed["threshold"] = np.array(threshold, np.float32)
-        mask, confidence = self._session.run(["mask", "confidence"], feed)
-        return mask, confidence
+        return tuple(self._session.run(list(_OUTPUTS[self.metadata.task]), feed))
 
 
 def open_session(path: Path, device: str = "auto", threads: int | None = None) -> Session:
@@ -116,10 +126,11 @@ def _has_nvidia() -> bool:
 
 def _check_contract(session: Any, metadata: Metadata, path: Path) -> None:
     inputs = {entry.name: (entry.type, len(entry.shape)) for entry in session.get_inputs()}
-    outputs = {entry.name for entry in session.get_outputs()}
-    if metadata.task != "segmentation":
+    outputs = {entry.name: entry.type for entry in session.get_outputs()}
+    wanted = _OUTPUTS.get(metadata.task)
+    if wanted is None:
         raise InputError(f"{path}: a {metadata.task} model, which this segdet cannot run; update segdet")
-    if inputs.get("image") != ("tensor(uint8)", 4) or not {"mask", "confidence"} <= outputs:
+    if inputs.get("image") != ("tensor(uint8)", 4) or not wanted.items() <= outputs.items():
         raise InputError(f"{path}: its inputs or outputs are not those of the segdet contract; export it again")
 
 

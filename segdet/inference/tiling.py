@@ -1,4 +1,4 @@
-"""Large images in overlapping tiles, blended so that no seam shows."""
+"""Large images in overlapping tiles: masks blended so that no seam shows, boxes merged so that nothing is told twice."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from segdet.inference.session import Session
 TILE = 1024  # side of a tile, in pixels
 MARGIN = 128  # overlap of neighbours: wide enough for the network to see what surrounds a pixel
 WHOLE = 4_000_000  # pixels up to which an image is predicted whole
+SAME = 0.5  # IoU from which boxes of different tiles are one object
+INSIDE = 0.6  # share of a cut box that lies in the box of another tile when both are one object
+EDGE = 2.0  # pixels from a tile's border within which a box counts as cut
 
 
 def run_tiled(session: Session, image: np.ndarray, threshold: float, tile: int = TILE) -> tuple[np.ndarray, np.ndarray]:
@@ -39,6 +42,48 @@ def run_tiled(session: Session, image: np.ndarray, threshold: float, tile: int =
         confidence /= weights
         mask = (confidence >= np.float32(threshold)).astype(np.uint8)
     return mask, confidence
+
+
+def detect_tiled(
+    session: Session, image: np.ndarray, threshold: float, tile: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes float32 `[K, 4]`, falling scores float32 `[K]` and labels int64 `[K]` of one image, tile by tile.
+
+    Within a tile nothing is dropped. Of two boxes of one class from different tiles one goes when they are the same
+    object: at IoU `SAME` or more, or when a box that was cut by a tile's border lies to `INSIDE` or more in the other. Whole
+    boxes stay before cut ones, then higher scores before lower ones. Neighbours overlap by a quarter of a tile or 256
+    pixels, so an object larger than that may come out in parts: use larger tiles for it.
+    """
+    height, width = image.shape[:2]
+    found: list[tuple[np.ndarray, ...]] = []
+    for number, (rows, columns) in enumerate(_windows(height, width, tile, min(MARGIN, tile // 8))):
+        boxes, scores, labels = (output[0] for output in session.run(np.ascontiguousarray(image[None, rows, columns])))
+        kept = scores >= threshold
+        corner = np.array([columns.start, rows.start] * 2, np.float32)
+        inner = np.array([columns.start > 0, rows.start > 0, columns.stop < width, rows.stop < height])
+        ends = np.array([0, 0, columns.stop - columns.start, rows.stop - rows.start], np.float32)
+        cut = ((np.abs(boxes[kept] - ends) < EDGE) & inner).any(axis=1)
+        found.append((boxes[kept] + corner, scores[kept], labels[kept], cut, np.full(int(kept.sum()), number)))
+    boxes, scores, labels, cut, tiles = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    chosen = _merged(boxes, scores, labels, cut, tiles)
+    return boxes[chosen], scores[chosen], labels[chosen]
+
+
+def _merged(
+    boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, cut: np.ndarray, tiles: np.ndarray
+) -> np.ndarray:
+    """Indices of the boxes that stay, highest score first."""
+    area = (boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1)
+    kept: list[int] = []
+    for index in np.lexsort((-scores, cut)):
+        rivals = [k for k in kept if labels[k] == labels[index] and tiles[k] != tiles[index]]
+        low, high = np.maximum(boxes[rivals, :2], boxes[index, :2]), np.minimum(boxes[rivals, 2:], boxes[index, 2:])
+        both = (high - low).clip(0).prod(axis=1)
+        same = both >= SAME * np.maximum(area[rivals] + area[index] - both, 1e-9)
+        inside = both >= INSIDE * max(float(area[index]), 1e-9)
+        if not (same | (inside & bool(cut[index]))).any():
+            kept.append(int(index))
+    return np.array(sorted(kept, key=lambda k: -scores[k]), np.int64)
 
 
 def _windows(height: int, width: int, tile: int, margin: int) -> Iterator[tuple[slice, slice]]:

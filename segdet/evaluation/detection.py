@@ -1,0 +1,206 @@
+"""Measuring a detection model: COCO's twelve numbers, the confidence to use, intervals, and what kind of mistakes it makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from segdet.data.records import Problem, Record
+from segdet.errors import SegdetError
+from segdet.evaluation import detection_errors
+from segdet.evaluation.binary import drawn, f1, share
+from segdet.evaluation.coco import RECALLS, CocoScores, Detections, official
+from segdet.evaluation.matching import Matches, match_all
+
+__all__ = ["DetectionEvaluation", "Detections", "evaluate_detections", "full_metrics"]
+
+ROUNDS = 200  # of the bootstrap
+
+
+class Indexed(Protocol):
+    """What is asked of a batch here: the records its images belong to, and what could not be read."""
+
+    @property
+    def indices(self) -> list[int]:
+        """Index of each image's record."""
+
+    @property
+    def problems(self) -> list[Problem]:
+        """Images that had to be left out."""
+
+
+AnyBatch = TypeVar("AnyBatch", bound=Indexed)
+
+
+@dataclass
+class DetectionEvaluation:
+    """What was found over a split: `kept` holds the detections of every image that could be read, by index."""
+
+    classes: Sequence[str]
+    records: Sequence[Record]
+    indices: list[int] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    kept: dict[int, Detections] = field(default_factory=dict)
+    _counted: tuple[CocoScores, Matches] | None = field(default=None, init=False, repr=False, compare=False)
+
+    def add(self, index: int, found: Detections) -> None:
+        """Add what was found in the image of record `index`; the order of equal scores is kept.
+
+        Raises:
+            SegdetError: a box or score that is no finite number.
+        """
+        if not (np.isfinite(found.boxes).all() and np.isfinite(found.scores).all()):
+            raise SegdetError(
+                f"{self.records[index].image}: the model answers with boxes or scores that are not finite numbers"
+            )
+        order = np.argsort(-found.scores, kind="stable")
+        self.kept[index] = Detections(found.boxes[order], found.scores[order], found.labels[order])
+        self.indices.append(index)
+        self._counted = None
+
+    def merge(self, others: Iterable[DetectionEvaluation]) -> DetectionEvaluation:
+        """Add what other processes found."""
+        for other in others:
+            self.indices += other.indices
+            self.problems += other.problems
+            self.kept |= other.kept
+        self._counted = None
+        return self
+
+    def metrics(self, threshold: float | None = None) -> dict[str, Any]:
+        """The twelve COCO numbers, and F1, precision and recall at IoU 0.5 over all classes together at `threshold`.
+
+        Args:
+            threshold: confidence from which a detection counts; None = the one with the best F1 on these very images.
+
+        Returns:
+            "threshold", "ap" ... "ar_large" (0..1, None where no object is there to be found), "f1", "precision", "recall"
+            (1 where nothing is there and nothing was found).
+        """
+        scores, matches = self.counted()
+        chosen = matches.best_threshold() if threshold is None else threshold
+        right, wrong, missed = matches.at(chosen).sum(axis=0)
+        return {
+            "threshold": chosen,
+            **scores.twelve,
+            "f1": float(f1(right, wrong, missed)),
+            "precision": float(share(right, right + wrong)),
+            "recall": float(share(right, right + missed)),
+        }
+
+    def intervals(self, rounds: int = ROUNDS) -> dict[str, list[float] | None]:
+        """95 % percentile bootstrap of "ap" and "ap50" over photographs: augmented copies are drawn together.
+
+        Exact for every resampling: the matches of each image are recounted with how often the image was drawn.
+        """
+        names = [self.records[index].photograph for index in self.indices]
+        photographs, group = np.unique(np.asarray(names), return_inverse=True)
+        values = self.counted()[1].average_precision(drawn(len(photographs), rounds)[:, group])
+        out: dict[str, list[float] | None] = {}
+        for name, samples in (("ap", values.mean(axis=0)), ("ap50", values[0])):
+            samples = samples[np.isfinite(samples)]
+            out[name] = [float(np.percentile(samples, q)) for q in (2.5, 97.5)] if len(samples) else None
+        return out
+
+    def per_class(self) -> dict[str, dict[str, Any]]:
+        """ "ap" and "ap50" (None without object) and the number of "objects", by class."""
+        scores, matches = self.counted()
+        objects = matches.objects.sum(axis=0)
+        return {
+            name: {
+                "ap": float(scores.precision[:, :, label].mean()) if objects[label] else None,
+                "ap50": float(scores.precision[0, :, label].mean()) if objects[label] else None,
+                "objects": int(objects[label]),
+            }
+            for label, name in enumerate(self.classes)
+        }
+
+    def f1_of_each(self, threshold: float) -> dict[int, float]:
+        """F1 at IoU 0.5 of each image, by index of its record; nothing there and nothing found counts 1."""
+        each = f1(*self.counted()[1].at(threshold).T)
+        return dict(zip(self.indices, each.tolist(), strict=True))
+
+    def curve(self) -> dict[str, Any]:
+        """Precision at `recall` (float64 `[101]`), as COCO interpolates it, for classes that have objects.
+
+        Returns:
+            "recall"; "ap50" and "ap": the mean over classes at IoU 0.5 and over 0.5 .. 0.95; "classes": the curve at IoU
+            0.5 by name; "pooled": precision, recall and F1 of all classes together against the confidence, at IoU 0.5.
+        """
+        scores, matches = self.counted()
+        present = np.flatnonzero(matches.objects.sum(axis=0))
+        precision = scores.precision[:, :, present]
+        empty = np.zeros(len(RECALLS))
+        return {
+            "recall": RECALLS,
+            "ap50": precision[0].mean(axis=1) if len(present) else empty,
+            "ap": precision.mean(axis=(0, 2)) if len(present) else empty,
+            "classes": {self.classes[int(label)]: scores.precision[0, :, label] for label in present},
+            "pooled": matches.curve(),
+        }
+
+    def counted(self) -> tuple[CocoScores, Matches]:
+        """The official scores and the matches behind everything else, counted once for what was added so far."""
+        if self._counted is None:
+            records = [self.records[index] for index in self.indices]
+            found = [self.kept[index] for index in self.indices]
+            classes = len(self.classes)
+            self._counted = official(records, found, classes), match_all(records, found, classes)
+        return self._counted
+
+
+def evaluate_detections(
+    predict: Callable[[AnyBatch], list[Detections]],
+    batches: Iterable[AnyBatch],
+    records: Sequence[Record],
+    classes: Sequence[str],
+    advance: Callable[[int], None] | None = None,
+) -> DetectionEvaluation:
+    """Collect what `predict` finds in all batches.
+
+    Args:
+        predict: gives one `Detections` for each of a batch's `indices`, in order.
+        advance: called with the number of images after each batch.
+    """
+    result = DetectionEvaluation(classes, records)
+    for batch in batches:
+        result.problems += batch.problems
+        if batch.indices:
+            for index, found in zip(batch.indices, predict(batch), strict=True):
+                result.add(index, found)
+        if advance is not None:
+            advance(len(batch.indices) + len(batch.problems))
+    return result
+
+
+def full_metrics(
+    result: DetectionEvaluation, records: Sequence[Record], split: str, threshold: float | None = None
+) -> dict[str, Any]:
+    """The content of `metrics.json`.
+
+    Args:
+        threshold: None chooses the one with the best F1 on these very images (right for validation data only).
+
+    Raises:
+        SegdetError: no image could be read.
+    """
+    if not result.indices:
+        raise SegdetError(f"{split}: none of its {len(records)} images could be read (first: {result.problems[0]})")
+    metrics = result.metrics(threshold)
+    chosen = metrics["threshold"]
+    errors = detection_errors.count(
+        [records[index] for index in result.indices], [result.kept[index] for index in result.indices], chosen
+    )
+    return {
+        "task": "detection",
+        "split": split,
+        "images": len(result.indices),
+        "skipped": len(result.problems),
+        **metrics,
+        "ci95": result.intervals(),
+        "classes": result.per_class(),
+        "errors": errors,
+    }
