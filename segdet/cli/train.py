@@ -13,10 +13,10 @@ from segdet.errors import InputError
 
 def train(
     arch: str | None = typer.Argument(
-        None, help="Architecture: fcn, unet, deeplabv3, deeplabv3plus, segmenter", show_default=False
+        None, help="Architecture: fcn, unet, deeplabv3, deeplabv3plus, segmenter, dfine, detr", show_default=False
     ),
     data: str | None = typer.Option(None, help="Dataset: a name (see `segdet data list`) or a folder."),
-    backbone: str | None = typer.Option(None, help="timm backbone.  [default: efficientnet_lite0]"),
+    backbone: str | None = typer.Option(None, help="timm backbone.  [default: the architecture's]"),
     weights: str | None = typer.Option(
         None, help="Start of the backbone: imagenet, none, or a file.  [default: imagenet]"
     ),
@@ -39,6 +39,7 @@ def train(
         None, help="8, 16 or 32: dilate the backbone instead of shrinking further."
     ),
     upscale: float | None = typer.Option(None, help="Enlarge images so many times first: finer maps for coarse heads."),
+    size: str | None = typer.Option(None, help="Of dfine: n, s, m, l or x.  [default: s]"),
     decoder: str | None = typer.Option(None, help="Of segmenter: mask or linear.  [default: mask]"),
     device: str | None = typer.Option(None, help="auto, cpu, cuda or cuda:N.  [default: auto]"),
     precision: str | None = typer.Option(None, help="auto, fp32, bf16 or fp16.  [default: auto]"),
@@ -59,7 +60,7 @@ def train(
         "loss": loss, "device": device, "precision": precision, "workers": workers, "seed": seed, "fold": fold,
         "limit": limit, "out": out, "name": name,
     }  # fmt: skip
-    options = {"output_stride": output_stride, "upscale": upscale, "decoder": decoder}
+    options = {"output_stride": output_stride, "upscale": upscale, "decoder": decoder, "size": size}
     options = {key: value for key, value in options.items() if value is not None}
     if options:
         given["options"] = options

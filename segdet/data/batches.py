@@ -7,7 +7,6 @@ are normalised on the device. A target is coverage 0..255 when there is one clas
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -105,6 +104,7 @@ class TrainingPlan:
         self.batch, self.seed, self.rank, self.world = batch, seed, rank, world
         self.epoch = 0
         self.start = 0
+        self.progress = 0.0  # share of the training done at the start of the epoch
 
     def __len__(self) -> int:
         """Batches in a whole epoch."""
@@ -162,8 +162,9 @@ def default_workers() -> int:
 
 def _one_thread(_: int) -> None:
     """Workers are the parallelism; threads inside them would fight the training for the cores."""
-    # Terminals, `timeout` and job schedulers signal the whole group; stopping in good order is the main process's work.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Terminals, `timeout` and job schedulers signal the whole group; stopping in good order is the main process's work. The
+    # worker leaves the group instead of ignoring the signals, so that the main process can still end it when it fails.
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -54,7 +54,7 @@ class DetectionBatch:
 class DetectionPlan(TrainingPlan):
     """As `TrainingPlan`, with keys (epoch, index, side, calm): all images of a batch have one side, drawn anew for each.
 
-    multiple: sides are multiples of it; None = always `size`. progress: share of the training done, set by the loop.
+    multiple: sides are multiples of it; None = always `size`.
     """
 
     def __init__(
@@ -63,7 +63,6 @@ class DetectionPlan(TrainingPlan):
     ) -> None:  # fmt: skip
         super().__init__(records, batch, seed, rank, world)
         self.size, self.multiple = size, multiple
-        self.progress = 0.0
 
     def __iter__(self) -> Iterator[list[Key]]:
         calm = int(self.progress >= CALM)

@@ -12,6 +12,7 @@ from torch import nn
 from segdet.metadata import Metadata
 from segdet.models import weights
 from segdet.models.common import normalise
+from segdet.models.detection import Predictions
 
 # Of one image: boxes float32 [Q, 4] (xyxy, in its pixels), scores float32 [Q] (falling), labels int64 [Q].
 Found = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -30,7 +31,8 @@ class Detector(nn.Module):
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         height, width = image.shape[1:3]
         x = self.model.prepare(normalise(image, self.mean, self.std))
-        boxes, scores, labels = self.model.ranked(self.model(x))
+        found = self.model(x)
+        boxes, scores, labels = self.model.ranked(Predictions(found.logits.float(), found.boxes.float()))
         scale = torch.stack([torch.full((), float(length)) for length in (width, height, width, height)]).to(boxes)
         corners = torch.cat([boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., :2] + boxes[..., 2:] / 2], dim=-1)
         return corners.clamp(0.0, 1.0) * scale, scores, labels

@@ -108,7 +108,7 @@ class DFINE(nn.Module):
     def ranked(self, predictions: Predictions) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The Q best pairs of query and class: boxes `[N, Q, 4]`, scores `[N, Q]`, labels `[N, Q]`."""
         classes = predictions.logits.shape[-1]
-        scores, index = predictions.logits.sigmoid().flatten(1).topk(self.decoder.queries, dim=1)
+        scores, index = predictions.logits.sigmoid().flatten(1).topk(predictions.logits.shape[1], dim=1)
         place = (index // classes).unsqueeze(-1).expand(-1, -1, 4)
         return predictions.boxes.gather(1, place), scores, index % classes
 
@@ -158,7 +158,7 @@ class DFINETransformer(nn.Module):
         state, boxes, first = self._choose(tokens, anchors_of(maps))
         noise = None
         if targets is not None and self.training and self.denoising:
-            noise = disturbed(targets, self.classes, self.queries, self.denoising_class_embed, self.denoising)
+            noise = disturbed(targets, self.classes, state.shape[1], self.denoising_class_embed, self.denoising)
             if noise is not None:
                 state, boxes = torch.cat([noise.embedded.to(state), state], 1), torch.cat([noise.boxes, boxes], 1)
         steps = self._refine(state, boxes.detach().sigmoid(), maps, None if noise is None else noise.blocked)
@@ -171,7 +171,7 @@ class DFINETransformer(nn.Module):
         boxes, inside = anchors
         memory = self.enc_output(tokens * inside.to(tokens.dtype))
         logits = self.enc_score_head(memory)
-        _, index = logits.amax(-1).topk(self.queries, dim=1)
+        _, index = logits.amax(-1).topk(min(self.queries, logits.shape[1]), dim=1)  # small images have fewer places
 
         def pick(values: torch.Tensor) -> torch.Tensor:
             return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
@@ -212,7 +212,7 @@ class DFINETransformer(nn.Module):
         start = 0 if noise is None else noise.count
         real, restored = [], []
         for step in steps:
-            further = {key: step[key] for key in ("corners", "initial") if key in step}
+            further = {key: value for key, value in step.items() if key not in ("logits", "boxes")}
             real.append(_part(step, further, slice(start, None)))
             restored.append(_part(step, further, slice(0, start)))
         *earlier, last = real

@@ -12,7 +12,7 @@ import numpy as np
 from segdet.data import rasterize
 from segdet.data.images import encode_jpeg, read_image
 from segdet.data.records import Dataset, Record, iterate
-from segdet.drawing import agreement, grid, overlay
+from segdet.drawing import agreement, boxes, colour_of, grid, overlay
 from segdet.evaluation.segmentation import Evaluation
 from segdet.files import write_bytes
 
@@ -62,6 +62,17 @@ def samples(images: Sequence[np.ndarray], targets: Sequence[np.ndarray], path: P
         )
         tiles += [image, overlay(image, np.where(mask == rasterize.IGNORE, 0, mask).astype(np.uint8))]
     write_bytes(path, encode_jpeg(grid(tiles, 8, 240)))
+
+
+def box_samples(
+    samples: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], classes: Sequence[str], path: Path
+) -> None:
+    """A batch as a detector sees it: images uint8 `[H, W, 3]` with boxes float32 `[K, 4]` (xyxy) and labels `[K]`."""
+    tiles = [
+        boxes(image, corners, [colour_of(int(k)) for k in labels], [classes[k] for k in labels])
+        for image, corners, labels in samples
+    ]
+    write_bytes(path, encode_jpeg(grid(tiles, 4, 320)))
 
 
 def results(history: Sequence[Mapping[str, float | None]], path: Path) -> None:

@@ -11,6 +11,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from segdet.errors import InputError, nearest
 
+# Where an architecture's published recipe differs from the defaults below.
+RECIPES: dict[str, dict[str, Any]] = {
+    "detr": {
+        "epochs": 300, "imgsz": 800, "batch": 4, "lr": 1e-4, "backbone_lr": 0.1, "weight_decay": 1e-4, "clip": 0.1,
+        "schedule": "step", "warmup": 0.0, "ema": 0.0, "loss": "set",
+    },
+    "dfine": {
+        "epochs": 72, "imgsz": 640, "lr": 2e-4, "backbone_lr": 0.5, "weight_decay": 1e-4, "clip": 0.1, "loss": "set",
+    },
+}  # fmt: skip
+
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -78,8 +89,14 @@ class TrainConfig(BaseModel):
         Raises:
             InputError: an unknown key or a value out of range.
         """
+        given = {key: value for key, value in options.items() if value is not None}
+        recipe = RECIPES.get(given.get("arch", ""), {})
+        if given.get("loss", recipe.get("loss")) != recipe.get("loss", given.get("loss")):
+            raise InputError(
+                f"--loss {given['loss']}: {given['arch']} is trained with its own set loss; leave --loss out"
+            )
         try:
-            return cls(**{key: value for key, value in options.items() if value is not None})
+            return cls(**{**recipe, **given})
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])

@@ -11,25 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object
-from torch import nn
-from torch.utils.data import DataLoader
 
 from segdet.console import progress, say
-from segdet.data.batches import Batch, TrainingPlan
-from segdet.data.records import Problem, Record
+from segdet.data.records import Problem
 from segdet.errors import SegdetError
-from segdet.evaluation.segmentation import Evaluation, evaluate
-from segdet.models.backbones import Backbone
-from segdet.models.common import answer, normalise
 from segdet.training import checkpoints, depthwise
-from segdet.training.config import TrainConfig
 from segdet.training.optim import averaged, build_optimizer, freeze, schedule, set_rate
-
-_FINE = 1_000_000  # parts of a time budget, as if they were steps
+from segdet.training.task import Setup, Task
 
 
 class Interrupted(SegdetError):
@@ -41,31 +30,14 @@ class Interrupted(SegdetError):
 
 
 @dataclass
-class Data:
-    """What a run trains and validates on."""
-
-    train: DataLoader[Any]
-    plan: TrainingPlan
-    val: DataLoader[Any]
-    val_records: tuple[Record, ...]
-    classes: tuple[str, ...]
-
-
-@dataclass
 class Trainer:
     """Trains `model` for `config.epochs` and keeps the best and the last averaged weights.
 
     save(which, state dict, metrics): writes `weights/<which>.safetensors`.
     """
 
-    config: TrainConfig
-    accelerator: Accelerator
-    model: nn.Module
-    backbone: Backbone
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    loss: nn.Module
-    data: Data
+    setup: Setup
+    task: Task
     run: Path
     save: Callable[[str, Mapping[str, torch.Tensor], dict[str, Any]], None]
     history: list[dict[str, float | None]] = field(default_factory=list)
@@ -74,19 +46,20 @@ class Trainer:
     _stop: int = 0
 
     def __post_init__(self) -> None:
-        settings = self.config
-        schedule(settings.schedule, 0, 1, settings.warmup)  # an unknown name is told before anything is made
-        self.frozen = freeze(self.backbone, settings.freeze)
+        self.config, self.accelerator, self.model = self.setup.config, self.setup.accelerator, self.setup.model
+        settings, backbone = self.config, self.setup.backbone
+        schedule(settings.schedule, 0.0, 1.0, settings.warmup)  # an unknown name is told before anything is made
+        self.frozen = freeze(backbone, settings.freeze)
         self.model.to(memory_format=torch.channels_last)
         if self.accelerator.device.type == "cpu" and self.accelerator.mixed_precision == "bf16":
             depthwise.float32_backward(self.model)
         optimizer = build_optimizer(
-            settings.optimizer, self.model, self.backbone,
+            settings.optimizer, self.model, backbone,
             settings.lr, settings.backbone_lr, settings.layer_decay, settings.weight_decay,
         )  # fmt: skip
         self.network, self.optimizer = self.accelerator.prepare(self.model, optimizer)
         self.average = averaged(self.model, settings.ema) if settings.ema else None
-        self.total = settings.epochs * len(self.data.plan)
+        self.total = settings.epochs * len(self.task.plan)
         self.epoch, self.start, self.spent = 0, 0, 0.0
         self.validation = 0.0  # seconds the last validation took
         self.partial = torch.zeros(2, dtype=torch.float64)  # loss x images and images of the epoch so far
@@ -102,10 +75,10 @@ class Trainer:
                 began = time.perf_counter()
                 rates = self._train_epoch(began)
                 validated = time.perf_counter()
-                metrics, val_loss = {}, None
+                metrics: dict[str, Any] = {}
+                val_loss = None
                 if self._validates(began):
-                    result, val_loss = self.validate()
-                    metrics = result.metrics()
+                    metrics, val_loss = self.validate()
                     self.validation = time.perf_counter() - validated
                 self._finish_epoch(metrics, val_loss, rates, began)
 
@@ -127,27 +100,26 @@ class Trainer:
             return False
         return self.spent + time.perf_counter() - began + self.validation >= self.config.budget
 
-    def _share(self, step: int, began: float) -> float:
-        """The schedule's share of the peak rate: by steps done, or by time spent when there is a time budget."""
-        total, done = self.total, step
+    def _progress(self, began: float, step: int | None = None) -> float:
+        """Share of the training that is done: by steps, or by time when there is a time budget."""
         if self.config.budget is not None:
-            total = _FINE
-            done = round(_FINE * min(1.0, (self.spent + time.perf_counter() - began) / self.config.budget))
-        return schedule(self.config.schedule, done, total, self.config.warmup)
+            return min(1.0, (self.spent + time.perf_counter() - began) / self.config.budget)
+        return (self.epoch * len(self.task.plan) + (self.start if step is None else step)) / self.total
 
     def _train_epoch(self, began: float) -> dict[str, float]:
-        plan = self.data.plan
-        plan.epoch, plan.start = self.epoch, self.start
+        plan = self.task.plan
+        plan.epoch, plan.start, plan.progress = self.epoch, self.start, self._progress(began)
         self.network.train()
         for module in self.frozen:
             module.eval()  # frozen batch norms keep their statistics
         images, waited, last = 0, 0.0, time.perf_counter()
         with progress(self._title(self.epoch + 1), len(plan) - plan.start) as advance:
-            for number, batch in enumerate(self.data.train, plan.start):
+            for number, batch in enumerate(self.task.train, plan.start):
                 waited += time.perf_counter() - last
                 self._note(batch.problems)
                 if batch.indices:
-                    set_rate(self.optimizer, self._share(self.epoch * len(plan) + number, began))
+                    share = self._progress(began, number)
+                    set_rate(self.optimizer, schedule(self.config.schedule, share, 1 / self.total, self.config.warmup))
                     self._step(batch)
                     images += len(batch.indices)
                 if (number + 1) % 10 == 0 or number + 1 == len(plan):
@@ -164,13 +136,8 @@ class Trainer:
             "data_wait": waited / max(spent, 1e-9),
         }
 
-    def _step(self, batch: Batch) -> None:
-        device = self.accelerator.device
-        inputs = normalise(batch.images.to(device, non_blocking=True), self.mean, self.std)
-        targets = batch.targets.to(device, non_blocking=True)
-        with self.accelerator.autocast():
-            outputs = self.network(inputs)
-        loss = self.loss(outputs, targets)
+    def _step(self, batch: Any) -> None:
+        loss = self.task.loss(self.network, batch)
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.network.parameters(), self.config.clip)
         self.optimizer.step()
@@ -180,29 +147,13 @@ class Trainer:
         count = len(batch.indices)
         self.partial = self.partial + torch.stack([loss.detach().double().cpu() * count, torch.tensor(float(count))])
 
-    def validate(self) -> tuple[Evaluation, float]:
-        """Evaluate the averaged weights on the validation split; the same result in every process."""
+    def validate(self) -> tuple[dict[str, Any], float | None]:
+        """Metrics and loss of the averaged weights on the validation split; the same in every process."""
         network = self.average.module if self.average is not None else self.model
-        losses: list[float] = []
-
-        def predict(batch: Batch) -> np.ndarray:
-            inputs = normalise(batch.images.to(self.accelerator.device), self.mean, self.std)
-            with self.accelerator.autocast():
-                logits = network(inputs)
-            logits = logits.float()
-            losses.append(float(self.loss(logits, batch.targets.to(logits.device))))
-            return answer(logits)
-
         network.eval()
-        with torch.inference_mode(), progress("validating", len(self.data.val_records)) as advance:
-            part = evaluate(predict, self.data.val, self.data.val_records, self.data.classes, advance)
-        if self.accelerator.num_processes > 1:
-            first, *others = gather_object([part])
-            part = first.merge(others)
-        self._note(part.problems)
-        if not part.indices:
-            raise SegdetError(f"none of the {len(self.data.val_records)} validation images could be read")
-        return part, float(np.mean(losses)) if losses else 0.0
+        metrics, loss, problems = self.task.validate(network)
+        self._note(problems)
+        return metrics, loss
 
     def _finish_epoch(
         self, metrics: dict[str, Any], val_loss: float | None, rates: dict[str, float], began: float
@@ -213,14 +164,15 @@ class Trainer:
             "time": self.spent,
             "train/loss": self._mean_loss(),
             "val/loss": val_loss,
-            **{f"metrics/{key}": metrics.get(key) for key in ("iou", "f1", "precision", "recall", "threshold")},
+            **{f"metrics/{key}": metrics.get(key) for key in self.task.columns},
             "lr": self.optimizer.param_groups[0]["lr"],
             **rates,
         }
         self.history.append(row)
         self.epoch, self.start, self.partial = self.epoch + 1, 0, torch.zeros(2, dtype=torch.float64)
-        better = metrics.get("iou", -1.0) > self.best
-        self.best = max(self.best, metrics.get("iou", -1.0))
+        score = metrics.get(self.task.score)
+        better = score is not None and score > self.best
+        self.best = max(self.best, -1.0 if score is None else score)
         if self.accelerator.is_main_process:
             state = (self.average.module if self.average is not None else self.model).state_dict()
             if metrics:
@@ -229,11 +181,10 @@ class Trainer:
                 self.save("best", state, metrics)
             checkpoints.save_state(self.run, self.state())
             checkpoints.write_history(self.run, self.history)
-            scores = (
-                f"val loss {val_loss:.4f}  iou {metrics['iou']:.4f}  f1 {metrics['f1']:.4f}{'  best' if better else ''}  "
-                if metrics
-                else ""
-            )
+            told = [f"val loss {val_loss:.4f}"] if val_loss is not None else []
+            told += [f"{key} {metrics[key]:.4f}" for key in self.task.columns[:2] if metrics.get(key) is not None]
+            told += ["best"] if better else []
+            scores = "".join(f"{part}  " for part in told)
             say(
                 f"{self._title(self.epoch)}  loss {row['train/loss']:.4f}  {scores}"
                 f"{rates['images_per_second']:.1f} images/s, {rates['data_wait']:.0%} waiting for data"

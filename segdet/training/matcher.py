@@ -28,10 +28,9 @@ class Matcher:
     giou: float = 2.0
     focal: bool = False
 
-    @torch.no_grad()
     def __call__(self, predictions: Predictions, targets: Sequence[Target]) -> list[Pairs]:
         """The pairs of each image; as many as it has objects (or queries, if there are fewer)."""
-        logits, boxes = predictions.logits.float(), predictions.boxes.float()
+        logits, boxes = predictions.logits.detach().float(), predictions.boxes.detach().float()
         return [self._one(*each) for each in zip(logits, boxes, targets, strict=True)]
 
     def _one(self, logits: torch.Tensor, boxes: torch.Tensor, target: Target) -> Pairs:

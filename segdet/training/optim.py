@@ -66,8 +66,11 @@ def build_optimizer(
     )
 
 
-def schedule(name: str, step: int, total: int, warmup: float) -> float:
-    """Share of the peak learning rate at `step` of `total`: a linear climb over `warmup` of them, then the schedule.
+def schedule(name: str, progress: float, step: float, warmup: float) -> float:
+    """Share of the peak learning rate: a linear climb over `warmup` of the training, then the schedule.
+
+    Args:
+        progress: share of the training done, 0..1. step: share that one step is; no climb is shorter.
 
     Raises:
         InputError: unknown name.
@@ -76,10 +79,10 @@ def schedule(name: str, step: int, total: int, warmup: float) -> float:
         raise InputError(
             f"--schedule {name}: no such schedule{nearest(name, SCHEDULES) or '.'} Known: {', '.join(SCHEDULES)}"
         )
-    climb = max(1, round((_ONE_CYCLE_CLIMB if name == "one-cycle" else warmup) * total))
-    if step < climb:
-        return (step + 1) / climb
-    return SCHEDULES[name](min(1.0, (step - climb) / max(1, total - climb)))
+    climb = max(step, _ONE_CYCLE_CLIMB if name == "one-cycle" else warmup)
+    if progress < climb:
+        return min(1.0, (progress + step) / climb)
+    return SCHEDULES[name](min(1.0, (progress - climb) / max(step, 1.0 - climb)))
 
 
 def set_rate(optimizer: torch.optim.Optimizer, share: float) -> None:

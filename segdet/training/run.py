@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 from accelerate import Accelerator
-from torch import nn
 
 from segdet.console import progress, say
 from segdet.data import catalog, splits
-from segdet.data.augment import SegmentationAugment
-from segdet.data.batches import SegmentationSamples, TrainingPlan, default_workers, evaluation_plan, loader
-from segdet.data.records import Dataset, by_photograph
-from segdet.errors import InputError, SegdetError
-from segdet.evaluation.segmentation import Evaluation
-from segdet.files import new_folder, write_json, write_text
+from segdet.data.records import by_photograph
+from segdet.errors import InputError
+from segdet.files import new_folder, write_text
 from segdet.metadata import DataSource, Metadata
 from segdet.models import weights
-from segdet.models.backbones import Backbone
 from segdet.models.registry import arch_named, build_model
-from segdet.reporting import pictures, report
+from segdet.reporting import pictures
 from segdet.training import checkpoints, devices
 from segdet.training.config import TrainConfig
-from segdet.training.loop import Data, Trainer
-from segdet.training.losses import loss_named
-from segdet.validation import validate
+from segdet.training.detection import DetectionTask
+from segdet.training.loop import Trainer
+from segdet.training.segmentation import SegmentationTask
+from segdet.training.task import Setup, Task
 from segdet.version import __version__
 
-
-@dataclass
-class _Setup:
-    dataset: Dataset
-    model: nn.Module
-    backbone: Backbone
-    notes: list[str]
+TASKS: dict[str, Callable[[Setup], Task]] = {"segmentation": SegmentationTask, "detection": DetectionTask}
 
 
 def train(config: TrainConfig, resume: Path | None = None) -> Path:
@@ -54,7 +42,8 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
     if accelerator.device.type == "cpu":
         devices.keep_freed_memory()
     torch.manual_seed(config.seed)
-    setup = _prepare(config, start_weights=resume is None)
+    setup = _prepare(config, accelerator, start_weights=resume is None)
+    task = TASKS[arch_named(config.arch).task](setup)
     run = resume
     if run is None:
         run = (
@@ -66,24 +55,28 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
 
         run = broadcast_object_list([run])[0]
     assert run is not None
-    config = config.model_copy(update={"backbone": setup.backbone.name})
     if accelerator.is_main_process and resume is None:
-        _describe(config, setup, run)
-    trainer = _trainer(config, accelerator, setup, run)
+        _describe(setup, task, run)
+    described = _metadata(setup)
+
+    def save(which: str, state: Mapping[str, torch.Tensor], metrics: dict[str, Any]) -> None:
+        weights.save(run / "weights" / f"{which}.safetensors", state, _with(described, metrics))
+
+    trainer = Trainer(setup, task, run, save)
     if state is not None:
         trainer.restore(state)
         if trainer.done:
             raise InputError(f"--resume {resume}: it is done ({trainer.epoch} epochs); train a new run for more")
         say(f"going on with {run} in epoch {trainer.epoch + 1}, step {trainer.start + 1}")
-    say(_headline(config, accelerator, setup, run))
+    say(_headline(setup, run))
     trainer.fit()
     if accelerator.is_main_process:
-        _finish(config, setup, trainer, run)
+        _finish(trainer, described)
     accelerator.wait_for_everyone()
     return run
 
 
-def _prepare(config: TrainConfig, start_weights: bool) -> _Setup:
+def _prepare(config: TrainConfig, accelerator: Accelerator, start_weights: bool) -> Setup:
     """Read the data and build the model."""
     with progress("drawing crack-demo", 220) as advance:
         dataset = catalog.load(config.data, lambda done, total: advance(1))
@@ -91,7 +84,6 @@ def _prepare(config: TrainConfig, start_weights: bool) -> _Setup:
         dataset = splits.fold(dataset, *splits.parse_fold(config.fold), config.seed)
     dataset, note = splits.with_validation(dataset, config.seed)
     dataset = splits.limited(dataset, config.limit)
-    _check_outlines(dataset)
     notes = [note] if note else []
     named = config.weights in ("imagenet", "none")
     kind = config.weights if named and start_weights else "none"
@@ -102,99 +94,43 @@ def _prepare(config: TrainConfig, start_weights: bool) -> _Setup:
         say(f"left out: {problem}")
     if len(dataset.problems) > 10:
         say(f"left out: {len(dataset.problems) - 10} more (see problems.txt in the run folder)")
-    return _Setup(dataset, model, backbone, notes)
+    return Setup(config.model_copy(update={"backbone": backbone.name}), accelerator, dataset, model, backbone, notes)
 
 
-def _check_outlines(dataset: Dataset) -> None:
-    outlined = any(i.polygons or i.rle for records in dataset.splits.values() for r in records for i in r.instances)
-    if not outlined:
-        raise InputError(
-            f"{dataset.root}: only boxes or no labels at all; segmentation needs outlines (polygons or masks)"
-        )
-
-
-def _describe(config: TrainConfig, setup: _Setup, run: Path) -> None:
+def _describe(setup: Setup, task: Task, run: Path) -> None:
     """Write what is known before the first step: settings, label statistics, what was left out."""
-    write_text(run / "config.yaml", yaml.safe_dump(config.model_dump(), sort_keys=False))
+    write_text(run / "config.yaml", yaml.safe_dump(setup.config.model_dump(), sort_keys=False))
     if setup.dataset.problems:
         write_text(run / "problems.txt", "\n".join(map(str, setup.dataset.problems)) + "\n")
     pictures.labels(setup.dataset, run / "labels.png")
-    records = setup.dataset.splits["train"]
-    samples = SegmentationSamples(records, len(setup.dataset.classes), _augment(config, setup.dataset), config.seed)
-    plan = TrainingPlan(records, 16, config.seed)
-    shown = [sample for sample in (samples[key] for key in next(iter(plan))) if isinstance(sample, tuple)]
-    pictures.samples(
-        [image for _, image, _ in shown], [target for _, _, target in shown], run / "samples" / "train.jpg"
-    )
+    task.draw_samples(run)
 
 
-def _augment(config: TrainConfig, dataset: Dataset) -> SegmentationAugment:
-    one = len(dataset.classes) == 1
-    turns = one if config.quarter_turns is None else config.quarter_turns
-    return SegmentationAugment(config.imgsz, turns, soft=one)
-
-
-def _trainer(config: TrainConfig, accelerator: Accelerator, setup: _Setup, run: Path) -> Trainer:
-    dataset = setup.dataset
-    rank, world = accelerator.process_index, accelerator.num_processes
-    workers = default_workers() if config.workers is None else config.workers
-    pin = accelerator.device.type == "cuda"
-    count = len(dataset.classes)
-    train_records, val_records = dataset.splits["train"], dataset.splits["val"]
-    plan = TrainingPlan(train_records, config.batch, config.seed, rank, world)
-    training = SegmentationSamples(train_records, count, _augment(config, dataset), config.seed)
-    validation = evaluation_plan(val_records, config.batch, rank, world)
-    data = Data(
-        loader(training, plan, workers, pin),
-        plan,
-        loader(SegmentationSamples(val_records, count), validation, workers, pin),
-        val_records,
-        dataset.classes,
-    )
-    described = _metadata(config, setup)
-
-    def save(which: str, state: Mapping[str, torch.Tensor], metrics: dict[str, Any]) -> None:
-        now = described.model_copy(update={"threshold": metrics["threshold"], "metrics": _brief(metrics)})
-        weights.save(run / "weights" / f"{which}.safetensors", state, now)
-
-    mean, std = setup.backbone.mean, setup.backbone.std
-    return Trainer(
-        config,
-        accelerator,
-        setup.model,
-        setup.backbone,
-        mean,
-        std,
-        loss_named(config.loss, count, config.class_weights),
-        data,
-        run,
-        save,
-    )
-
-
-def _metadata(config: TrainConfig, setup: _Setup) -> Metadata:
-    dataset = setup.dataset
+def _metadata(setup: Setup) -> Metadata:
+    config, dataset, backbone = setup.config, setup.dataset, setup.backbone
     return Metadata(
         schema=1,
         task=arch_named(config.arch).task,
         arch=config.arch,
-        backbone=setup.backbone.name,
+        backbone=backbone.name,
         options=config.options,
         classes=list(dataset.classes),
         imgsz=config.imgsz,
-        mean=list(setup.backbone.mean),
-        std=list(setup.backbone.std),
+        mean=list(backbone.mean),
+        std=list(backbone.std),
         data=DataSource(name=dataset.name, sha256=dataset.fingerprint(), licence=dataset.licence),
         version=__version__,
     )
 
 
-def _brief(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of the metrics that travels inside the weights: numbers, not the rows per class."""
-    return {key: value for key, value in metrics.items() if key not in ("classes", "threshold")}
+def _with(described: Metadata, metrics: Mapping[str, Any]) -> Metadata:
+    """The description with threshold and metrics: numbers, not the rows per class."""
+    brief = {key: value for key, value in metrics.items() if key not in ("classes", "threshold")}
+    return described.model_copy(update={"threshold": metrics["threshold"], "metrics": brief})
 
 
-def _headline(config: TrainConfig, accelerator: Accelerator, setup: _Setup, run: Path) -> str:
+def _headline(setup: Setup, run: Path) -> str:
+    accelerator, config = setup.accelerator, setup.config
     train_records, val_records = setup.dataset.splits["train"], setup.dataset.splits["val"]
     parameters = sum(parameter.numel() for parameter in setup.model.parameters()) / 1e6
     precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
@@ -206,37 +142,17 @@ def _headline(config: TrainConfig, accelerator: Accelerator, setup: _Setup, run:
     )
 
 
-def _finish(config: TrainConfig, setup: _Setup, trainer: Trainer, run: Path) -> None:
+def _finish(trainer: Trainer, described: Metadata) -> None:
     """Measure the best weights in full precision, store threshold and metrics in them, and draw everything."""
-    best = run / "weights" / "best.safetensors"
-    records = setup.dataset.splits["val"]
-    measured = validate(best, records, "val", workers=config.workers, device=str(trainer.accelerator.device))
-    metrics, result = measured.metrics, measured.evaluation
-    model, described = weights.load(best)
-    described = described.model_copy(update={"threshold": metrics["threshold"], "metrics": _brief(metrics)})
-    weights.save(best, model.state_dict(), described)
-    write_json(run / "metrics.json", metrics)
-    pictures.results(trainer.history, run / "results.png")
-    worst_first = _ordered(result, metrics["threshold"])
-    pictures.validation(records, result, metrics["threshold"], worst_first, run / "samples")
-    report.write(run, setup.dataset, metrics, trainer.history, result, described)
+    best = trainer.run / "weights" / "best.safetensors"
+
+    def describe(metrics: dict[str, Any]) -> Metadata:
+        model, _ = weights.load(best)
+        final = _with(described, metrics)
+        weights.save(best, model.state_dict(), final)
+        return final
+
+    summary = trainer.task.finish(trainer.run, trainer.history, describe)
     if trainer.problems:
         say(f"{len(trainer.problems)} images could not be read and were skipped")
-    say(_summary(metrics, run))
-
-
-def _ordered(result: Evaluation, threshold: float | None) -> list[int]:
-    each = result.iou_of_each(threshold)
-    return sorted(each, key=lambda index: each[index])
-
-
-def _summary(metrics: Mapping[str, Any], run: Path) -> str:
-    low, high = metrics["ci95"]["iou"]
-    if not np.isfinite(metrics["iou"]):
-        raise SegdetError(f"{run}: the validation score is not a number")
-    tail = f" at threshold {metrics['threshold']:.3f}" if metrics["threshold"] is not None else ""
-    thin = f", F1@2px {metrics['f1_2px']:.3f}, clDice {metrics['cldice']:.3f}" if "f1_2px" in metrics else ""
-    return (
-        f"{run}: val IoU {metrics['iou']:.4f} (95 % CI {low:.4f} to {high:.4f}), F1 {metrics['f1']:.4f}{thin}{tail}; "
-        f"see {run / 'report.html'}"
-    )
+    say(summary)

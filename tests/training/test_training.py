@@ -148,7 +148,7 @@ def test_unknown_settings_are_refused_with_a_suggestion() -> None:
 
 
 def test_the_schedule_climbs_then_falls() -> None:
-    rates = [schedule("cosine", step, 100, 0.1) for step in range(100)]
+    rates = [schedule("cosine", step / 100, 1 / 100, 0.1) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == rates[9] == 1.0
     assert all(a > b for a, b in itertools.pairwise(rates[10:])) and rates[-1] < 0.02
 
@@ -215,11 +215,11 @@ def test_every_optimizer_steps(name: str) -> None:
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_every_schedule_stays_between_zero_and_one(name: str) -> None:
-    rates = [schedule(name, step, 90, 0.1) for step in range(90)]
+    rates = [schedule(name, step / 90, 1 / 90, 0.1) for step in range(90)]
     assert min(rates) > 0 and max(rates) <= 1.001 and rates[0] < 0.2
     assert name == "constant" or rates[-1] < 0.2
     with pytest.raises(InputError, match='did you mean "cosine"'):
-        schedule("cosin", 0, 10, 0.1)
+        schedule("cosin", 0.0, 0.1, 0.1)
 
 
 def test_losses_are_lowest_for_the_right_answer_and_survive_ignored_and_empty_targets() -> None:

@@ -1,0 +1,137 @@
+"""Training for detection: samples, loss, and what is measured and drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch import nn
+
+from segdet.console import progress
+from segdet.data.augment_boxes import AspectAugment, SquareAugment
+from segdet.data.batches import default_workers, evaluation_plan, loader
+from segdet.data.detection import DetectionBatch, DetectionPlan, DetectionSamples, collate_boxes
+from segdet.data.records import Problem
+from segdet.errors import InputError, SegdetError
+from segdet.evaluation.detection import Detections, evaluate_detections
+from segdet.files import write_json
+from segdet.metadata import Metadata
+from segdet.models.common import normalise
+from segdet.models.detection import Target
+from segdet.models.detector import Detector, detect
+from segdet.models.detr import DETR
+from segdet.models.dfine import DFINE
+from segdet.reporting import pictures
+from segdet.training.detection_losses import DETRLoss, DFINELoss
+from segdet.training.task import Setup
+from segdet.validation import validate
+
+
+class DetectionTask:
+    """See `task.Task`. The loss is the architecture's own."""
+
+    score = "ap"
+    columns = ("ap", "ap50", "f1", "precision", "recall", "threshold")
+
+    def __init__(self, setup: Setup) -> None:
+        config, accelerator, dataset = setup.config, setup.accelerator, setup.dataset
+        self.setup = setup
+        self.records = dataset.splits["val"]
+        if not any(r.instances for r in dataset.splits["train"]):
+            raise InputError(f"{dataset.root}: no object is labelled in its training images; nothing to learn")
+        rank, world = accelerator.process_index, accelerator.num_processes
+        workers = default_workers() if config.workers is None else config.workers
+        pin = accelerator.device.type == "cuda"
+        turns = len(dataset.classes) == 1 if config.quarter_turns is None else config.quarter_turns
+        squares = isinstance(setup.model, DFINE)
+        augment = SquareAugment(turns) if squares else AspectAugment(turns)
+        multiple = setup.model.backbone.multiple if isinstance(setup.model, DFINE) else None
+        records = dataset.splits["train"]
+        self.samples = DetectionSamples(records, augment, config.seed)
+        self.plan = DetectionPlan(records, config.batch, config.seed, config.imgsz, multiple, rank, world)
+        self.train = loader(self.samples, self.plan, workers, pin, collate_boxes)
+        validation = evaluation_plan(self.records, config.batch, rank, world)
+        self.val = loader(DetectionSamples(self.records), validation, workers, pin, collate_boxes)
+        classes = len(dataset.classes)
+        criterion = DETRLoss(classes) if isinstance(setup.model, DETR) else DFINELoss(classes)
+        self.criterion = criterion.to(accelerator.device)
+
+    def loss(self, network: nn.Module, batch: DetectionBatch) -> torch.Tensor:
+        """As `Task.loss`."""
+        accelerator, backbone = self.setup.accelerator, self.setup.backbone
+        device = accelerator.device
+        inputs = normalise(batch.images.to(device, non_blocking=True), backbone.mean, backbone.std)
+        mask = batch.mask()
+        if mask is not None:
+            mask = mask.to(device)
+            inputs = inputs.masked_fill(mask[:, None], 0.0)
+        targets = [
+            Target(b.to(device, non_blocking=True), k.to(device, non_blocking=True))
+            for b, k in zip(batch.boxes, batch.labels, strict=True)
+        ]
+        with accelerator.autocast():
+            predictions = network(inputs, mask, targets)
+        count = torch.tensor(float(sum(len(target.labels) for target in targets)), device=device)
+        if accelerator.num_processes > 1:  # as published: divided by the mean over processes
+            count = accelerator.reduce(count, "mean")
+        return torch.stack(list(self.criterion(predictions, targets, max(1.0, float(count))).values())).sum()
+
+    def validate(self, network: nn.Module) -> tuple[dict[str, Any], float | None, list[Problem]]:
+        """As `Task.validate`; there is no loss, matching costs more than it tells."""
+        accelerator, backbone = self.setup.accelerator, self.setup.backbone
+        detector = Detector(network, backbone.mean, backbone.std).eval()
+
+        def predict(batch: DetectionBatch) -> list[Detections]:
+            with accelerator.autocast():
+                return [Detections(*found) for found in detect(detector, batch.images)]
+
+        with progress("validating", len(self.records)) as advance:
+            part = evaluate_detections(predict, self.val, self.records, self.setup.dataset.classes, advance)
+        if accelerator.num_processes > 1:
+            first, *others = gather_object([part])
+            part = first.merge(others)
+        if not part.indices:
+            raise SegdetError(f"none of the {len(self.records)} validation images could be read")
+        return part.metrics(), None, part.problems
+
+    def draw_samples(self, run: Path) -> None:
+        """As `Task.draw_samples`."""
+        config = self.setup.config
+        plan = DetectionPlan(self.samples.records, 16, config.seed, config.imgsz, self.plan.multiple)
+        shown = [sample for sample in (self.samples[key] for key in next(iter(plan))) if isinstance(sample, tuple)]
+        pictures.box_samples(
+            [sample[1:] for sample in shown], self.setup.dataset.classes, run / "samples" / "train.jpg"
+        )
+
+    def finish(
+        self, run: Path, history: Sequence[Mapping[str, float | None]], describe: Callable[[dict[str, Any]], Metadata]
+    ) -> str:
+        """As `Task.finish`."""
+        device = str(self.setup.accelerator.device)
+        best = run / "weights" / "best.safetensors"
+        measured = validate(best, self.records, "val", workers=self.setup.config.workers, device=device)
+        metrics, result = measured.metrics, measured.evaluation
+        from segdet.reporting import detection as drawing
+
+        described = describe(metrics)
+        write_json(run / "metrics.json", metrics)
+        pictures.results(history, run / "results.png")
+        drawing.validation(self.records, result, metrics["threshold"], run / "samples")
+        drawing.write_report(run, self.setup.dataset, metrics, history, result, described)
+        return _summary(metrics, run)
+
+
+def _summary(metrics: Mapping[str, Any], run: Path) -> str:
+    low, high = metrics["ci95"]["ap"]
+    return (
+        f"{run}: val AP {_shown(metrics['ap'])} (95 % CI {_shown(low)} to {_shown(high)}), AP50 {_shown(metrics['ap50'])}, "
+        f"AP75 {_shown(metrics['ap75'])}; F1 {_shown(metrics['f1'])} at confidence {_shown(metrics['threshold'])}; "
+        f"see {run / 'report.html'}"
+    )
+
+
+def _shown(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4f}"

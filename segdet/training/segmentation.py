@@ -1,0 +1,134 @@
+"""Training for segmentation: samples, loss, and what is measured and drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from torch import nn
+
+from segdet.console import progress
+from segdet.data.augment import SegmentationAugment
+from segdet.data.batches import (
+    Batch,
+    SegmentationSamples,
+    TrainingPlan,
+    default_workers,
+    evaluation_plan,
+    loader,
+)
+from segdet.data.records import Problem
+from segdet.errors import InputError, SegdetError
+from segdet.evaluation.segmentation import Evaluation, evaluate
+from segdet.files import write_json
+from segdet.metadata import Metadata
+from segdet.models.common import answer, normalise
+from segdet.reporting import pictures, report
+from segdet.training.losses import loss_named
+from segdet.training.task import Setup
+from segdet.validation import validate
+
+
+class SegmentationTask:
+    """See `task.Task`."""
+
+    score = "iou"
+    columns = ("iou", "f1", "precision", "recall", "threshold")
+
+    def __init__(self, setup: Setup) -> None:
+        config, accelerator, dataset = setup.config, setup.accelerator, setup.dataset
+        self.setup = setup
+        self.records, count = dataset.splits["val"], len(dataset.classes)
+        outlined = any(i.polygons or i.rle for records in dataset.splits.values() for r in records for i in r.instances)
+        if not outlined:
+            raise InputError(
+                f"{dataset.root}: only boxes or no labels at all; segmentation needs outlines (polygons or masks); "
+                "for boxes train dfine"
+            )
+        rank, world = accelerator.process_index, accelerator.num_processes
+        workers = default_workers() if config.workers is None else config.workers
+        pin = accelerator.device.type == "cuda"
+        turns = count == 1 if config.quarter_turns is None else config.quarter_turns
+        augment = SegmentationAugment(config.imgsz, turns, soft=count == 1)
+        self.samples = SegmentationSamples(dataset.splits["train"], count, augment, config.seed)
+        self.plan = TrainingPlan(dataset.splits["train"], config.batch, config.seed, rank, world)
+        self.train = loader(self.samples, self.plan, workers, pin)
+        validation = evaluation_plan(self.records, config.batch, rank, world)
+        self.val = loader(SegmentationSamples(self.records, count), validation, workers, pin)
+        self.criterion = loss_named(config.loss, count, config.class_weights)
+
+    def loss(self, network: nn.Module, batch: Batch) -> torch.Tensor:
+        """As `Task.loss`."""
+        accelerator, backbone = self.setup.accelerator, self.setup.backbone
+        inputs = normalise(batch.images.to(accelerator.device, non_blocking=True), backbone.mean, backbone.std)
+        targets = batch.targets.to(accelerator.device, non_blocking=True)
+        with accelerator.autocast():
+            outputs = network(inputs)
+        return self.criterion(outputs, targets)
+
+    def validate(self, network: nn.Module) -> tuple[dict[str, Any], float | None, list[Problem]]:
+        """As `Task.validate`."""
+        accelerator, backbone = self.setup.accelerator, self.setup.backbone
+        losses: list[float] = []
+
+        def predict(batch: Batch) -> np.ndarray:
+            inputs = normalise(batch.images.to(accelerator.device), backbone.mean, backbone.std)
+            with accelerator.autocast():
+                logits = network(inputs)
+            logits = logits.float()
+            losses.append(float(self.criterion(logits, batch.targets.to(logits.device))))
+            return answer(logits)
+
+        with torch.inference_mode(), progress("validating", len(self.records)) as advance:
+            part = evaluate(predict, self.val, self.records, self.setup.dataset.classes, advance)
+        if accelerator.num_processes > 1:
+            first, *others = gather_object([part])
+            part = first.merge(others)
+        if not part.indices:
+            raise SegdetError(f"none of the {len(self.records)} validation images could be read")
+        return part.metrics(), float(np.mean(losses)) if losses else None, part.problems
+
+    def draw_samples(self, run: Path) -> None:
+        """As `Task.draw_samples`."""
+        plan = TrainingPlan(self.samples.records, 16, self.setup.config.seed)
+        shown = [sample for sample in (self.samples[key] for key in next(iter(plan))) if isinstance(sample, tuple)]
+        images, targets = [image for _, image, _ in shown], [target for _, _, target in shown]
+        pictures.samples(images, targets, run / "samples" / "train.jpg")
+
+    def finish(
+        self, run: Path, history: Sequence[Mapping[str, float | None]], describe: Callable[[dict[str, Any]], Metadata]
+    ) -> str:
+        """As `Task.finish`."""
+        best = run / "weights" / "best.safetensors"
+        device = str(self.setup.accelerator.device)
+        measured = validate(best, self.records, "val", workers=self.setup.config.workers, device=device)
+        metrics, result = measured.metrics, measured.evaluation
+        described = describe(metrics)
+        write_json(run / "metrics.json", metrics)
+        pictures.results(history, run / "results.png")
+        pictures.validation(
+            self.records, result, metrics["threshold"], _worst_first(result, metrics["threshold"]), run / "samples"
+        )
+        report.write(run, self.setup.dataset, metrics, history, result, described)
+        return _summary(metrics, run)
+
+
+def _worst_first(result: Evaluation, threshold: float | None) -> list[int]:
+    each = result.iou_of_each(threshold)
+    return sorted(each, key=lambda index: each[index])
+
+
+def _summary(metrics: Mapping[str, Any], run: Path) -> str:
+    low, high = metrics["ci95"]["iou"]
+    if not np.isfinite(metrics["iou"]):
+        raise SegdetError(f"{run}: the validation score is not a number")
+    tail = f" at threshold {metrics['threshold']:.3f}" if metrics["threshold"] is not None else ""
+    thin = f", F1@2px {metrics['f1_2px']:.3f}, clDice {metrics['cldice']:.3f}" if "f1_2px" in metrics else ""
+    return (
+        f"{run}: val IoU {metrics['iou']:.4f} (95 % CI {low:.4f} to {high:.4f}), F1 {metrics['f1']:.4f}{thin}{tail}; "
+        f"see {run / 'report.html'}"
+    )

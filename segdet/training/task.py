@@ -1,0 +1,65 @@
+"""What the loop needs to know of segmentation or detection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.utils.data import DataLoader
+
+from segdet.data.batches import TrainingPlan
+from segdet.data.records import Dataset, Problem
+from segdet.metadata import Metadata
+from segdet.models.backbones import Backbone
+from segdet.training.config import TrainConfig
+
+
+@dataclass
+class Setup:
+    """What a run works with once data and model are there. notes: lines for the user."""
+
+    config: TrainConfig
+    accelerator: Accelerator
+    dataset: Dataset
+    model: nn.Module
+    backbone: Backbone
+    notes: list[str] = field(default_factory=list)
+
+
+class Task(Protocol):
+    """One kind of model.
+
+    score: the metric that chooses the best weights. columns: the metrics in `results.csv`.
+    train, plan: batches with `indices` and `problems`, in the order of the plan.
+    """
+
+    score: str
+    columns: tuple[str, ...]
+    train: DataLoader[Any]
+    plan: TrainingPlan
+
+    def loss(self, network: nn.Module, batch: Any) -> torch.Tensor:
+        """The loss of a batch, a scalar tensor."""
+        ...
+
+    def validate(self, network: nn.Module) -> tuple[dict[str, Any], float | None, list[Problem]]:
+        """Metrics on the validation split (the same in every process), loss there, and images that could not be read."""
+        ...
+
+    def draw_samples(self, run: Path) -> None:
+        """A training batch with its targets as a picture."""
+        ...
+
+    def finish(
+        self, run: Path, history: Sequence[Mapping[str, float | None]], describe: Callable[[dict[str, Any]], Metadata]
+    ) -> str:
+        """Measure the best weights, write metrics, pictures and report; the last line for the user.
+
+        describe: stores threshold and metrics in the weights file and returns its description.
+        """
+        ...
