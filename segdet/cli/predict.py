@@ -18,7 +18,9 @@ def predict(
     conf: float | None = typer.Option(
         None, help="Probability from which a pixel or a box counts.  [default: the model's threshold]"
     ),
-    tile: str = typer.Option("auto", help="auto (large images in tiles when masks are asked for), off, or the side of the tiles in pixels."),
+    tile: str = typer.Option(
+        "auto", help="auto (large images in tiles; detection: off), off, or the side of the tiles in pixels."
+    ),
     save: str | None = typer.Option(
         None,
         help="What to write. Segmentation: overlay, mask, json (all by default); "

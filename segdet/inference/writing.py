@@ -56,7 +56,9 @@ def write_image(result: Prediction | DetectionResult, folder: Path, name: str, k
     return {kind: str(file) for kind, file in files.items()}
 
 
-def write_job(folder: Path, model: Path, metadata: Metadata, images: Rows, skipped: dict[str, str], kinds: Sequence[str]) -> None:
+def write_job(
+    folder: Path, model: Path, metadata: Metadata, images: Rows, skipped: dict[str, str], kinds: Sequence[str]
+) -> None:
     """Write the files that hold the whole job."""
     if "json" in kinds:
         about = {"model": str(model), "arch": metadata.arch, "backbone": metadata.backbone, "classes": metadata.classes}
