@@ -57,11 +57,13 @@ def boxes(
     corners: np.ndarray,
     colours: Sequence[tuple[int, int, int]],
     captions: Sequence[str] | None = None,
+    letters: int = 55,
 ) -> np.ndarray:
-    """Draw boxes, the first on top, each with its caption on a plate of its colour.
+    """Draw boxes, the first on top, each with its caption (unless empty) on a plate of its colour.
 
     Args:
         image: RGB uint8 `[H, W, 3]`. corners: `[K, 4]` (x1, y1, x2, y2) in pixels.
+        letters: how many times the height of the captions the picture's longer side is.
 
     Returns:
         RGB uint8: the image's size, or a whole multiple of it when the longer side is under 640 pixels, so that lines and
@@ -72,11 +74,11 @@ def boxes(
     pen = ImageDraw.Draw(picture)
     side = max(picture.size)
     line = max(2, round(side / 400))
-    font = ImageFont.load_default(max(12, round(side / 55)))
+    font = ImageFont.load_default(max(12, round(side / letters)))
     for k in reversed(range(len(corners))):
         x1, y1, x2, y2 = (float(value) * factor for value in corners[k])
         pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colours[k], width=line)
-        if captions is not None:
+        if captions is not None and captions[k]:
             _plate(pen, captions[k], (x1, y1, y2), colours[k], font, picture.size, line)
     return np.asarray(picture)
 

@@ -19,7 +19,7 @@ def predict(
         None, help="Probability from which a pixel or a box counts.  [default: the model's threshold]"
     ),
     tile: str = typer.Option(
-        "auto", help="auto (large images in tiles when masks are asked for), off, or the side of the tiles in pixels."
+        "auto", help="auto (large images in tiles; detection: off), off, or the side of the tiles in pixels."
     ),
     save: str | None = typer.Option(
         None,

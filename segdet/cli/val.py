@@ -54,32 +54,55 @@ def _trained_on(source: Path, file: Path) -> str:
     return weights.read_metadata(file).data.name
 
 
+_MASK_SCORES = (
+    "iou",
+    "f1",
+    "precision",
+    "recall",
+    "iou_per_image",
+    "f1_per_image",
+    "f1_2px",
+    "cldice",
+    "boundary_iou",
+    "miou",
+    "pixel_accuracy",
+)
+_BOX_SCORES = (
+    "ap",
+    "ap50",
+    "ap75",
+    "ap_small",
+    "ap_medium",
+    "ap_large",
+    "ar_1",
+    "ar_10",
+    "ar_100",
+    "f1",
+    "precision",
+    "recall",
+)
+
+
 def _table(metrics: dict[str, Any]) -> str:
     heading = f"{metrics['model']} on {metrics['data']} {metrics['split']}: {metrics['images']} images"
     if metrics["skipped"]:
         heading += f" ({metrics['skipped']} could not be read)"
     if metrics["threshold"] is not None:
         heading += f", threshold {metrics['threshold']:.3f}"
-    names = (
-        "iou",
-        "f1",
-        "precision",
-        "recall",
-        "iou_per_image",
-        "f1_per_image",
-        "f1_2px",
-        "cldice",
-        "boundary_iou",
-        "miou",
-        "pixel_accuracy",
-    )
+    detection = metrics["task"] == "detection"
     rows: list[tuple[str, ...]] = [("score", "value", "95 % interval")]
-    for name in names:
-        if name in metrics:
+    for name in _BOX_SCORES if detection else _MASK_SCORES:
+        if metrics.get(name) is not None:
             interval = metrics["ci95"].get(name)
             rows.append((name, f"{metrics[name]:.4f}", f"{interval[0]:.4f} .. {interval[1]:.4f}" if interval else ""))
     if len(metrics["classes"]) > 1:
-        rows += [(f"iou of {name}", f"{row['iou']:.4f}", "") for name, row in metrics["classes"].items()]
+        main = "ap" if detection else "iou"
+        scored = {name: row[main] for name, row in metrics["classes"].items() if row[main] is not None}
+        rows += [(f"{main} of {name}", f"{value:.4f}", "") for name, value in scored.items()]
     if "oracle" in metrics:
         rows.append(("oracle: ods, ois", f"{metrics['oracle']['ods']:.4f}, {metrics['oracle']['ois']:.4f}", ""))
-    return f"{heading}\n{output.table(rows)}"
+    table = f"{heading}\n{output.table(rows)}"
+    if not detection:
+        return table
+    told = ", ".join(f"{number} {kind}" for kind, number in metrics["errors"].items())
+    return f"{table}\nat the threshold, IoU 0.5: {told}"

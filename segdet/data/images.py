@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -19,6 +21,8 @@ from segdet.errors import InputError
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".mpo"})
 MAX_PIXELS = 178_000_000  # more than any camera has; checked on the header, before memory is taken
+
+_AHEAD = 3  # images decoded while one is worked on
 
 # Only these decoders ever see a file: the rest of Pillow's formats are rarely photographs and often the ones with holes.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
@@ -77,6 +81,25 @@ def read_image(source: str | Path | bytes, name: str | None = None) -> np.ndarra
         except Exception as error:  # decoders meet damaged files with many kinds of exception
             raise ImageError(f"{label}: damaged image ({_reason(error)}); replace or remove it") from error
     return np.ascontiguousarray(turn(pixels)) if turn else pixels
+
+
+def read_ahead(paths: Iterable[Path]) -> Iterator[np.ndarray | ImageError]:
+    """`read_image` of each path in order, a few ahead in threads (Pillow works outside Python's lock); errors are returned."""
+
+    def decode(path: Path) -> np.ndarray | ImageError:
+        try:
+            return read_image(path)
+        except ImageError as error:
+            return error
+
+    with ThreadPoolExecutor(2) as pool:
+        waiting: deque[Future[np.ndarray | ImageError]] = deque()
+        for path in paths:
+            waiting.append(pool.submit(decode, path))
+            if len(waiting) > _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -32,17 +32,24 @@ def count(records: Sequence[Record], found: Sequence[Detections], threshold: flo
     return total
 
 
+def judge(record: Record, boxes: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Which object each box (most certain first) is at IoU 0.5: int64 `[D]`; -1 = wrong, -2 = inside a crowd region."""
+    truth, true_labels, crowd = boxes_of(record)
+    if not len(truth):
+        return np.full(len(boxes), -1, np.int64)
+    return pair(overlaps(boxes, truth, crowd), labels[:, None] == true_labels, crowd, np.array([HIT]))[0]
+
+
 def _image(record: Record, boxes: np.ndarray, labels: np.ndarray) -> dict[str, int]:
     truth, true_labels, crowd = boxes_of(record)
-    iou = overlaps(boxes, truth, crowd)
-    same = labels[:, None] == true_labels
-    taken = pair(iou, same, crowd, np.array([HIT]))[0] if len(truth) else np.full(len(boxes), -1)
+    taken = judge(record, boxes, labels)
     matched = np.zeros(len(truth), bool)
     matched[taken[taken >= 0]] = True
     explained = matched | crowd
     out = dict.fromkeys(("correct", *KINDS), 0)
     out["correct"] = int(matched.sum())
-    iou = np.where(crowd, 0.0, iou)
+    iou = np.where(crowd, 0.0, overlaps(boxes, truth, crowd))
+    same = labels[:, None] == true_labels
     for d in np.flatnonzero(taken == -1):
         kind, about = _kind(iou[d], same[d], matched)
         out[kind] += 1

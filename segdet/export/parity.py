@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from segdet.data import rasterize
-from segdet.data.images import ImageError, read_image
+from segdet.data.images import ImageError, read_ahead
 from segdet.data.records import Record
 from segdet.errors import SegdetError
 from segdet.inference.session import Session
@@ -39,12 +39,7 @@ def compare(
     # Intersection and union with the labels, summed over images: of PyTorch's masks, then of ONNX's.
     sums = np.zeros((2, 2), np.int64)
     skipped: list[str] = []
-    for record in records:
-        try:
-            image = read_image(record.image)
-        except ImageError as error:
-            skipped.append(str(error))
-            continue
+    for record, image in readable(records, skipped, advance):
         theirs, probability = _reference(model, session.metadata, image)
         ours, confidence = (output[0] for output in session.run(image[None]))
         target = (
@@ -62,14 +57,10 @@ def compare(
                 "delta_iou": float(_iou(after) - _iou(before)),
             }
         )
-        advance(1)
-    if not rows:
-        raise SegdetError(f"none of the {len(records)} images to compare on could be read (first: {skipped[0]})")
     rows.sort(key=lambda row: -row["pixels"])
     delta = float(_iou(sums[1]) - _iou(sums[0]))
     return {
-        "runtime": f"onnxruntime {_runtime_version()}, {session.device}",
-        "reference": f"torch {torch.__version__}, float32, cpu",
+        **sides(session),
         "compared": len(rows),
         "skipped": skipped,
         "max_differing_pixels": rows[0]["pixels"],
@@ -113,7 +104,30 @@ def _iou(overlap: Sequence[int] | np.ndarray) -> float:
     return 1.0 if overlap[1] == 0 else float(overlap[0]) / float(overlap[1])
 
 
-def _runtime_version() -> str:
+def readable(
+    records: Sequence[Record], skipped: list[str], advance: Callable[[int], None]
+) -> Iterator[tuple[Record, np.ndarray]]:
+    """Records with their images; what cannot be read goes into `skipped`.
+
+    Raises:
+        SegdetError: after the last one, when none could be read.
+    """
+    for record, image in zip(records, read_ahead(record.image for record in records), strict=True):
+        if isinstance(image, ImageError):
+            skipped.append(str(image))
+        else:
+            yield record, image
+        advance(1)
+    if len(skipped) == len(records):
+        first = f" (first: {skipped[0]})" if skipped else ""
+        raise SegdetError(f"none of the {len(records)} images to compare on could be read{first}")
+
+
+def sides(session: Session) -> dict[str, str]:
+    """What was compared with what."""
     import onnxruntime
 
-    return str(onnxruntime.__version__)
+    return {
+        "runtime": f"onnxruntime {onnxruntime.__version__}, {session.device}",
+        "reference": f"torch {torch.__version__}, float32, cpu",
+    }

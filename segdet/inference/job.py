@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from segdet.console import progress, say
-from segdet.data.images import ImageError, read_image
+from segdet.data.images import ImageError, read_ahead
 from segdet.errors import InputError
 from segdet.files import new_folder
 from segdet.inference.predictor import Predictor
 from segdet.inference.sources import Source
 from segdet.inference.writing import write_image, write_job
-
-_AHEAD = 3  # images decoded while one is predicted
 
 
 @dataclass
@@ -67,7 +61,7 @@ def run_job(predictor: Predictor, sources: Sequence[Source], out: Path | None, k
     folder: Path | None = out
     result = JobResult(Path(), predictor.session.path)
     with progress("predicting", len(sources)) as advance:
-        for source, pixels in _decoded(sources):
+        for source, pixels in zip(sources, read_ahead(source.path for source in sources), strict=True):
             if isinstance(pixels, ImageError):
                 result.skipped[str(source.path)] = str(pixels).removeprefix(f"{source.path}: ")
                 if len(sources) > 1:
@@ -88,24 +82,3 @@ def run_job(predictor: Predictor, sources: Sequence[Source], out: Path | None, k
     result.folder = folder
     write_job(folder, result.model, predictor.session.metadata, result.images, result.skipped, kinds)
     return result
-
-
-def _decoded(sources: Sequence[Source]) -> Iterator[tuple[Source, np.ndarray | ImageError]]:
-    """Sources with their pixels, decoded a few ahead in threads (Pillow works outside Python's lock)."""
-
-    def decode(source: Source) -> np.ndarray | ImageError:
-        try:
-            return read_image(source.path)
-        except ImageError as error:
-            return error
-
-    with ThreadPoolExecutor(2) as pool:
-        waiting: deque[tuple[Source, Future[np.ndarray | ImageError]]] = deque()
-        for source in sources:
-            waiting.append((source, pool.submit(decode, source)))
-            if len(waiting) > _AHEAD:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()

@@ -19,36 +19,68 @@ from segdet.files import write_bytes
 matplotlib.use("Agg")  # no display is needed, and none is opened
 
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 SHOWN = 8  # worst and best validation images each
+_BLUE = "#0072b2"
+_SCORES = ("iou", "ap", "ap50", "f1", "precision", "recall")  # curves of results.png, where they were measured
 _ROW = 1200  # images at most whose masks are drawn for statistics
 
 
 def labels(dataset: Dataset, path: Path) -> None:
-    """`labels.png`: objects per class, object sizes, foreground share and image sizes."""
+    """`labels.png`: objects per class and per image, their sizes and places, how much they cover, and image sizes."""
     records = [record for _, record in iterate(dataset)]
     instances = [(record, instance) for record in records for instance in record.instances]
-    figure, axes = plt.subplots(2, 2, figsize=(11, 8), layout="constrained")
-    counts = np.bincount([i.label for _, i in instances], minlength=len(dataset.classes))
-    order = np.argsort(-counts, kind="stable")[:30]
-    axes[0, 0].barh([dataset.classes[k] for k in order[::-1]], counts[order[::-1]], color="#0072b2")
-    axes[0, 0].set(title=f"{len(instances)} objects in {len(records)} images", xlabel="objects")
-    sides = np.array([[b[2] - b[0], b[3] - b[1]] for b in (i.box for _, i in instances)]).reshape(-1, 2)
-    axes[0, 1].scatter(sides[:, 0], sides[:, 1], s=4, alpha=0.3, color="#0072b2")
-    axes[0, 1].set(title="object sizes", xlabel="width (pixels)", ylabel="height (pixels)")
-    spread = (
-        records if len(records) <= _ROW else [records[i] for i in np.linspace(0, len(records) - 1, _ROW).astype(int)]
+    figure, axes = plt.subplots(2, 3, figsize=(15, 8.5), layout="constrained")
+    (classes, sizes, places), (counts, covered, images) = axes
+    number = np.bincount([i.label for _, i in instances], minlength=len(dataset.classes))
+    order = np.argsort(-number, kind="stable")[:30]
+    classes.barh([dataset.classes[k] for k in order[::-1]], number[order[::-1]], color=_BLUE)
+    classes.tick_params(axis="y", labelsize=10 if len(order) < 16 else 7)
+    rest = f", the {len(order)} most frequent classes" if len(order) < len(dataset.classes) else ""
+    classes.set(title=f"{len(instances)} objects in {len(records)} images{rest}", xlabel="objects")
+    boxes = np.array([i.box for _, i in instances]).reshape(-1, 4)
+    shape = np.array([[r.width, r.height] for r, _ in instances]).reshape(-1, 2)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    sizes.scatter(sides[:, 0], sides[:, 1], s=4, alpha=0.3, color=_BLUE)
+    sizes.set(title="object sizes", xlabel="width (pixels)", ylabel="height (pixels)")
+    places.imshow(_coverage(boxes / np.tile(shape, 2)), extent=(0, 1, 1, 0), cmap="viridis", aspect="auto", vmin=0)
+    places.set(
+        title="where boxes lie (lighter: more of them)", xlabel="share of the width", ylabel="share of the height"
     )
-    shares = [100 * float(rasterize.binary(rasterize.foreground(record)).mean()) for record in spread]
-    axes[1, 0].hist(shares, bins=40, color="#0072b2")
-    axes[1, 0].set(
-        title=f"foreground: {np.mean(shares):.2f} % of the pixels on average", xlabel="% of an image", ylabel="images"
-    )
-    sizes = np.array([[record.width, record.height] for record in records])
-    axes[1, 1].scatter(sizes[:, 0], sizes[:, 1], s=8, alpha=0.3, color="#0072b2")
-    axes[1, 1].set(title="image sizes", xlabel="width (pixels)", ylabel="height (pixels)")
+    each = np.array([len(record.instances) for record in records])
+    counts.hist(each, bins=np.arange(-0.5, max(2, min(int(each.max(initial=0)), 60)) + 1), color=_BLUE)
+    counts.set(title=f"objects per image: {each.mean():.1f} on average", xlabel="objects", ylabel="images")
+    _covered(covered, records)
+    size = np.array([[record.width, record.height] for record in records])
+    images.scatter(size[:, 0], size[:, 1], s=8, alpha=0.3, color=_BLUE)
+    images.set(title="image sizes", xlabel="width (pixels)", ylabel="height (pixels)")
     _save(figure, path)
+
+
+def _coverage(boxes: np.ndarray) -> np.ndarray:
+    """How many boxes (in shares of the image) cover each cell of a grid, int64 `[64, 64]`."""
+    cells = np.zeros((65, 65), np.int64)
+    low, high = (boxes[:, :2] * 64).astype(int).clip(0, 63), np.ceil(boxes[:, 2:] * 64).astype(int).clip(1, 64)
+    for x, y, sign in ((low, low, 1), (high, high, 1), (low, high, -1), (high, low, -1)):
+        np.add.at(cells, (y[:, 1], x[:, 0]), sign)
+    return cells.cumsum(axis=0).cumsum(axis=1)[:64, :64]
+
+
+def _covered(axis: Axes, records: Sequence[Record]) -> None:
+    """How much of an image is foreground, or, without outlines, how much of it one box takes."""
+    if any(i.polygons or i.rle for record in records for i in record.instances):
+        step = max(1, len(records) / _ROW)
+        spread = [records[int(i)] for i in np.arange(0, len(records), step)]
+        shares = [100 * float(rasterize.binary(rasterize.foreground(record)).mean()) for record in spread]
+        what, unit = f"foreground: {np.mean(shares):.2f} % of the pixels on average", "images"
+    else:
+        every = [(r, i.box) for r in records for i in r.instances]
+        shares = [100 * (b[2] - b[0]) * (b[3] - b[1]) / (r.width * r.height) for r, b in every]
+        what, unit = f"area of a box: {np.median(shares) if shares else 0:.2f} % of its image in the middle", "objects"
+    axis.hist(shares, bins=40, color=_BLUE)
+    axis.set(title=what, xlabel="% of an image", ylabel=unit)
 
 
 def samples(images: Sequence[np.ndarray], targets: Sequence[np.ndarray], path: Path) -> None:
@@ -85,7 +117,9 @@ def results_figure(history: Sequence[Mapping[str, float | None]]) -> Figure:
     epochs = [row["epoch"] for row in history]
     panels = {
         "loss": ("train/loss", "val/loss"),
-        "validation scores": ("metrics/iou", "metrics/f1", "metrics/precision", "metrics/recall"),
+        "validation scores": [
+            f"metrics/{name}" for name in _SCORES if any(f"metrics/{name}" in row for row in history)
+        ],
         "learning rate": ("lr",),
         "images per second": ("images_per_second",),
     }
@@ -111,7 +145,7 @@ def curve_figure(result: Evaluation, threshold: float) -> Figure:
     curve = result.binary.curve()
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     chosen = round(threshold * len(curve["threshold"]))
-    left.plot(curve["recall"], curve["precision"], color="#0072b2")
+    left.plot(curve["recall"], curve["precision"], color=_BLUE)
     left.plot(
         curve["recall"][chosen], curve["precision"][chosen], "o", color="#d55e00", label=f"threshold {threshold:.3f}"
     )

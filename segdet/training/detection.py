@@ -24,6 +24,7 @@ from segdet.models.detection import Target
 from segdet.models.detector import Detector, detect
 from segdet.models.detr import DETR
 from segdet.models.dfine import DFINE
+from segdet.reporting import detection as drawing
 from segdet.reporting import pictures
 from segdet.training.detection_losses import DETRLoss, DFINELoss
 from segdet.training.task import Setup
@@ -114,8 +115,6 @@ class DetectionTask:
         best = run / "weights" / "best.safetensors"
         measured = validate(best, self.records, "val", workers=self.setup.config.workers, device=device)
         metrics, result = measured.metrics, measured.evaluation
-        from segdet.reporting import detection as drawing
-
         described = describe(metrics)
         write_json(run / "metrics.json", metrics)
         pictures.results(history, run / "results.png")

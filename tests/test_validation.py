@@ -1,0 +1,51 @@
+"""`segdet val` of a detection model: the command, its table and its metrics."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from segdet.data import catalog
+from segdet.errors import InputError
+from segdet.validation import validate
+from tests.conftest import Cli
+from tests.detectors import COLOURS, blob_dataset, blob_model
+
+
+@pytest.fixture(scope="module")
+def blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return blob_dataset(tmp_path_factory.mktemp("data") / "blobs", count=8)
+
+
+def test_a_detector_is_measured_at_each_images_own_size(blobs: Path, tmp_path: Path) -> None:
+    model = blob_model(tmp_path / "blobs.onnx", threshold=0.85)
+    dataset = catalog.load(str(blobs))
+    records = dataset.splits["val"]
+    torn = records[1].image
+    whole = torn.read_bytes()
+    torn.write_bytes(whole[: len(whole) // 2])
+    try:
+        measured = validate(model, records, "val", classes=COLOURS)
+    finally:
+        torn.write_bytes(whole)
+    assert (measured.metrics["ap"], measured.metrics["images"], measured.metrics["skipped"]) == (1.0, 7, 1)
+    assert measured.metrics["threshold"] < 0.7 and measured.metrics["f1"] == 1.0
+    assert measured.metrics["errors"]["correct"] == sum(len(r.instances) for r in records if r.image != torn)
+    stored = validate(model, records, "test")
+    assert stored.metrics["threshold"] == 0.85 and stored.metrics["recall"] < 1.0  # only red is that sure
+    with pytest.raises(InputError, match="knows the classes"):
+        validate(model, records, "val", classes=["crack"])
+
+
+def test_the_command_says_it_in_lines_and_in_json(cli: Cli, blobs: Path, tmp_path: Path) -> None:
+    model = blob_model(tmp_path / "blobs.onnx")
+    done = cli("val", model, "--data", blobs, "--out", "val.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "8 images, threshold 0." in lines[0]
+    assert lines[2].split() == ["ap", "1.0000", "1.0000", "..", "1.0000"]
+    assert "12 correct, 0 classification" in lines[-1]
+    metrics = json.loads((tmp_path / "val.json").read_text())
+    assert metrics["task"] == "detection" and metrics["ap_large"] is None and metrics["ap50"] == 1.0
