@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ from segdet.console import progress
 from segdet.data import catalog, splits
 from segdet.data.records import Record
 from segdet.errors import InputError, SegdetError
-from segdet.export import parity
+from segdet.evaluation.coco import Detections
+from segdet.export import detection_parity, parity
+from segdet.export.detection_parity import DetectionLimits, compare_detections
 from segdet.export.graph import ClassesGraph, OneClassGraph
 from segdet.files import replacing, write_json
-from segdet.inference.session import open_session
+from segdet.inference.session import Session, open_session
 from segdet.metadata import KEY, Metadata
 from segdet.models import weights
+from segdet.models.detector import Detector, detect
 
 OPSET = 18  # understood by every runtime of the last years; from 20 on GridSample is wrong in TensorRT 10.13
 PARITY_IMAGES = 50
@@ -39,7 +43,7 @@ def export(
     Args:
         out: file to write (default: `exports/<run or file name>.onnx`).
         data: dataset to compare on (default: the one it was trained on).
-        tolerance: largest share of differing pixels on any image (default: `parity.PIXELS`).
+        tolerance: largest share of differing pixels on any image, or for detection the pixels by which a corner may move.
         limit: images to compare on.
 
     Returns:
@@ -55,15 +59,15 @@ def export(
         raise InputError(f"--out {target}: the file's name must end in .onnx")
     records = _validation_records(data or metadata.data.name, Path(source), given=data is not None, limit=limit)
     proto = to_onnx(model, metadata)
-    limits = parity.Limits() if tolerance is None else parity.Limits(pixels=tolerance)
+    compare = _comparison(metadata, tolerance)
     described = metadata.model_copy(update={"opset": OPSET, "source_sha256": weights.sha256_of(file)})
     with replacing(target) as temporary:
         _write(proto, described, temporary)
         with progress("comparing with PyTorch", len(records)) as advance:
-            compared = parity.compare(model, open_session(temporary, "cpu"), records, limits, advance)
+            compared = compare(model, open_session(temporary, "cpu"), records, advance)
         if not compared["passed"]:
             raise SegdetError(
-                f"{target}: not written, the file does not agree with {file}: {parity.sentence(compared)}; "
+                f"{target}: not written, the file does not agree with {file}: {sentence(compared)}; "
                 "the worst images are " + ", ".join(entry["image"] for entry in compared["worst"][:3])
             )
         brief = {key: value for key, value in compared.items() if key not in ("images", "worst")}
@@ -72,20 +76,46 @@ def export(
     return target
 
 
+Compare = Callable[[nn.Module, Session, Sequence[Record], Callable[[int], None]], dict[str, Any]]
+
+
+def _comparison(metadata: Metadata, tolerance: float | None) -> Compare:
+    """How a file of this task is compared with its model; `tolerance` widens the first limit."""
+    if metadata.task == "detection":
+        bounds = DetectionLimits() if tolerance is None else DetectionLimits(box=tolerance)
+
+        def boxes(model: nn.Module, session: Session, records: Sequence[Record], advance: Callable[[int], None]) -> Any:
+            detector = Detector(model, metadata.mean, metadata.std).eval()
+            return compare_detections(
+                lambda image: Detections(*detect(detector, image[None])[0]), session, records, bounds, advance
+            )
+
+        return boxes
+    limits = parity.Limits() if tolerance is None else parity.Limits(pixels=tolerance)
+    return lambda model, session, records, advance: parity.compare(model, session, records, limits, advance)
+
+
+def sentence(compared: dict[str, Any]) -> str:
+    """What a comparison found, in one line."""
+    return (detection_parity.sentence if "max_box_difference" in compared else parity.sentence)(compared)
+
+
 def to_onnx(model: nn.Module, metadata: Metadata) -> onnx.ModelProto:
-    """The checked ONNX graph of a segmentation model, without metadata."""
-    one = len(metadata.classes) == 1
-    graph = (OneClassGraph if one else ClassesGraph)(model, metadata.mean, metadata.std).eval()
-    example = torch.zeros(2, 64, 96, 3, dtype=torch.uint8)
+    """The checked ONNX graph of a model, without metadata."""
     threshold = torch.tensor(0.5 if metadata.threshold is None else metadata.threshold, dtype=torch.float32)
+    graph, outputs = _graph(model, metadata)
+    one = isinstance(graph, OneClassGraph)
+    example = torch.zeros(2, 64, 96, 3, dtype=torch.uint8)
     shapes: tuple[Any, ...] = ({0: "batch", 1: "height", 2: "width"},)
+    for name in ("onnxscript", "onnx_ir"):  # they tell of every constant they do not fold
+        logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter speaks about its own future
         program = torch.onnx.export(
             graph,
             (example, threshold) if one else (example,),
             input_names=["image", "threshold"] if one else ["image"],
-            output_names=["mask", "confidence"],
+            output_names=outputs,
             dynamic_shapes=(*shapes, None) if one else shapes,
             opset_version=OPSET,
             dynamo=True,
@@ -102,6 +132,14 @@ def to_onnx(model: nn.Module, metadata: Metadata) -> onnx.ModelProto:
     del proto.metadata_props[:]
     onnx.checker.check_model(proto, full_check=True)
     return proto
+
+
+def _graph(model: nn.Module, metadata: Metadata) -> tuple[nn.Module, list[str]]:
+    """The module to trace, in evaluation mode, and the names of its outputs."""
+    if metadata.task == "detection":
+        return Detector(model, metadata.mean, metadata.std).eval(), ["boxes", "scores", "labels"]
+    kind = OneClassGraph if len(metadata.classes) == 1 else ClassesGraph
+    return kind(model, metadata.mean, metadata.std).eval(), ["mask", "confidence"]
 
 
 def _write(proto: onnx.ModelProto, metadata: Metadata, path: Path) -> None:

@@ -38,7 +38,9 @@ class Predictions:
 
 
 class DetectionModel(Protocol):
-    """What `Detector` and training need of an architecture."""
+    """What `Detector` and training need of an architecture. square: it sees images stretched to a square."""
+
+    square: bool
 
     def prepare(self, x: torch.Tensor) -> torch.Tensor:
         """Normalised images `[N, 3, H, W]` of one size -> at the size the network works at."""

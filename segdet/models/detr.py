@@ -22,7 +22,8 @@ class DETR(nn.Module):
 
     Args:
         classes: K; the logits have K + 1, the last one is "no object".
-        imgsz: images are resized to this shorter side (the longer one to at most 1333/800 of it).
+        imgsz: images are resized to this shorter side (the longer one to at most 1333/800 of it), for plain and windowed
+            transformers to a square of this side.
         queries: Q, the largest number of objects in an image.
         frozen_norm: batch norms of the backbone keep their statistics, as published; off for a random start.
     """
@@ -33,6 +34,8 @@ class DETR(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.backbone, self.imgsz, self.classes = backbone, imgsz, classes
+        # Networks that cut the image into patches or windows see squares: traced graphs need sizes they can divide.
+        self.square = backbone.needs_padding
         self.input_proj = nn.Conv2d(backbone.channels[-1], width, 1)
         self.transformer = Transformer(width, heads, layers, feedforward, dropout)
         self.query_embed = nn.Embedding(queries, width)
@@ -51,9 +54,11 @@ class DETR(nn.Module):
         return self
 
     def prepare(self, x: torch.Tensor) -> torch.Tensor:
-        """`[N, 3, H, W]` resized to a shorter side of `imgsz`, antialiased."""
+        """`[N, 3, H, W]` resized to a shorter side of `imgsz` (to a square of it, see `square`), antialiased."""
         height, width = x.shape[-2:]
-        size = tuple(_resized(length, height, width, self.imgsz) for length in (height, width))
+        size: tuple[int, ...] = (self.imgsz,) * 2
+        if not self.square:
+            size = tuple(_resized(length, height, width, self.imgsz) for length in (height, width))
         return F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=True)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None, targets: object = None) -> Predictions:

@@ -66,7 +66,7 @@ class DFINE(nn.Module):
         if size not in SIZES:
             raise InputError(f"--size {size}: no such size of dfine{nearest(size, SIZES) or ';'} say n, s, m, l or x")
         chosen = SIZES[size]
-        self.imgsz, self.classes = imgsz, classes
+        self.imgsz, self.classes, self.square = imgsz, classes, True
         self.backbone = SimplePyramid(backbone) if isinstance(backbone, Tokens) else backbone
         levels = len(chosen.points)
         if len(self.backbone.channels) < levels:

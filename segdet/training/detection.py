@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate.utils import gather_object
@@ -12,7 +12,7 @@ from torch import nn
 
 from segdet.console import progress
 from segdet.data.augment_boxes import AspectAugment, SquareAugment
-from segdet.data.batches import default_workers, evaluation_plan, loader
+from segdet.data.batches import TrainingPlan, default_workers, evaluation_plan, loader
 from segdet.data.detection import DetectionBatch, DetectionPlan, DetectionSamples, collate_boxes
 from segdet.data.records import Problem
 from segdet.errors import InputError, SegdetError
@@ -35,7 +35,7 @@ class DetectionTask:
     """See `task.Task`. The loss is the architecture's own."""
 
     score = "ap"
-    columns = ("ap", "ap50", "f1", "precision", "recall", "threshold")
+    columns: tuple[str, ...] = ("ap", "ap50", "f1", "precision", "recall", "threshold")
 
     def __init__(self, setup: Setup) -> None:
         config, accelerator, dataset = setup.config, setup.accelerator, setup.dataset
@@ -47,12 +47,13 @@ class DetectionTask:
         workers = default_workers() if config.workers is None else config.workers
         pin = accelerator.device.type == "cuda"
         turns = len(dataset.classes) == 1 if config.quarter_turns is None else config.quarter_turns
-        squares = isinstance(setup.model, DFINE)
-        augment = SquareAugment(turns) if squares else AspectAugment(turns)
-        multiple = setup.model.backbone.multiple if isinstance(setup.model, DFINE) else None
+        model = cast(DETR | DFINE, setup.model)
+        augment = SquareAugment(turns) if model.square else AspectAugment(turns)
+        multiple = model.backbone.multiple if model.square else None
         records = dataset.splits["train"]
         self.samples = DetectionSamples(records, augment, config.seed)
-        self.plan = DetectionPlan(records, config.batch, config.seed, config.imgsz, multiple, rank, world)
+        self.multiple = multiple
+        self.plan: TrainingPlan = DetectionPlan(records, config.batch, config.seed, config.imgsz, multiple, rank, world)
         self.train = loader(self.samples, self.plan, workers, pin, collate_boxes)
         validation = evaluation_plan(self.records, config.batch, rank, world)
         self.val = loader(DetectionSamples(self.records), validation, workers, pin, collate_boxes)
@@ -101,7 +102,7 @@ class DetectionTask:
     def draw_samples(self, run: Path) -> None:
         """As `Task.draw_samples`."""
         config = self.setup.config
-        plan = DetectionPlan(self.samples.records, 16, config.seed, config.imgsz, self.plan.multiple)
+        plan = DetectionPlan(self.samples.records, 16, config.seed, config.imgsz, self.multiple)
         shown = [sample for sample in (self.samples[key] for key in next(iter(plan))) if isinstance(sample, tuple)]
         pictures.box_samples(
             [sample[1:] for sample in shown], self.setup.dataset.classes, run / "samples" / "train.jpg"

@@ -37,7 +37,7 @@ class SegmentationTask:
     """See `task.Task`."""
 
     score = "iou"
-    columns = ("iou", "f1", "precision", "recall", "threshold")
+    columns: tuple[str, ...] = ("iou", "f1", "precision", "recall", "threshold")
 
     def __init__(self, setup: Setup) -> None:
         config, accelerator, dataset = setup.config, setup.accelerator, setup.dataset
