@@ -19,7 +19,8 @@ __all__ = ["__version__", "export", "load", "train"]
 
 
 def load(path: str | Path | None = None, **options: Any) -> Predictor:
-    """Open an exported model; `segdet.load("unet-crack.onnx").predict("photo.jpg")` gives a `Prediction`.
+    """Open an exported model; `segdet.load("unet-crack.onnx").predict("photo.jpg")` gives a `Prediction`, or a
+    `DetectionResult` when the model finds boxes.
 
     With no path, the model `segdet predict` would take. Options are those of `inference.predictor.Predictor`.
     """

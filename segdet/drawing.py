@@ -73,30 +73,32 @@ def boxes(
     picture = Image.fromarray(np.repeat(np.repeat(image, factor, axis=0), factor, axis=1))
     pen = ImageDraw.Draw(picture)
     side = max(picture.size)
-    line = max(2, round(side / 400))
+    line = max(2, round(side / (6 * letters)))
     font = ImageFont.load_default(max(12, round(side / letters)))
     for k in reversed(range(len(corners))):
         x1, y1, x2, y2 = (float(value) * factor for value in corners[k])
         pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colours[k], width=line)
         if captions is not None and captions[k]:
-            _plate(pen, captions[k], (x1, y1, y2), colours[k], font, picture.size, line)
+            _plate(pen, captions[k], (x1, y1), colours[k], font, picture.size, line)
     return np.asarray(picture)
 
 
 def _plate(
     pen: ImageDraw.ImageDraw,
     text: str,
-    at: tuple[float, float, float],
+    at: tuple[float, float],
     colour: tuple[int, int, int],
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
     size: tuple[int, int],
     line: int,
 ) -> None:
-    """A caption over the box (left, top, bottom), or inside it where there is no room above, never off the picture."""
-    left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
+    """A caption over the box's corner (left, top), or inside it where there is no room above, never off the picture."""
+    left, _, right, _ = pen.textbbox((0, 0), text, font=font)
+    _, top, _, bottom = pen.textbbox((0, 0), "Ag", font=font)  # plates of one height, with or without descenders
     width, height = right - left + 2 * line, bottom - top + 2 * line
-    x = max(0.0, min(at[0], size[0] - width))
-    y = at[1] - height if at[1] >= height else min(at[1], size[1] - height)
+    # Whole pixels: Pillow cuts letters off that start at a fraction above the picture.
+    x = round(max(0.0, min(at[0], size[0] - width)))
+    y = round(at[1] - height if at[1] >= height else max(0.0, min(at[1], size[1] - height)))
     pen.rectangle((x, y, x + width, y + height), fill=colour)
     bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140
     pen.text((x + line - left, y + line - top), text, fill=(0, 0, 0) if bright else (255, 255, 255), font=font)
@@ -106,11 +108,15 @@ def grid(pictures: Sequence[np.ndarray], columns: int, side: int = 320) -> np.nd
     """Pictures RGB uint8 of any size in rows of `columns`, each fitted into `side` pixels on white."""
     from segdet.data.images import resize
 
-    rows = -(-len(pictures) // columns)
-    sheet = np.full((rows * (side + 4) + 4, columns * (side + 4) + 4, 3), 255, np.uint8)
-    for number, picture in enumerate(pictures):
+    fitted = []
+    for picture in pictures:
         scale = side / max(picture.shape[:2])
-        height, width = (max(1, round(length * scale)) for length in picture.shape[:2])
-        y, x = (number // columns) * (side + 4) + 4, (number % columns) * (side + 4) + 4
-        sheet[y : y + height, x : x + width] = resize(picture, height, width)
-    return sheet
+        fitted.append(resize(picture, *(max(1, round(length * scale)) for length in picture.shape[:2])))
+    bands = []
+    for row in (fitted[start : start + columns] for start in range(0, len(fitted), columns)):
+        band = np.full((max(len(picture) for picture in row) + 4, columns * (side + 4) + 4, 3), 255, np.uint8)
+        for column, picture in enumerate(row):
+            x = column * (side + 4) + 4
+            band[4 : 4 + picture.shape[0], x : x + picture.shape[1]] = picture
+        bands.append(band)
+    return np.concatenate([*bands, np.full((4, columns * (side + 4) + 4, 3), 255, np.uint8)])

@@ -13,7 +13,7 @@ MARGIN = 128  # overlap of neighbours: wide enough for the network to see what s
 WHOLE = 4_000_000  # pixels up to which an image is predicted whole
 SAME = 0.5  # IoU from which boxes of different tiles are one object
 INSIDE = 0.6  # share of a cut box that lies in the box of another tile when both are one object
-EDGE = 2.0  # pixels from a tile's border within which a box counts as cut
+EDGE = 0.01  # share of a tile within which a box that ends at its border counts as cut, 2 pixels at least
 
 
 def run_tiled(session: Session, image: np.ndarray, threshold: float, tile: int = TILE) -> tuple[np.ndarray, np.ndarray]:
@@ -62,7 +62,7 @@ def detect_tiled(
         corner = np.array([columns.start, rows.start] * 2, np.float32)
         inner = np.array([columns.start > 0, rows.start > 0, columns.stop < width, rows.stop < height])
         ends = np.array([0, 0, columns.stop - columns.start, rows.stop - rows.start], np.float32)
-        cut = ((np.abs(boxes[kept] - ends) < EDGE) & inner).any(axis=1)
+        cut = ((np.abs(boxes[kept] - ends) < max(2.0, EDGE * tile)) & inner).any(axis=1)
         found.append((boxes[kept] + corner, scores[kept], labels[kept], cut, np.full(int(kept.sum()), number)))
     boxes, scores, labels, cut, tiles = (np.concatenate(parts) for parts in zip(*found, strict=True))
     chosen = _merged(boxes, scores, labels, cut, tiles)

@@ -146,7 +146,7 @@ def write_report(
         page.cards(metrics, {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "f1": f"F1 at {threshold:.2f}"}),
         "<h2>Scores on the validation images</h2>",
         f"<p class=sub>{metrics['images']} images; boxes in their own pixels. The first twelve are COCO's numbers; "
-        "`none` means that no such object is labelled. Intervals are 95 % bootstrap over photographs.</p>",
+        "<code>none</code> means that no such object is labelled. Intervals are 95 % bootstrap over photographs.</p>",
         f"<table><tr><th>Score<th>Value<th>95 % interval<th>Meaning{''.join(page.score_rows(metrics, _EXPLAINED))}</table>",
         "<h2>What kind of mistakes it makes</h2>",
         f"<p class=sub>Counted at the threshold {threshold:.3f}.</p>",
@@ -215,5 +215,5 @@ def _classes(classes: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def _threshold_note(threshold: float) -> str:
     return (
         f"A box counts from confidence {threshold:.3f} on: the value with the best F1 on these images, stored in the weights "
-        "and the exported file; `--conf` sets another. AP does not depend on it."
+        "and the exported file. Another one can be given with --conf; AP does not depend on it."
     )

@@ -26,7 +26,7 @@ border-bottom:1px solid var(--line);vertical-align:top}td.n{font-variant-numeric
 border:1px solid var(--line);border-radius:8px;padding:.8rem 1.2rem}
 .big b{font-size:1.7rem;display:block}img{max-width:100%;height:auto;background:#fff}
 code{background:var(--card);padding:.1rem .3rem;overflow-wrap:anywhere}
-figure{margin:1rem 0}.bar{display:inline-block;height:.8em;border-radius:2px;min-width:1px}
+figure{margin:1rem 0}th{white-space:nowrap}.bar{display:inline-block;height:.8em;border-radius:2px;min-width:1px}
 .k{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin:0 .3em 0 .8em}
 """
 

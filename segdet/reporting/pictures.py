@@ -38,8 +38,8 @@ def labels(dataset: Dataset, path: Path) -> None:
     order = np.argsort(-number, kind="stable")[:30]
     classes.barh([dataset.classes[k] for k in order[::-1]], number[order[::-1]], color=_BLUE)
     classes.tick_params(axis="y", labelsize=10 if len(order) < 16 else 7)
-    rest = f", the {len(order)} most frequent classes" if len(order) < len(dataset.classes) else ""
-    classes.set(title=f"{len(instances)} objects in {len(records)} images{rest}", xlabel="objects")
+    rest = f" (the {len(order)} most frequent classes)" if len(order) < len(dataset.classes) else ""
+    classes.set(title=f"{len(instances)} objects in {len(records)} images", xlabel=f"objects{rest}")
     boxes = np.array([i.box for _, i in instances]).reshape(-1, 4)
     shape = np.array([[r.width, r.height] for r, _ in instances]).reshape(-1, 2)
     sides = boxes[:, 2:] - boxes[:, :2]
@@ -114,7 +114,6 @@ def results(history: Sequence[Mapping[str, float | None]], path: Path) -> None:
 
 def results_figure(history: Sequence[Mapping[str, float | None]]) -> Figure:
     """The curves of `results.csv` as a figure."""
-    epochs = [row["epoch"] for row in history]
     panels = {
         "loss": ("train/loss", "val/loss"),
         "validation scores": [
@@ -126,11 +125,11 @@ def results_figure(history: Sequence[Mapping[str, float | None]]) -> Figure:
     figure, axes = plt.subplots(1, 4, figsize=(16, 3.8), layout="constrained")
     for axis, (title, columns) in zip(axes, panels.items(), strict=True):
         for column in columns:
-            values = [np.nan if row.get(column) is None else row[column] for row in history]
+            measured = [row for row in history if row.get(column) is not None]
             axis.plot(
-                epochs,
-                values,
-                marker="." if len(epochs) < 40 else None,
+                [row["epoch"] for row in measured],
+                [row[column] for row in measured],
+                marker="." if len(history) < 40 else None,
                 label=column.split("/")[-1] if "loss" not in column else column,
             )
         axis.set(title=title, xlabel="epoch")
