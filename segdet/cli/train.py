@@ -39,7 +39,7 @@ def train(
         None, help="8, 16 or 32: dilate the backbone instead of shrinking further."
     ),
     upscale: float | None = typer.Option(None, help="Enlarge images so many times first: finer maps for coarse heads."),
-    size: str | None = typer.Option(None, help="Of dfine: n, s, m, l or x.  [default: s]"),
+    size: str | None = typer.Option(None, help="Of dfine: n, s, m, l or x.  [default: n]"),
     decoder: str | None = typer.Option(None, help="Of segmenter: mask or linear.  [default: mask]"),
     device: str | None = typer.Option(None, help="auto, cpu, cuda or cuda:N.  [default: auto]"),
     precision: str | None = typer.Option(None, help="auto, fp32, bf16 or fp16.  [default: auto]"),

@@ -59,7 +59,7 @@ class DFINE(nn.Module):
     """
 
     def __init__(
-        self, backbone: Backbone, classes: int, size: str = "s", imgsz: int = 640, queries: int = 300,
+        self, backbone: Backbone, classes: int, size: str = "n", imgsz: int = 640, queries: int = 300,
         denoising: int = 100, frozen_norm: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchvision.ops import box_iou, generalized_box_iou
+from torchvision.ops import generalized_box_iou_loss
 
 from segdet.models.detection import Predictions, Target
 from segdet.models.dfine import BINS, bin_offsets
@@ -112,8 +112,16 @@ def box_losses(
     """L1 and 1 - GIoU of matched boxes, summed and divided by `count`."""
     found = predictions.boxes[_queries(pairs)].float().clamp(0.0, 1.0)
     wanted = _objects("boxes", targets, pairs)
-    giou = generalized_box_iou(corners_of(found), corners_of(wanted)).diagonal()
-    return (found - wanted).abs().sum() / count, (1.0 - giou).sum() / count
+    giou = generalized_box_iou_loss(corners_of(found), corners_of(wanted), reduction="sum")
+    return (found - wanted).abs().sum() / count, giou / count
+
+
+def iou_of(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """IoU of the i-th with the i-th box: xyxy `[M, 4]` twice -> `[M]`."""
+    low, high = torch.maximum(boxes[:, :2], others[:, :2]), torch.minimum(boxes[:, 2:], others[:, 2:])
+    shared = (high - low).clamp(min=0.0).prod(1)
+    areas = [(each[:, 2:] - each[:, :2]).prod(1) for each in (boxes, others)]
+    return shared / (areas[0] + areas[1] - shared).clamp(min=1e-12)
 
 
 def varifocal(
@@ -124,7 +132,7 @@ def varifocal(
     score = torch.zeros_like(logits)
     where = _queries(pairs)
     found = predictions.boxes.detach()[where].float().clamp(0.0, 1.0)
-    overlap = box_iou(corners_of(found), corners_of(_objects("boxes", targets, pairs))).diagonal()
+    overlap = iou_of(corners_of(found), corners_of(_objects("boxes", targets, pairs)))
     positive = torch.zeros_like(logits)
     labels = _objects("labels", targets, pairs)
     score[(*where, labels)], positive[(*where, labels)] = overlap, 1.0
@@ -144,7 +152,7 @@ def fine_grained(
     loss = F.cross_entropy(corners, left, reduction="none") * (1.0 - share)
     loss = loss + F.cross_entropy(corners, left + 1, reduction="none") * share
     found = predictions.boxes[where].detach().float().clamp(0.0, 1.0)
-    weight = box_iou(corners_of(found), wanted).diagonal().repeat_interleave(4)
+    weight = iou_of(corners_of(found), wanted).repeat_interleave(4)
     return (loss * weight).sum() / count
 
 
@@ -159,7 +167,7 @@ def distilled(
     weight = teacher.logits.detach().float().sigmoid().amax(-1)
     where = _queries(pairs)
     found = predictions.boxes[where].detach().float().clamp(0.0, 1.0)
-    weight[where] = box_iou(corners_of(found), corners_of(_objects("boxes", targets, pairs))).diagonal()
+    weight[where] = iou_of(corners_of(found), corners_of(_objects("boxes", targets, pairs)))
     matched = torch.zeros_like(weight, dtype=torch.bool)
     matched[where] = True
     loss = divergence * weight.unsqueeze(-1) * _TEMPERATURE**2

@@ -108,7 +108,7 @@ class Trainer:
 
     def _train_epoch(self, began: float) -> dict[str, float]:
         plan = self.task.plan
-        plan.epoch, plan.start, plan.progress = self.epoch, self.start, self._progress(began)
+        plan.epoch, plan.start, plan.progress = self.epoch, self.start, self._progress(began, 0)
         self.network.train()
         for module in self.frozen:
             module.eval()  # frozen batch norms keep their statistics

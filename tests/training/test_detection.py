@@ -1,0 +1,122 @@
+"""Detectors trained, measured and exported on drawn rectangles."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import segdet
+from segdet.errors import InputError
+from segdet.training import loop
+from segdet.training.config import TrainConfig
+from segdet.training.detection import DetectionTask
+from segdet.training.run import train
+from tests.detectors import blob_dataset
+
+SETTINGS = {
+    "backbone": "test_efficientnet", "weights": "none", "imgsz": 64, "batch": 4, "lr": 2e-3, "precision": "fp32",
+    "device": "cpu", "workers": 0, "ema": 0.9,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return blob_dataset(tmp_path_factory.mktemp("data") / "blobs", count=16)
+
+
+@pytest.fixture(scope="module")
+def run(blobs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return segdet.train(
+        "dfine", str(blobs), **SETTINGS, options={"size": "n", "queries": 20}, epochs=40, val_every=20,
+        out=str(tmp_path_factory.mktemp("runs")),
+    )  # fmt: skip
+
+
+def test_it_learns_and_leaves_a_whole_run_folder(run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["task"] == "detection"
+    assert metrics["ap50"] > 0.3
+    rows = list(csv.DictReader((run / "results.csv").open()))
+    assert len(rows) == 40
+    assert [bool(row["metrics/ap"]) for row in rows] == [number in (20, 40) for number in range(1, 41)]
+    assert float(rows[-1]["train/loss"]) < 0.8 * float(rows[0]["train/loss"])
+    for name in ("report.html", "results.png", "labels.png", "samples/train.jpg", "config.yaml"):
+        assert (run / name).stat().st_size > 0
+
+
+def test_export_and_prediction_agree_with_the_weights(run: Path, blobs: Path, tmp_path: Path) -> None:
+    file = segdet.export(run, out=tmp_path / "blobs.onnx")
+    compared = json.loads(file.with_suffix(".parity.json").read_text())
+    assert compared["passed"]
+    image = next((blobs).rglob("*.png"), None) or next(blobs.rglob("*.jpg"))
+    found = segdet.load(file).predict(image)
+    assert found.boxes.shape[1] == 4 and (np.diff(found.scores) <= 0).all()
+
+
+def test_detr_trains_with_padded_batches(blobs: Path, tmp_path: Path) -> None:
+    options = {"layers": 1, "width": 32, "feedforward": 64, "queries": 8, "frozen_norm": False}
+    out = train(
+        TrainConfig.from_options(arch="detr", data=str(blobs), **SETTINGS, options=options, epochs=2, out=str(tmp_path))
+    )
+    rows = list(csv.DictReader((out / "results.csv").open()))
+    assert len(rows) == 2 and all(np.isfinite(float(row["train/loss"])) for row in rows)
+
+
+def test_an_interrupted_run_goes_on_to_the_same_weights(
+    blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def settings(name: str) -> TrainConfig:
+        return TrainConfig.from_options(
+            arch="dfine",
+            data=str(blobs),
+            **SETTINGS,
+            options={"size": "n", "queries": 10},
+            epochs=2,
+            out=str(tmp_path),
+            name=name,
+        )
+
+    straight = train(settings("straight"))
+    before = DetectionTask.loss
+    steps = 0
+
+    def stopping(self: DetectionTask, network: torch.nn.Module, batch: object) -> torch.Tensor:
+        nonlocal steps
+        steps += 1
+        if steps == 3:
+            trainer.append(True)
+        return before(self, network, batch)  # type: ignore[arg-type]
+
+    trainer: list[bool] = []
+    monkeypatch.setattr(DetectionTask, "loss", stopping)
+    original = loop.Trainer._step
+
+    def step(self: loop.Trainer, batch: object) -> None:
+        original(self, batch)
+        if trainer:
+            self._stop = 15
+
+    monkeypatch.setattr(loop.Trainer, "_step", step)
+    with pytest.raises(loop.Interrupted):
+        train(settings("cut"))
+    monkeypatch.undo()
+    cut = tmp_path / "cut"
+    train(TrainConfig.from_file(cut / "config.yaml"), resume=cut)
+    a, b = ((folder / "weights" / "last.safetensors").read_bytes() for folder in (straight, cut))
+    assert len(a) == len(b)
+    from safetensors.torch import load_file
+
+    one, two = load_file(straight / "weights" / "last.safetensors"), load_file(cut / "weights" / "last.safetensors")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_clear_words(blobs: Path) -> None:
+    with pytest.raises(InputError, match="--loss ce: dfine is trained with its own set loss; leave --loss out"):
+        TrainConfig.from_options(arch="dfine", data=str(blobs), loss="ce")
+    with pytest.raises(InputError, match=r"--time-budget 20: .*write a time such as 90s, 20m or 1.5h"):
+        TrainConfig.from_options(arch="dfine", data=str(blobs), time_budget="20")
