@@ -66,6 +66,8 @@ class DFINE(nn.Module):
         if size not in SIZES:
             raise InputError(f"--size {size}: no such size of dfine{nearest(size, SIZES) or ';'} say n, s, m, l or x")
         chosen = SIZES[size]
+        if backbone.name.startswith("hgnetv2_"):  # the published networks take pixels in 0..1 as they are
+            backbone.mean, backbone.std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         self.imgsz, self.classes, self.square = imgsz, classes, True
         self.backbone = SimplePyramid(backbone) if isinstance(backbone, Tokens) else backbone
         levels = len(chosen.points)

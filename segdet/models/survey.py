@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from segdet.errors import InputError
 from segdet.models.deeplab import DeepLabV3Plus
+from segdet.models.dfine import DFINE
 from segdet.models.pretrained import source_of
 from segdet.models.registry import ARCHS, arch_named, build_model
 from segdet.models.unet import UNet
@@ -47,6 +48,8 @@ def measure(arch: str, backbone: str, imgsz: int) -> dict[str, Any] | None:
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         model(torch.empty(1, 3, imgsz, imgsz, device="meta"))
     stride = 1 if isinstance(model, UNet) else 4 if isinstance(model, DeepLabV3Plus) else encoder.strides[-1]
+    if isinstance(model, DFINE):
+        stride = model.backbone.strides[-len(model.encoder.input_proj)]
     return {
         "arch": arch,
         "backbone": backbone,
