@@ -161,8 +161,8 @@ def test_files_are_found_below_folders_and_in_a_stable_order(tmp_path: Path) -> 
     (root / "images" / "train" / "Thumbs.db").write_bytes(b"Windows these")
     dataset = formats.read(root)
     names = [record.image.relative_to(root / "images" / "train").as_posix() for record in dataset.splits["train"]]
-    assert names == ["B.png", "a.png", "b/c.png", "z/b.png"]
-    assert [len(record.instances) for record in dataset.splits["train"]] == [0, 1, 0, 1]
+    assert names == ["B.png", "a.png", "z/b.png", "b/c.png"]
+    assert [len(record.instances) for record in dataset.splits["train"]] == [0, 1, 1, 0]
     assert dataset.problems == ()
 
 
