@@ -74,6 +74,27 @@ def convert(
     output.emit(report.to_dict(), _told(report))
 
 
+def split(
+    data: str = typer.Argument(..., help="Dataset name or folder."),
+    folder: Path = typer.Argument(..., help="Folder to make."),
+    val: float = typer.Option(0.2, help="Share of the photographs for validation."),
+    test: float = typer.Option(0.0, help="Share of the photographs for testing."),
+    seed: int = typer.Option(0, help="Of the draw."),
+    to: str = typer.Option("coco", help="Layout to write: coco, yolo, png-mask or voc."),
+    compare: str = typer.Option("200", help="Images whose masks are compared with the original: a number, or all."),
+) -> None:
+    """Divide all images of a dataset anew, by photograph, with classes, sizes and negatives in proportion."""
+    from segdet.data import catalog, splits, summary
+
+    divided = splits.divide(catalog.load(data), val, test, seed)
+    report = _convert(divided, folder, to, compare)
+    rows: list[tuple[str, ...]] = [("split", "images", "photographs", "objects", "empty")]
+    described = summary.by_split(divided)
+    for name, row in described.items():
+        rows.append((name, *(str(row[key]) for key in rows[0][1:])))
+    output.emit({**report.to_dict(), "seed": seed, "drawn": described}, f"{output.table(rows)}\n{_told(report)}")
+
+
 def _convert(dataset: Dataset, folder: Path, to: str, compare: str) -> Report:
     from segdet.console import progress
     from segdet.data.convert import convert as run

@@ -37,6 +37,7 @@ DATA_COMMANDS: dict[str, Callable[..., None]] = {
     "list": data.list_datasets,
     "info": data.info,
     "convert": data.convert,
+    "split": data.split,
 }
 
 for _name, _command in COMMANDS.items():

@@ -26,7 +26,7 @@ class Agreement:
     """How the masks of the new folder, read back, compare with the original's, on the one rasterisation.
 
     images: how many were compared. iou: foreground, pooled over them; None when nothing is outlined.
-    pixels: share of pixels that differ. worst: the image with the lowest IoU, and that.
+    pixels: share of pixels that differ. worst: the image with the lowest IoU below 1, and that.
     """
 
     images: int
@@ -155,7 +155,7 @@ def _compare(before: Dataset, after: Dataset, names: Names, count: int | None) -
         same = int((first == second)[marked].sum())
         inter, union = inter + same, union + int(marked.sum())
         differing, pixels = differing + int((first != second)[known].sum()), pixels + int(known.sum())
-        if marked.any() and (worst is None or same / int(marked.sum()) < worst[1]):
+        if same < marked.sum() and (worst is None or same / int(marked.sum()) < worst[1]):
             worst = (record.image.name, same / int(marked.sum()))
     return Agreement(len(pairs), inter / union if union else None, differing / pixels if pixels else 0.0, worst)
 
