@@ -33,9 +33,16 @@ def _recognise(path: Path) -> str | None:
         return f"{card.name} with class names and splits"
     for split, folder in _folders(path).items():
         image = next(iter(images_under(folder)), None)
-        if image is not None and _label_file(image, path).parent.is_dir():
+        if image is not None and _holds_rows(_label_file(image, path).parent):
             return f"{split} images in {folder.relative_to(path)} with a labels folder beside"
     return None
+
+
+def _holds_rows(folder: Path) -> bool:
+    """A folder for label files: text files, or nothing at all (all background), but not another tool's JSON."""
+    if not folder.is_dir():
+        return False
+    return next(folder.rglob("*.txt"), None) is not None or next(folder.rglob("*.json"), None) is None
 
 
 def _read(path: Path, name: str, evidence: str) -> Dataset:
