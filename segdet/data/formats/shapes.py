@@ -9,7 +9,8 @@ import numpy as np
 
 def ellipse(x: float, y: float, across: float, down: float, degrees: float = 0.0) -> np.ndarray:
     """float64 `[P, 2]`: an outline around (x, y) with these radii, within 0.05 px of the curve; NaN stays NaN."""
-    radius = max(abs(across), abs(down)) if math.isfinite(across) and math.isfinite(down) else 1.0
+    finite = math.isfinite(across) and math.isfinite(down)
+    radius = min(max(abs(across), abs(down)), 1e6) if finite else 1.0
     count = int(np.clip(math.pi / math.acos(1 - min(0.05 / max(radius, 0.1), 0.5)), 12, 720))
     angles = np.arange(count) * (2 * math.pi / count)
     return turned(np.stack([x + across * np.cos(angles), y + down * np.sin(angles)], axis=1), x, y, degrees)
