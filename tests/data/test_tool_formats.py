@@ -223,7 +223,9 @@ def test_cvat_images_are_found_by_their_last_part(name: str, attributes: str, sp
     [
         '<polygon label="crack" points="1,1;2"/>', '<polygon label="crack" points="a,b;c,d;e,f"/>', '<polygon label="crack"/>',
         '<polygon label="crack" points="1,1;nan,2;3,9"/>', '<polygon label="crack" points="1,1;900,2;3,9"/>',
-        '<polygon points="1,1;9,1;9,9"/>', '<ellipse label="crack" cx="x" cy="1" rx="2" ry="2"/>', '<box label="crack" xtl="5" ytl="5" xbr="1" ybr="9"/>', '<box label="crack"/>',
+        '<polygon points="1,1;9,1;9,9"/>',
+        '<ellipse label="crack" cx="x" cy="1" rx="2" ry="2"/>', '<box label="crack" xtl="5" ytl="5" xbr="1" ybr="9"/>',
+        '<box label="crack"/>',
         '<box label="crack" xtl="5" ytl="5" xbr="9" ybr="9" rotation="x"/>', '<sphere label="crack"/>',
         '<mask label="crack" rle="1,2" left="0" top="0" width="2" height="1"/>',
         '<mask label="crack" rle="0,9999999999" left="0" top="0" width="2" height="1"/>',
