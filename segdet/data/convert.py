@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from segdet.data import formats, masks, rasterize
+from segdet.data import formats, rasterize
 from segdet.data.records import Dataset, Record, iterate
 from segdet.data.writers import coco, png_mask, voc, yolo
-from segdet.data.writers.base import Losses, Names, Writer
+from segdet.data.writers.base import Losses, Names, Writer, label_image
 from segdet.errors import InputError, SegdetError, nearest
 from segdet.files import building
 
@@ -145,11 +145,10 @@ def _compare(before: Dataset, after: Dataset, names: Names, count: int | None) -
         pairs.append((record, twin))
     if count is not None and len(pairs) > count:
         pairs = [pairs[index] for index in np.linspace(0, len(pairs) - 1, count).astype(int)] if count else []
-    one = len(before.classes) == 1
     inter = union = differing = pixels = 0
     worst: tuple[str, float] | None = None
     for record, twin in pairs:
-        first, second = (_mask(item, one) for item in (record, twin))
+        first, second = (label_image(item, len(before.classes)) for item in (record, twin))
         known = first != rasterize.IGNORE
         marked = known & ((first > 0) | (second > 0))
         same = int((first == second)[marked].sum())
@@ -158,13 +157,3 @@ def _compare(before: Dataset, after: Dataset, names: Names, count: int | None) -
         if same < marked.sum() and (worst is None or same / int(marked.sum()) < worst[1]):
             worst = (record.image.name, same / int(marked.sum()))
     return Agreement(len(pairs), inter / union if union else None, differing / pixels if pixels else 0.0, worst)
-
-
-def _mask(record: Record, one: bool) -> np.ndarray:
-    """uint8 `[H, W]` as training sees it; with one class, ignored pixels are marked all the same."""
-    if not one:
-        return rasterize.class_index(record)
-    mask = rasterize.binary(rasterize.foreground(record)).astype(np.uint8)
-    if record.ignore is not None:
-        mask[(masks.decode(record.ignore) > 0) & (mask == 0)] = rasterize.IGNORE
-    return mask

@@ -154,6 +154,15 @@ def test_yolo_labels_beside_images_stay_yolo(tmp_path: Path) -> None:
     (tmp_path / "labels" / "train").mkdir(parents=True)
     (tmp_path / "labels" / "train" / "a.txt").write_text("0 0.1 0.1 0.5 0.1 0.5 0.5")
     assert formats.read(tmp_path).format == "YOLO"
+    save_mask(tmp_path / "masks" / "train" / "a.png", STAMP)  # drawn from the labels by somebody
+    assert formats.read(tmp_path).format == "YOLO"
+
+
+def test_a_data_yaml_beside_masks_is_a_way_to_name_them(tmp_path: Path) -> None:
+    folders(tmp_path, STAMP)
+    (tmp_path / "data.yaml").write_text("train: images\nmasks_dir: masks\nnames: [background, crack]\n")
+    dataset = formats.read(tmp_path / "data.yaml")
+    assert dataset.format == "mask folders" and dataset.root == tmp_path and dataset.classes == ("crack",)
 
 
 def test_images_and_masks_without_each_other_are_reported(tmp_path: Path) -> None:

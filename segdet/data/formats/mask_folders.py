@@ -25,8 +25,14 @@ _SUFFIXES = ("", "_mask", "-mask", "_masks", "_label", "_labels", "_gt", "_seg",
 
 
 def _recognise(path: Path) -> str | None:
-    found = [f"{images.relative_to(path)} with {masks.relative_to(path)}" for _, images, masks in _folders(path)]
+    root = _root(path)
+    found = [f"{images.relative_to(root)} with {masks.relative_to(root)}" for _, images, masks in _folders(root)]
     return ", ".join(found) or None
+
+
+def _root(path: Path) -> Path:
+    """The folder itself, or that of a data.yaml."""
+    return path.parent if path.is_file() and path.suffix in (".yaml", ".yml") else path
 
 
 def _folders(root: Path) -> list[tuple[str | None, Path, Path]]:
@@ -52,10 +58,10 @@ def _candidates() -> Iterator[tuple[str, str, str]]:
 
 
 def _holds_masks(images: Path, masks: Path) -> bool:
-    """Two folders with pictures, the second without YOLO's text files."""
+    """Two folders with pictures, and no text files of YOLO's in the second or in `labels`: then those are the labels."""
     if not images.is_dir() or not masks.is_dir():
         return False
-    if next(masks.rglob("*.txt"), None) is not None:
+    if any(next(folder.rglob("*.txt"), None) is not None for folder in (masks, images.parent / "labels")):
         return False
     return _has_image(images) and _has_image(masks)
 
@@ -67,12 +73,13 @@ def _has_image(folder: Path) -> bool:
 def _read(path: Path, name: str, evidence: str) -> Dataset:
     problems: list[Problem] = []
     pairs: dict[str, list[Pair]] = {split: [] for split in SPLIT_FOLDERS}
-    for split, images, masks in _folders(path):
+    root = _root(path)
+    for split, images, masks in _folders(root):
         for pair in _pairs(images, masks, problems):
             pairs[split or split_of(pair[0], images)].append(pair)
-    meaning, records = read_pairs(pairs, class_list.find(path), path, problems)
+    meaning, records = read_pairs(pairs, class_list.find(root), root, problems)
     return Dataset(
-        name, path, "mask folders", meaning.classes, in_order(records), tuple(problems), None, (evidence, meaning.why)
+        name, root, "mask folders", meaning.classes, in_order(records), tuple(problems), None, (evidence, meaning.why)
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,10 @@ from segdet.data import masks
 from segdet.data.formats.base import header_size
 from segdet.data.formats.class_list import BACKGROUND, VOC_COLOURS, ClassList, Colour
 from segdet.data.images import ImageError, read_label_image
+from segdet.data.rasterize import IGNORE
 from segdet.data.records import Instance, Problem, Record, photograph_of
 from segdet.errors import InputError
 
-IGNORE = 255
 _GREY = 100  # more different values than this, and no class list: a smooth grey mask rather than class numbers
 
 Pair = tuple[Path, Path]  # image, mask
@@ -48,7 +48,7 @@ def read_pairs(
     Raises:
         InputError: a class list without a class.
     """
-    colours = (listed.colours if listed and listed.colours else VOC_COLOURS) if _colourful(listed) else {}
+    colours = VOC_COLOURS if listed is None else listed.colours
     pairs = [(split, *pair) for split, some in splits.items() for pair in some]
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding PNG leaves the interpreter's lock
         read = list(pool.map(lambda pair: _read(pair[1], pair[2], colours), pairs))
@@ -74,10 +74,6 @@ def read_pairs(
             Problem(root, f"{ignored} pixels are marked to be ignored (255); with one class they count as background")
         )
     return meaning, records
-
-
-def _colourful(listed: ClassList | None) -> bool:
-    return listed is None or bool(listed.colours)
 
 
 def _read(
@@ -120,7 +116,7 @@ def _indexed(picture: np.ndarray, colours: Mapping[Colour, int]) -> tuple[np.nda
     return values[inverse].reshape(packed.shape), unknown
 
 
-def meaning_of(found: Sequence[int] | Any, listed: ClassList | None) -> Meaning:
+def meaning_of(found: Iterable[int], listed: ClassList | None) -> Meaning:
     """What the values that were `found` in all masks mean, by the class list if there is one, else by themselves.
 
     Raises:

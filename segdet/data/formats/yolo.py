@@ -174,7 +174,8 @@ def _places(entry: str, base: Path, root: Path) -> Iterator[Path]:
     stripped = re.sub(r"^(\.{1,2}/)+", "", entry)
     yield from (base / entry, root / entry, root / stripped, root.parent / stripped)
     parts = stripped.split("/")
-    for start in range(1, len(parts) - 1):  # a single last part would match too much
+    shortest = 1 if "." in parts[-1] else 2  # the last part of a folder's path alone would match too much
+    for start in range(1, len(parts) - shortest + 1):
         yield root.joinpath(*parts[start:])
 
 

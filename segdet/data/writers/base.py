@@ -77,7 +77,7 @@ def cut_out(instance: Instance, record: Record) -> tuple[np.ndarray, int, int]:
     return stamp[y1:y2, x1:x2].astype(bool), x1, y1
 
 
-def label_image(record: Record, classes: int, losses: Losses) -> np.ndarray:
+def label_image(record: Record, classes: int) -> np.ndarray:
     """The record as class numbers uint8 `[H, W]`: 0 = background, k = `classes[k - 1]`, 255 = ignore.
 
     The same pixels that training sees: with one class crowds are foreground, with several they are ignored.
@@ -88,12 +88,11 @@ def label_image(record: Record, classes: int, losses: Losses) -> np.ndarray:
             index[(masks.decode(record.ignore) > 0) & (index == 0)] = rasterize.IGNORE
     else:
         index = rasterize.class_index(record)
-    _count(record, classes, losses)
     return index
 
 
-def _count(record: Record, classes: int, losses: Losses) -> None:
-    """What a label image cannot say about a record."""
+def count_unsaid(record: Record, classes: int, losses: Losses) -> None:
+    """Count what a label image cannot say about a record."""
     outlined = [i for i in record.instances if i.polygons or i.rle is not None]
     losses.add("boxes without an outline left out", len(record.instances) - len(outlined))
     losses.add("outlines rounded to whole pixels", sum(bool(i.polygons) for i in outlined))

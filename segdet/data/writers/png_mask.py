@@ -8,7 +8,7 @@ from pathlib import Path
 
 from segdet.data.images import encode_png
 from segdet.data.records import Dataset
-from segdet.data.writers.base import Losses, Names, Writer, label_image
+from segdet.data.writers.base import Losses, Names, Writer, count_unsaid, label_image
 from segdet.errors import InputError
 
 MOST_CLASSES = 254  # 0 is the background and 255 ignores
@@ -27,7 +27,8 @@ def _write(dataset: Dataset, root: Path, names: Names, losses: Losses, advance: 
                 stream.write(f"{value}, ")
                 csv.writer(stream, lineterminator="\n").writerow([" ".join(name.split())])
         for record in records:
-            mask = label_image(record, len(dataset.classes), losses)
+            mask = label_image(record, len(dataset.classes))
+            count_unsaid(record, len(dataset.classes), losses)
             (folder / f"{Path(names[record.image]).stem}_mask.png").write_bytes(encode_png(mask))
             advance()
 

@@ -13,8 +13,9 @@ import numpy as np
 from PIL import Image
 
 from segdet.data.formats.class_list import voc_colour
+from segdet.data.rasterize import IGNORE
 from segdet.data.records import Dataset, Record
-from segdet.data.writers.base import Losses, Names, Writer, label_image, whole
+from segdet.data.writers.base import Losses, Names, Writer, count_unsaid, label_image, whole
 from segdet.data.writers.png_mask import MOST_CLASSES
 from segdet.errors import InputError
 
@@ -82,7 +83,8 @@ def _annotate(record: Record, name: str, classes: tuple[str, ...], file: Path, m
 
 def _masks(record: Record, classes: tuple[str, ...], root: Path, stem: str, losses: Losses) -> None:
     own = Losses()
-    index = label_image(record, len(classes), own)
+    index = label_image(record, len(classes))
+    count_unsaid(record, len(classes), own)
     outlined = [i for i in record.instances if i.polygons or i.rle is not None]
     if outlined:
         own.counts["boxes beside outlined objects: in the XML file, but not read again"] = own.counts.pop(
@@ -115,7 +117,7 @@ def _numbered(record: Record, index: np.ndarray, losses: Losses) -> np.ndarray |
     # Two outlines may each cover less than half of a pixel that they share, and together more.
     between = (index > 0) & (numbers == 0)
     numbers[between] = cv2.dilate(numbers, np.ones((3, 3), np.uint8))[between]
-    numbers[index == 255] = 255
+    numbers[index == IGNORE] = IGNORE
     return numbers
 
 
