@@ -184,3 +184,21 @@ def test_key_value_arguments() -> None:
     assert _dashed(words) == ["train", "unet", "--data", "crack", "--epochs", "10", "--name", "a=b", "--lr", "1e-3"]
     assert _dashed(["data", "info", "data=crack"]) == ["data", "info", "crack"]
     assert _dashed(["predict", "size=3.jpg", "conf=0.5"]) == ["predict", "size=3.jpg", "--conf", "0.5"]
+
+
+def test_data_convert_and_split(cli: Cli, walls: Path, tmp_path: Path) -> None:
+    done = cli("data", "convert", walls, tmp_path / "masks", "--to", "png-mask", "--json")
+    report = json.loads(done.stdout)
+    assert report["splits"] == {"train": 24, "val": 6} and report["agreement"]["iou"] == 1.0 and report["losses"]
+    done = cli("data", "split", tmp_path / "masks", tmp_path / "new", "val=0.25", "--test", 0.1, "--to", "yolo")
+    assert done.returncode == 0 and "connected parts" in done.stdout and "IoU 1.000000" in done.stdout, done.stderr
+    info = json.loads(cli("data", "info", tmp_path / "new", "--json").stdout)
+    assert {split: row["images"] for split, row in info["splits"].items()} == {"train": 19, "val": 8, "test": 3}
+    for arguments, reason in (
+        (("convert", walls, tmp_path / "new", "--to", "coco"), "exists already"),
+        (("convert", walls, tmp_path / "other", "--to", "cocoo"), 'did you mean "coco"'),
+        (("convert", walls, tmp_path / "other", "--to", "coco", "--compare", "some"), "--compare some"),
+        (("split", walls, tmp_path / "other", "--val", 1.5), "--val 1.5"),
+    ):
+        assert reason in _one_line(cli("data", *arguments))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["masks", "new"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from segdet.errors import InputError
-from segdet.files import new_folder, replacing, write_json, write_text
+from segdet.files import building, new_folder, replacing, write_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
@@ -51,3 +51,21 @@ def test_new_folders_never_reuse_one(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be created"):
         new_folder(tmp_path / "file", "run")
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), building(tmp_path / "new") as folder:
+        (folder / "half.txt").write_text("half")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    for _ in range(2):  # the second time an empty folder stands there
+        with building(tmp_path / "a" / "new") as folder:
+            (folder / "whole.txt").write_text("whole")
+            assert not list((tmp_path / "a").glob("new/*"))
+        assert [path.name for path in (tmp_path / "a").iterdir()] == ["new"]
+        (tmp_path / "a" / "new" / "whole.txt").unlink()
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="exists already"), building(tmp_path / "file"):
+        pass
+    with pytest.raises(InputError, match="cannot be created"), building(tmp_path / "file" / "new"):
+        pass

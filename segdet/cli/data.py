@@ -1,10 +1,18 @@
-"""`segdet data list` and `segdet data info`"""
+"""`segdet data list`, `info`, `convert` and `split`"""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from segdet.cli import output
+from segdet.errors import InputError
+
+if TYPE_CHECKING:
+    from segdet.data.convert import Report
+    from segdet.data.records import Dataset
 
 
 def list_datasets() -> None:
@@ -51,3 +59,68 @@ def info(data: str = typer.Argument(..., help="Dataset name or folder.")) -> Non
             f"{len(dataset.problems)} things left out; the first: " + "; ".join(str(p) for p in dataset.problems[:3])
         )
     output.emit(described, "\n".join(lines))
+
+
+def convert(
+    data: str = typer.Argument(..., help="Dataset name or folder."),
+    folder: Path = typer.Argument(..., help="Folder to make."),
+    to: str = typer.Option(..., help="coco, yolo, png-mask or voc."),
+    compare: str = typer.Option("200", help="Images whose masks are compared with the original: a number, or all."),
+) -> None:
+    """Write a dataset in another layout, and say what that layout could not hold."""
+    from segdet.data import catalog
+
+    report = _convert(catalog.load(data), folder, to, compare)
+    output.emit(report.to_dict(), _told(report))
+
+
+def split(
+    data: str = typer.Argument(..., help="Dataset name or folder."),
+    folder: Path = typer.Argument(..., help="Folder to make."),
+    val: float = typer.Option(0.2, help="Share of the photographs for validation."),
+    test: float = typer.Option(0.0, help="Share of the photographs for testing."),
+    seed: int = typer.Option(0, help="Of the draw."),
+    to: str = typer.Option("coco", help="Layout to write: coco, yolo, png-mask or voc."),
+    compare: str = typer.Option("200", help="Images whose masks are compared with the original: a number, or all."),
+) -> None:
+    """Divide all images of a dataset anew, by photograph, with classes, sizes and negatives in proportion."""
+    from segdet.data import catalog, splits, summary
+
+    divided = splits.divide(catalog.load(data), val, test, seed)
+    report = _convert(divided, folder, to, compare)
+    rows: list[tuple[str, ...]] = [("split", "images", "photographs", "objects", "empty")]
+    described = summary.by_split(divided)
+    for name, row in described.items():
+        rows.append((name, *(str(row[key]) for key in rows[0][1:])))
+    output.emit({**report.to_dict(), "seed": seed, "drawn": described}, f"{output.table(rows)}\n{_told(report)}")
+
+
+def _convert(dataset: Dataset, folder: Path, to: str, compare: str) -> Report:
+    from segdet.console import progress
+    from segdet.data.convert import convert as run
+
+    if compare != "all" and not (compare.isascii() and compare.isdigit()):
+        raise InputError(f"--compare {compare}: a number of images, or all")
+    total = sum(len(records) for records in dataset.splits.values())
+    with progress(f"writing {to}", 2 * total) as advance:
+        return run(dataset, folder, to, None if compare == "all" else int(compare), advance)
+
+
+def _told(report: Report) -> str:
+    """What was written, what was lost, and how far the masks agree."""
+    images = ", ".join(f"{split} {count}" for split, count in report.splits.items())
+    lines = [f"{report.folder}: {report.target}, {images}"]
+    lines += [f"lost or changed: {what} ({count})" for what, count in report.losses.items()]
+    if not report.losses:
+        lines.append("nothing lost")
+    if report.problems:
+        lines.append(f"read back with {len(report.problems)} remarks; the first: {report.problems[0]}")
+    found = report.agreement
+    if found.iou is None:
+        lines.append(f"no masks to compare in {found.images} images")
+    else:
+        worst = f"; worst {found.worst[0]} {found.worst[1]:.5f}" if found.worst else ""
+        lines.append(
+            f"masks of {found.images} images against the original: IoU {found.iou:.6f}, {found.pixels:.5%} of the pixels differ{worst}"
+        )
+    return "\n".join(lines)

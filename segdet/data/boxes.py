@@ -1,22 +1,59 @@
-"""Boxes of a record, for detection: every labelled object's own box, whatever its outline."""
+"""From labels to objects and their boxes: one dataset serves segmentation and detection."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
+import cv2
 import numpy as np
 
-from segdet.data.records import Record
+from segdet.data import masks
+from segdet.data.records import Instance, Record
+
+SMALLEST = 8  # pixels of the smallest part of a semantic mask that counts as an object; less is a slip of the brush
 
 
-def boxes_of(record: Record) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes of all objects of an image, in its own pixels.
+def boxes_of(record: Record, smallest: int = SMALLEST) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a detector should find.
+
+    Args:
+        smallest: parts of semantic masks with fewer pixels are no objects.
 
     Returns:
-        boxes float32 `[K, 4]` (x1, y1, x2, y2), labels int64 `[K]` (index into the dataset's classes), and crowd bool `[K]`:
-        regions of many objects, which are neither trained on nor counted as missed.
+        xyxy float32 `[K, 4]` in pixels, labels int64 `[K]` (index into `classes`), crowd bool `[K]`.
     """
-    instances = record.instances
+    found = objects(record, smallest)
     return (
-        np.array([instance.box for instance in instances], np.float32).reshape(-1, 4),
-        np.array([instance.label for instance in instances], np.int64),
-        np.array([instance.crowd for instance in instances], bool),
+        np.array([instance.box for instance in found], np.float32).reshape(-1, 4),
+        np.array([instance.label for instance in found], np.int64),
+        np.array([instance.crowd for instance in found], bool),
     )
+
+
+def objects(record: Record, smallest: int = SMALLEST) -> Sequence[Instance]:
+    """The objects in `record`, one by one.
+
+    Objects that were labelled one by one stand for themselves. Only where nothing but semantic masks tell (`merged`),
+    each connected part (8-neighbourhood) of at least `smallest` pixels is one.
+    """
+    single = [instance for instance in record.instances if not instance.merged]
+    return single or [part for instance in record.instances for part in parts(instance, smallest)]
+
+
+def parts(instance: Instance, smallest: int = 1) -> list[Instance]:
+    """The connected parts (8-neighbourhood) of a run-length mask as objects of their own, top to bottom."""
+    if instance.rle is None:
+        return [instance]
+    whole = masks.decode(instance.rle)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(whole, connectivity=8)
+    found = []
+    for index in range(1, count):
+        x, y, width, height, area = (int(value) for value in stats[index])
+        if area >= smallest:
+            stamp = np.zeros_like(whole)
+            inside = slice(y, y + height), slice(x, x + width)
+            stamp[inside] = labels[inside] == index
+            box = (float(x), float(y), float(x + width), float(y + height))
+            found.append(replace(instance, box=box, rle=masks.encode(stamp), merged=False))
+    return found

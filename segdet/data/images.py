@@ -102,6 +102,33 @@ def read_ahead(paths: Iterable[Path]) -> Iterator[np.ndarray | ImageError]:
             yield waiting.popleft().result()
 
 
+def read_label_image(path: Path) -> np.ndarray:
+    """Decode a mask image: uint8 `[H, W]` of stored values (a palette's indices), or `[H, W, 3]` when it is coloured.
+
+    JPEG cannot hold class numbers, so it is read as black and white: 0 and 255.
+
+    Raises:
+        ImageError: with one line that says which image and why.
+    """
+    with _open(path, path) as image:
+        try:
+            image.load()
+            stored = np.asarray(image if image.mode in ("1", "L", "P", *_SIXTEEN_BIT) else image.convert("RGB"))
+            lossy = image.format in ("JPEG", "MPO")
+        except Exception as error:  # as above
+            raise ImageError(f"{path}: damaged mask ({_reason(error)}); replace or remove it") from error
+    if stored.ndim == 3 and (stored == stored[..., :1]).all():
+        stored = stored[..., 0]
+    if lossy:
+        grey = stored if stored.ndim == 2 else stored.mean(axis=2)
+        return np.where(grey >= 128, 255, 0).astype(np.uint8)
+    if stored.dtype != np.uint8 and (stored.min() < 0 or stored.max() > 255):
+        raise ImageError(
+            f"{path}: values from {stored.min()} to {stored.max()}; a mask holds class numbers from 0 to 255"
+        )
+    return np.ascontiguousarray(stored, np.uint8)
+
+
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize uint8 `[H, W]` or `[H, W, 3]` bilinearly; shrinking is antialiased.
 

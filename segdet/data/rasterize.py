@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
-from pycocotools import mask as coco_mask
 
+from segdet.data import masks
 from segdet.data.records import Instance, Record
 
 NAME = "4x-coverage-0.5"
@@ -78,16 +78,21 @@ def binary(cover: np.ndarray) -> np.ndarray:
 
 
 def foreground(record: Record) -> np.ndarray:
-    """Coverage of everything outlined in `record`, any class: uint8 `[H, W]`, 0..255. Objects with only a box add nothing."""
+    """Coverage of everything outlined in `record`, any class: uint8 `[H, W]`, 0..255. Objects with only a box add nothing.
+
+    Coverage has no value to spare for "ignore": with one class, ignored pixels count as background (the reader says so).
+    """
     return _instances_coverage(record.instances, record.height, record.width)
 
 
 def class_index(record: Record) -> np.ndarray:
-    """Class-index mask: uint8 `[H, W]`, 0 = background, k = `classes[k - 1]`, 255 = ignore (crowd regions).
+    """Class-index mask: uint8 `[H, W]`, 0 = background, k = `classes[k - 1]`, 255 = ignore (crowds, `record.ignore`).
 
     Where objects overlap the smaller one wins, so that a part on top of a whole is kept.
     """
     out = np.zeros(record.size, np.uint8)
+    if record.ignore is not None:
+        out[masks.decode(record.ignore) > 0] = IGNORE
     areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (instance.box for instance in record.instances)]
     for index in sorted(range(len(areas)), key=lambda i: (not record.instances[i].crowd, -areas[i])):
         instance = record.instances[index]
@@ -97,12 +102,12 @@ def class_index(record: Record) -> np.ndarray:
 
 def _instances_coverage(instances: Iterable[Instance], height: int, width: int) -> np.ndarray:
     polygons: list[np.ndarray] = []
-    masks: list[np.ndarray] = []
+    stamps: list[np.ndarray] = []
     for instance in instances:
         if instance.rle is not None:
-            masks.append(coco_mask.decode(dict(instance.rle)) * np.uint8(255))
+            stamps.append(masks.decode(instance.rle) * np.uint8(255))
         polygons.extend(instance.polygons)
     cover = coverage(polygons, height, width)
-    for mask in masks:
-        np.maximum(cover, mask, out=cover)
+    for stamp in stamps:
+        np.maximum(cover, stamp, out=cover)
     return cover

@@ -26,7 +26,8 @@ class Instance:
     polygons: the parts of its outline, each float32 `[P, 2]` (x, y) with P >= 3; empty when there is only a box or RLE.
     box: (x1, y1, x2, y2).
     rle: COCO run-length encoding `{"size": [H, W], "counts": bytes}` when the outline is a mask, else None.
-    crowd: COCO `iscrowd`, a region of many objects.
+    crowd: COCO `iscrowd`, a region of many objects (VOC: a `difficult` one): counts neither for nor against.
+    merged: `rle` holds all of a class's pixels in the image (a semantic mask), not one object; see `boxes.boxes`.
     """
 
     label: int
@@ -34,17 +35,23 @@ class Instance:
     box: tuple[float, float, float, float]
     rle: Mapping[str, Any] | None = None
     crowd: bool = False
+    merged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One image and its labels. `photograph` is shared by augmented copies of the same photograph."""
+    """One image and its labels.
+
+    photograph: shared by augmented copies of the same photograph.
+    ignore: COCO run-length encoding of pixels that count neither for nor against (255 in mask images), or None.
+    """
 
     image: Path
     width: int
     height: int
     instances: tuple[Instance, ...]
     photograph: str
+    ignore: Mapping[str, Any] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -89,6 +96,10 @@ class Dataset:
                         digest.update(polygon.tobytes())
                     if instance.rle is not None:
                         digest.update(instance.rle["counts"])
+                    if instance.merged:
+                        digest.update(b"merged")
+                if record.ignore is not None:
+                    digest.update(b"ignore" + record.ignore["counts"])
         return digest.hexdigest()
 
 

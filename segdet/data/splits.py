@@ -1,13 +1,20 @@
-"""Splits that keep augmented copies of one photograph together, so that validation never sees what training saw."""
+"""Splits that keep augmented copies of one photograph together, so that validation never sees what training saw.
+
+Photographs are drawn in strata: sorted by the rarest class they show and then by how much of them is labelled (those
+without any object first), and taken evenly from that order. So classes, sizes and negatives stay in proportion.
+"""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
+from segdet.data import masks
 from segdet.data.records import Dataset, Record, by_photograph
 from segdet.errors import InputError
 
@@ -32,9 +39,40 @@ def fold(dataset: Dataset, k: int, n: int, seed: int = 0) -> Dataset:
     groups = list(by_photograph(pool).values())
     if len(groups) < n:
         raise InputError(f"--fold {k}/{n}: {dataset.name} has only {len(groups)} photographs")
-    order = np.random.default_rng(seed).permutation(len(groups))
-    chosen = {index for position in order[k - 1 :: n] for index in groups[position]}
-    return _divide(dataset, pool, chosen)
+    order = _strata(pool, groups)
+    rng = np.random.default_rng(seed)
+    # Neighbours in the order go to different folds; the last, incomplete round goes to folds drawn by lot.
+    rounds = [rng.permutation(n) for _ in range(0, len(order), n)]
+    own = [position for place, position in enumerate(order) if rounds[place // n][place % n] == k - 1]
+    return _divide(dataset, pool, {index for position in own for index in groups[position]})
+
+
+def divide(dataset: Dataset, val: float, test: float = 0.0, seed: int = 0) -> Dataset:
+    """The dataset with all its splits redrawn: these shares of its photographs are val and test, the rest train.
+
+    Raises:
+        InputError: shares that leave nothing for a split that was asked for.
+    """
+    if not (0 <= val < 1 and 0 <= test < 1 and 0 < val + test < 1):
+        raise InputError(f"--val {val:g} --test {test:g}: shares from 0 to 1 that leave something to train on")
+    pool = [record for records in dataset.splits.values() for record in records]
+    groups = list(by_photograph(pool).values())
+    counts = {split: max(1, round(share * len(groups))) for split, share in (("test", test), ("val", val)) if share}
+    if sum(counts.values()) >= len(groups):
+        wanted = " and ".join(f"{count} for {split}" for split, count in counts.items())
+        raise InputError(f"{dataset.root}: {len(groups)} photographs; {wanted} leave none to train on")
+    rng = np.random.default_rng(seed)
+    order = _strata(pool, groups)
+    place = {}
+    for split, count in counts.items():
+        taken = _evenly(order, count, rng)
+        order = [position for position in order if position not in taken]
+        place.update({index: split for position in taken for index in groups[position]})
+    splits = {
+        split: tuple(record for index, record in enumerate(pool) if place.get(index, "train") == split)
+        for split in ("train", "val", "test")
+    }
+    return replace(dataset, splits={split: records for split, records in splits.items() if records})
 
 
 def with_validation(dataset: Dataset, seed: int = 0) -> tuple[Dataset, str | None]:
@@ -53,12 +91,10 @@ def with_validation(dataset: Dataset, seed: int = 0) -> tuple[Dataset, str | Non
         raise InputError(
             f"{dataset.root}: {len(groups)} photograph cannot be both trained and validated on; add images"
         )
-    order = np.random.default_rng(seed).permutation(len(groups))
-    chosen = {index for position in order[: max(1, round(HELD_OUT * len(groups)))] for index in groups[position]}
-    note = (
-        f"no validation split: {max(1, round(HELD_OUT * len(groups)))} of {len(groups)} photographs held out of train"
-    )
-    return _divide(dataset, train, chosen), note
+    count = max(1, round(HELD_OUT * len(groups)))
+    taken = _evenly(_strata(train, groups), count, np.random.default_rng(seed))
+    note = f"no validation split: {count} of {len(groups)} photographs held out of train"
+    return _divide(dataset, train, {index for position in taken for index in groups[position]}), note
 
 
 def limited(dataset: Dataset, limit: int | None) -> Dataset:
@@ -72,6 +108,36 @@ def _spread(records: Sequence[Record], limit: int) -> tuple[Record, ...]:
     if len(records) <= limit:
         return tuple(records)
     return tuple(records[index] for index in np.linspace(0, len(records) - 1, limit).round().astype(int))
+
+
+def _strata(pool: Sequence[Record], groups: Sequence[Sequence[int]]) -> list[int]:
+    """Positions in `groups`, so that neighbours are alike: negatives, then by rarest class, then by labelled share."""
+    labels = [{i.label for index in group for i in pool[index].instances} for group in groups]
+    shown = Counter(label for some in labels for label in some)
+    rank = {label: place for place, (label, _) in enumerate(sorted(shown.items(), key=lambda item: (item[1], item[0])))}
+    rarest = [min((rank[label] for label in some), default=-1) for some in labels]
+    shares = [max(_share(pool[index]) for index in group) for group in groups]
+    return sorted(range(len(groups)), key=lambda position: (rarest[position], shares[position], position))
+
+
+def _share(record: Record) -> float:
+    """About how much of an image its objects take: good enough to sort by, and nothing is drawn for it."""
+    total = 0.0
+    for instance in record.instances:
+        if instance.rle is not None:
+            total += masks.area(instance.rle)
+        elif instance.polygons:
+            for x, y in (polygon.T for polygon in instance.polygons):
+                total += abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))) / 2
+        else:
+            total += (instance.box[2] - instance.box[0]) * (instance.box[3] - instance.box[1])
+    return total / (record.width * record.height)
+
+
+def _evenly(order: Sequence[int], count: int, rng: np.random.Generator) -> set[int]:
+    """`count` of `order`, one drawn by lot from each of `count` equal stretches of it."""
+    edges = np.linspace(0, len(order), count + 1).round().astype(int)
+    return {order[int(rng.integers(low, high))] for low, high in pairwise(edges.tolist())}
 
 
 def _divide(dataset: Dataset, pool: Sequence[Record], val: set[int]) -> Dataset:

@@ -30,11 +30,16 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "sha256": dataset.fingerprint(),
         "classes": list(dataset.classes),
         "objects": {name: objects[index] for index, name in enumerate(dataset.classes)},
-        "splits": {split: _split(found) for split, found in dataset.splits.items()},
+        "splits": by_split(dataset),
         "foreground": float(np.mean(shares)) if shares else None,
         "sampled": len(spread),
         "problems": [str(problem) for problem in dataset.problems],
     }
+
+
+def by_split(dataset: Dataset) -> dict[str, dict[str, Any]]:
+    """Images, photographs, objects, images without objects and the commonest sizes of each split."""
+    return {split: _split(found) for split, found in dataset.splits.items()}
 
 
 def _split(records: Sequence[Record]) -> dict[str, Any]:

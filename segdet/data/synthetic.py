@@ -8,8 +8,6 @@ looks like a crack, comes from `segdet.data.textures` and `segdet.data.lookalike
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from segdet.data import lookalikes, textures
 from segdet.data.rasterize import binary, coverage
 from segdet.data.textures import jagged, smooth
 from segdet.errors import InputError
+from segdet.files import building
 
 Rng = np.random.Generator
 Crack = list[np.ndarray]
@@ -308,18 +307,8 @@ def write(
     root = Path(root)
     if size < 64 or min(train, val, test) < 0:
         raise InputError(f"{root}: pictures must be 64 pixels or larger (not {size}) and their numbers 0 or more")
-    empty = root.is_dir() and not any(root.iterdir())
-    if (root.exists() and not empty) or root.is_symlink():
-        raise InputError(f"{root}: exists already; remove it or choose another folder")
     counts = (train, val, test)
-    try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        outer = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
-    except OSError as error:
-        raise InputError(f"{root}: cannot be created ({error.strerror}); choose another folder") from error
-    try:
-        folder = outer / root.name  # mkdtemp makes private folders; this one gets ordinary permissions
-        folder.mkdir()
+    with building(root) as folder:
         done = 0
         for number, (split, count) in enumerate(zip(_SPLITS, counts, strict=True)):
             (folder / split).mkdir()
@@ -334,11 +323,6 @@ def write(
                     progress(done, sum(counts))
             (folder / split / "_annotations.coco.json").write_text(_coco(images, annotations, seed), encoding="utf-8")
         (folder / "README.dataset.txt").write_text(_readme(counts, size, seed), encoding="utf-8")
-        if empty:
-            root.rmdir()
-        folder.rename(root)
-    finally:
-        shutil.rmtree(outer, ignore_errors=True)
     return root
 
 

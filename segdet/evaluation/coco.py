@@ -10,7 +10,7 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from pycocotools import mask as coco_mask
 
-from segdet.data.boxes import boxes_of
+from segdet.data.boxes import boxes_of, objects
 from segdet.data.records import Instance, Record
 
 IOUS = np.linspace(0.5, 0.95, 10)  # IoU thresholds, as in pycocotools
@@ -65,7 +65,7 @@ def ground_truth(records: Sequence[Record]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for number, record in enumerate(records):
         boxes = sides(boxes_of(record)[0]).tolist()
-        for instance, box in zip(record.instances, boxes, strict=True):
+        for instance, box in zip(objects(record), boxes, strict=True):
             row = _row(len(rows), number, instance.label, box, area(instance))
             rows.append({**row, "iscrowd": int(instance.crowd)})
     return rows

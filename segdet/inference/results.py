@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from segdet import drawing
+from segdet.data import outlines
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,9 @@ class Prediction:
                 x, y, w, h, area = (int(number) for number in stats[index])
                 inside = labels[y : y + h, x : x + w] == index
                 sure = float(self.confidence[y : y + h, x : x + w][inside].mean())
-                found.append(Region(self.classes[value - 1], (x, y, x + w, y + h), area, sure, _outlines(inside, x, y)))
+                found.append(
+                    Region(self.classes[value - 1], (x, y, x + w, y + h), area, sure, outlines.rings(inside, x, y))
+                )
         return sorted(found, key=lambda region: -region.area)
 
     def overlay(self, opacity: float = 0.55) -> np.ndarray:
@@ -103,15 +106,3 @@ class Prediction:
                 for region in self.regions
             ],
         }
-
-
-def _outlines(inside: np.ndarray, x: int, y: int) -> tuple[np.ndarray, ...]:
-    """Outlines of a bool `[h, w]` part that lies at (x, y).
-
-    Contours run through pixel centres, which would shrink a thin crack to a line; at doubled size they run a quarter
-    of a pixel inside its edge, and the rasteriser gives the same mask back.
-    """
-    double = np.repeat(np.repeat(inside.astype(np.uint8), 2, axis=0), 2, axis=1)
-    contours, hierarchy = cv2.findContours(double, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    order = sorted(range(len(contours)), key=lambda i: hierarchy[0][i][3] >= 0)  # outer ones have no parent
-    return tuple((contours[i][:, 0, :] + 0.5) / 2 + [x, y] for i in order if len(contours[i]) >= 3)

@@ -128,13 +128,13 @@ def test_images_without_a_declared_size_are_measured(tmp_path: Path) -> None:
     assert only(dataset).size == (HEIGHT, WIDTH) and dataset.problems == ()
 
 
-def test_records_come_in_the_order_of_their_ids(tmp_path: Path) -> None:
+def test_records_come_in_the_order_of_their_file_names_whatever_their_ids(tmp_path: Path) -> None:
     for name in "bc":
         blank(tmp_path / f"{name}.png")
     images = [{"id": number, "file_name": f"{name}.png"} for number, name in ((7, "a"), (0, "b"), (3, "c"))]
     dataset = formats.read(coco(tmp_path, annotation(image_id=3), images=images))
-    assert [record.image.name for record in dataset.splits["train"]] == ["b.png", "c.png", "a.png"]
-    assert [len(record.instances) for record in dataset.splits["train"]] == [0, 1, 0]
+    assert [record.image.name for record in dataset.splits["train"]] == ["a.png", "b.png", "c.png"]
+    assert [len(record.instances) for record in dataset.splits["train"]] == [0, 0, 1]
 
 
 # COCO: categories

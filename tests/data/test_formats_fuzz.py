@@ -6,14 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segdet.data import formats
+from segdet.data.boxes import boxes_of
 from segdet.data.rasterize import class_index, foreground
 from segdet.errors import InputError
-from tests.data.helpers import HEIGHT, WIDTH, annotation, coco, yolo
+from tests.data.helpers import HEIGHT, WIDTH, annotation, blank, coco, yolo
+from tests.data.test_mask_formats import STAMP, roboflow
+from tests.data.test_tool_formats import box, cvat, labelme, shape, voc
+from tests.layouts import save_mask
 
 many = settings(max_examples=300, deadline=None, derandomize=True, database=None)
 
@@ -70,6 +75,7 @@ def read_and_draw(root: Path) -> None:
         for record in records:
             assert all(0 <= instance.label < len(dataset.classes) for instance in record.instances)
             assert foreground(record).shape == class_index(record).shape == record.size
+            assert all(len(column) == len(boxes_of(record)[0]) for column in boxes_of(record))
             for x1, y1, x2, y2 in (instance.box for instance in record.instances):
                 assert 0 <= x1 <= x2 <= record.width and 0 <= y1 <= y2 <= record.height
     assert all("\n" not in str(problem) for problem in dataset.problems)
@@ -128,3 +134,144 @@ def test_any_value_in_a_coco_image_or_category(instances: Path, key: str, value:
     part, _, name = key.partition(".")
     write_json(instances, part, {name: value})
     read_and_draw(instances)
+
+
+# Tools' XML: texts that numbers, names and lists could be, in every place where one stands.
+texts = st.one_of(
+    words,
+    st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=20),
+    st.lists(words, max_size=8).map(",".join),
+    st.lists(st.tuples(st.floats(-3, 70), st.floats(-3, 70)), max_size=6).map(
+        lambda p: ";".join(f"{x},{y}" for x, y in p)
+    ),
+)
+broken = st.one_of(st.binary(max_size=150), st.text("<>/annotation object=\"'&;[]!?", max_size=150).map(str.encode))
+
+
+def attribute(text: str) -> str:
+    return text.translate({ord(a): b for a, b in {"&": "&amp;", "<": "&lt;", '"': "&quot;", ">": "&gt;"}.items()})
+
+
+@pytest.fixture(scope="module")
+def drawn_voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return voc(tmp_path_factory.mktemp("voc"))
+
+
+@pytest.fixture(scope="module")
+def drawn_cvat(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return cvat(tmp_path_factory.mktemp("cvat"))
+
+
+@pytest.fixture(scope="module")
+def drawn_labelme(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return labelme(tmp_path_factory.mktemp("labelme"))
+
+
+@pytest.fixture(scope="module")
+def drawn_masks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return roboflow(tmp_path_factory.mktemp("masks"))
+
+
+@many
+@given(corners=st.lists(texts, min_size=4, max_size=4), name=texts, difficult=texts, width=texts)
+def test_any_text_in_a_voc_file(drawn_voc: Path, corners: list[str], name: str, difficult: str, width: str) -> None:
+    told = f"<size><width>{attribute(width)}</width><height>{HEIGHT}</height></size>"
+    inner = box(attribute(name), tuple(map(attribute, corners)), f"<difficult>{attribute(difficult)}</difficult>")
+    (drawn_voc / "Annotations" / "a.xml").write_text(f"<annotation>{told}{inner}{box()}</annotation>", encoding="utf-8")
+    read_and_draw(drawn_voc)
+
+
+@many
+@given(content=broken)
+def test_any_bytes_as_a_voc_file(drawn_voc: Path, content: bytes) -> None:
+    (drawn_voc / "Annotations" / "a.xml").write_bytes(content)
+    read_and_draw(drawn_voc)
+
+
+CVAT_KEYS = [
+    "points",
+    "xtl",
+    "ytl",
+    "xbr",
+    "ybr",
+    "rotation",
+    "rle",
+    "left",
+    "top",
+    "width",
+    "height",
+    "cx",
+    "cy",
+    "rx",
+    "ry",
+    "label",
+]
+
+
+@many
+@given(
+    kind=st.sampled_from(["polygon", "box", "mask", "ellipse", "points", "x"]),
+    given_=st.dictionaries(st.sampled_from(CVAT_KEYS), texts, max_size=6),
+    name=texts,
+)
+def test_any_text_in_a_cvat_file(drawn_cvat: Path, kind: str, given_: dict[str, str], name: str) -> None:
+    sound = {
+        "points": "1,1;9,1;9,9",
+        "xtl": "1",
+        "ytl": "1",
+        "xbr": "9",
+        "ybr": "9",
+        "rle": "1,3,4,2",
+        "left": "5",
+        "top": "6",
+    }
+    sound |= {"width": "5", "height": "2", "cx": "32", "cy": "20", "rx": "9", "ry": "5", "label": "crack"}
+    attributes = " ".join(f'{key}="{attribute(value)}"' for key, value in (sound | given_).items())
+    image = f'<image id="1" name="{attribute(name)}"/><image id="0" name="a.png"><{kind} {attributes}/></image>'
+    (drawn_cvat / "annotations.xml").write_text(f"<annotations>{image}</annotations>", encoding="utf-8")
+    read_and_draw(drawn_cvat)
+
+
+@many
+@given(
+    key=st.sampled_from(["points", "label", "shape_type", "group_id", "mask"]),
+    value=st.one_of(values, st.lists(st.lists(st.floats(-3, 70), min_size=2, max_size=2), max_size=6)),
+    kind=st.sampled_from(["polygon", "rectangle", "circle", "mask"]),
+)
+def test_any_value_in_a_labelme_shape(drawn_labelme: Path, key: str, value: Any, kind: str) -> None:
+    good = shape([[10, 10], [30, 10], [30, 30]])
+    labelme(drawn_labelme, good, {**shape([[10, 10], [30, 30]], kind), key: value})
+    read_and_draw(drawn_labelme)
+
+
+@many
+@given(key=st.sampled_from(["shapes", "imagePath", "imageHeight", "imageWidth"]), value=values)
+def test_any_value_in_a_labelme_file(drawn_labelme: Path, key: str, value: Any) -> None:
+    labelme(drawn_labelme, shape([[10, 10], [30, 10], [30, 30]]), **{key: value})
+    read_and_draw(drawn_labelme)
+
+
+@many
+@given(
+    rows=st.one_of(st.text(max_size=60), st.lists(st.tuples(words, texts).map(", ".join), max_size=4).map("\n".join))
+)
+def test_any_class_list_beside_masks(drawn_masks: Path, rows: str) -> None:
+    content = f"Pixel Value, Class\n{rows}".encode("utf-8", "surrogatepass")
+    (drawn_masks / "train" / "_classes.csv").write_bytes(content)
+    read_and_draw(drawn_masks)
+
+
+@many
+@given(seed=st.integers(0, 10**6), cut=st.one_of(st.none(), st.integers(0, 200)), top=st.integers(1, 255))
+def test_any_mask_image(tmp_path_factory: pytest.TempPathFactory, seed: int, cut: int | None, top: int) -> None:
+    root = tmp_path_factory.getbasetemp() / "any-mask"
+    if not root.exists():
+        blank(root / "images" / "a.png")
+        save_mask(root / "masks" / "a.png", STAMP)
+    rng = np.random.default_rng(seed)
+    save_mask(root / "masks" / "a.png", rng.integers(0, top + 1, STAMP.shape) * (rng.random(STAMP.shape) < 0.1))
+    if cut is not None:
+        data = bytearray((root / "masks" / "a.png").read_bytes())
+        data[cut % len(data)] ^= 1 << seed % 8
+        (root / "masks" / "a.png").write_bytes(bytes(data))
+    read_and_draw(root)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from segdet.data import formats
-from segdet.data.records import Dataset, iterate
-from segdet.data.splits import fold, limited, parse_fold, with_validation
+from segdet.data.records import Dataset, Instance, Record, iterate
+from segdet.data.splits import divide, fold, limited, parse_fold, with_validation
 from segdet.errors import InputError
 from tests.drawn import yolo_dataset
 
@@ -107,3 +108,63 @@ def test_a_limit_takes_images_spread_over_each_split(walls: Dataset) -> None:
     assert positions[0] == 0 and positions[-1] == len(train) - 1 and positions == sorted(set(positions))
     assert limited(walls, None) == walls
     assert limited(walls, 1000).splits == walls.splits
+
+
+def mixed() -> Dataset:
+    """200 photographs, two copies of each: a quarter without objects, a tenth with the rare class, boxes of all sizes."""
+    records = []
+    for number in range(200):
+        side = 1.0 + number % 50
+        found = () if number % 4 == 0 else (Instance(0, (), (0, 0, side, side)),)
+        if number % 10 == 3:
+            found = (*found, Instance(1, (), (0, 0, 5, 5)))
+        records += [Record(Path(f"{number}.rf.{copy:032d}.jpg"), 100, 100, found, str(number)) for copy in range(2)]
+    return Dataset(
+        "mixed",
+        Path("mixed"),
+        "drawn",
+        ("common", "rare"),
+        {"train": tuple(records[:300]), "val": tuple(records[300:])},
+    )
+
+
+def share_of(records: Sequence[Record], label: int | None) -> float:
+    """Share of the images that show a class; None: nothing at all."""
+    hits = [not r.instances if label is None else label in {i.label for i in r.instances} for r in records]
+    return sum(hits) / len(hits)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_classes_sizes_and_negatives_stay_in_proportion(seed: int) -> None:
+    dataset = mixed()
+    everything = [record for _, record in iterate(dataset)]
+    parts = [fold(dataset, k, 5, seed).splits["val"] for k in range(1, 6)]
+    drawn = divide(dataset, 0.2, 0.1, seed)
+    assert {split: len(records) for split, records in drawn.splits.items()} == {"train": 280, "val": 80, "test": 40}
+    parts += [drawn.splits["val"], drawn.splits["test"]]
+    for records in parts:
+        for label in (None, 0, 1):
+            assert share_of(records, label) == pytest.approx(share_of(everything, label), abs=0.06)
+        sides = [i.box[2] for r in records for i in r.instances if i.label == 0]
+        assert sum(sides) / len(sides) == pytest.approx(25.5, abs=4)
+
+
+def test_dividing_keeps_copies_together_and_loses_nothing() -> None:
+    dataset = mixed()
+    drawn = divide(dataset, 0.2, 0.1, seed=1)
+    groups = [photographs(drawn, split) for split in ("train", "val", "test")]
+    assert sum(map(len, groups)) == len(set().union(*groups)) == 200
+    assert images(drawn) == images(dataset)
+    assert divide(dataset, 0.2, 0.1, seed=1).splits == drawn.splits != divide(dataset, 0.2, 0.1, seed=2).splits
+    assert list(divide(dataset, 0.2).splits) == ["train", "val"]
+
+
+@pytest.mark.parametrize(("val", "test"), [(0, 0), (1, 0), (0.5, 0.5), (-0.1, 0.2), (0.2, 1.5), (float("nan"), 0)])
+def test_shares_that_leave_nothing_are_refused(val: float, test: float) -> None:
+    with pytest.raises(InputError, match="--val"):
+        divide(mixed(), val, test)
+
+
+def test_too_few_photographs_to_divide_are_refused(walls: Dataset) -> None:
+    with pytest.raises(InputError, match="leave none to train on"):
+        divide(replace(walls, splits={"train": walls.splits["train"][:6]}), 0.4, 0.4)

@@ -71,6 +71,19 @@ def test_a_text_file_may_list_the_images(tmp_path: Path) -> None:
     refused(root, str(root / "val.txt"), "gone.jpg")
 
 
+@pytest.mark.parametrize("start", ["C:\\Users\\me\\sets\\", "/home/me/sets/", "../../sets/"])
+def test_paths_of_another_machine_are_found_by_their_end(start: str, tmp_path: Path) -> None:
+    for name in "ab":
+        blank(tmp_path / "part" / "images" / f"{name}.png")
+    (tmp_path / "part" / "labels").mkdir()
+    (tmp_path / "part" / "labels" / "a.txt").write_text(TRIANGLE)
+    (tmp_path / "data.yaml").write_text(f"train: '{start}part/images'\nval: '{start}val.txt'\nnames: [crack]\n")
+    (tmp_path / "val.txt").write_text(f"{start}part/images/b.png\n".replace("/", "\\" if "\\" in start else "/"))
+    dataset = formats.read(tmp_path)
+    assert [len(record.instances) for record in dataset.splits["train"]] == [1, 0]
+    assert [record.image.name for record in dataset.splits["val"]] == ["b.png"] and dataset.problems == ()
+
+
 def test_a_list_of_images_that_is_no_text_is_refused(tmp_path: Path) -> None:
     root = yolo(tmp_path, card="train: train.txt\nnames: [crack]\n")
     (root / "train.txt").write_bytes(b"\xff\xfe\x00a\xff")
@@ -161,8 +174,8 @@ def test_files_are_found_below_folders_and_in_a_stable_order(tmp_path: Path) -> 
     (root / "images" / "train" / "Thumbs.db").write_bytes(b"Windows these")
     dataset = formats.read(root)
     names = [record.image.relative_to(root / "images" / "train").as_posix() for record in dataset.splits["train"]]
-    assert names == ["B.png", "a.png", "b/c.png", "z/b.png"]
-    assert [len(record.instances) for record in dataset.splits["train"]] == [0, 1, 0, 1]
+    assert names == ["B.png", "a.png", "z/b.png", "b/c.png"]
+    assert [len(record.instances) for record in dataset.splits["train"]] == [0, 1, 1, 0]
     assert dataset.problems == ()
 
 

@@ -8,14 +8,26 @@ unknown class) is left out and reported as a `Problem`.
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
-from segdet.data.formats import coco, yolo
+from segdet.data.formats import coco, cvat, labelme, mask_folders, png_mask, voc, yolo
 from segdet.data.formats.base import Adapter
-from segdet.data.records import Dataset
+from segdet.data.records import Dataset, Record
 from segdet.errors import InputError
 
-ADAPTERS: tuple[Adapter, ...] = (coco.ADAPTER, yolo.ADAPTER)
+# In this order: the more a layout says about itself, the earlier it is asked. Masks in a folder `labels` come before YOLO.
+ADAPTERS: tuple[Adapter, ...] = (
+    coco.ADAPTER,
+    png_mask.ADAPTER,
+    cvat.ADAPTER,
+    voc.ADAPTER,
+    mask_folders.ADAPTER,
+    yolo.ADAPTER,
+    labelme.ADAPTER,
+)
 
 
 def recognise(path: Path) -> tuple[Adapter, str]:
@@ -37,7 +49,7 @@ def recognise(path: Path) -> tuple[Adapter, str]:
 
 
 def read(path: Path, name: str | None = None) -> Dataset:
-    """Read a dataset from disk.
+    """Read a dataset from disk: the same records in the same order, by file name, whatever the layout.
 
     Raises:
         InputError: as `recognise`, or labels that cannot be read, or no usable image.
@@ -46,7 +58,21 @@ def read(path: Path, name: str | None = None) -> Dataset:
     dataset = adapter.read(path, name or (path.parent.name if path.is_file() else path.resolve().name), evidence)
     if not any(dataset.splits.values()):
         raise InputError(f"{path}: {dataset.format} layout, but no usable image" + _first(dataset))
-    return dataset
+    return replace(dataset, splits={split: _ordered(records) for split, records in dataset.splits.items()})
+
+
+def _ordered(records: Iterable[Record]) -> tuple[Record, ...]:
+    """By file name. Files of one name in several folders are different photographs (street/001.png, bridge/001.png)."""
+    folders: dict[str, set[Path]] = defaultdict(set)
+    by_name = sorted(records, key=lambda record: (record.image.name, record.image))
+    for record in by_name:
+        folders[record.photograph].add(record.image.parent)
+    return tuple(
+        record
+        if len(folders[record.photograph]) == 1
+        else replace(record, photograph=f"{record.image.parent.name}/{record.photograph}")
+        for record in by_name
+    )
 
 
 def _first(dataset: Dataset) -> str:

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from segdet.data.formats.base import SPLIT_FOLDERS, Adapter, header_size
+from segdet.data import masks
+from segdet.data.formats.base import SPLIT_FOLDERS, Adapter, header_size, there
 from segdet.data.records import Dataset, Instance, Problem, Record, box_of, clean_box, clean_polygon, photograph_of
 from segdet.errors import InputError
 
@@ -120,9 +121,9 @@ def _records(
         )
     labels = {number: index for index, number in enumerate(ids)}
     records = []
-    for image in sorted(content["images"], key=lambda entry: entry["id"]):
+    for image in content["images"]:
         path = _image_path(image, file)
-        if not path.is_file():
+        if not there(path):
             problems.append(Problem(path, f"listed in {file.path.name} but not there"))
             continue
         size = header_size(path, problems)
@@ -169,10 +170,10 @@ def _instance(
         rle, why = _rle(outline, width, height)
         if rle is None:
             return None, why
-        x, y, w, h = (float(value) for value in coco_mask.toBbox(dict(rle)))
-        if w == 0 or h == 0:
+        box = masks.box(rle)
+        if box[0] == box[2]:
             return None, "the run-length mask marks no pixel"
-        return Instance(label, (), (x, y, x + w, y + h), rle, crowd), None
+        return Instance(label, (), box, rle, crowd), None
     polygons: list[np.ndarray] = []
     complaint: str | None = None
     for part in outline if isinstance(outline, list) else []:
@@ -188,11 +189,11 @@ def _instance(
         return Instance(label, tuple(polygons), box_of(polygons), None, crowd), complaint
     if complaint:
         return None, complaint
-    box = _numbers(annotation.get("bbox"))
-    if box is None or len(box) != 4:
+    given = _numbers(annotation.get("bbox"))
+    if given is None or len(given) != 4:
         return None, "neither an outline nor a box [x, y, width, height]"
     with np.errstate(over="ignore"):  # what overflows is infinite, and refused as such
-        corners = (box[0], box[1], box[0] + box[2], box[1] + box[3])
+        corners = (given[0], given[1], given[0] + given[2], given[1] + given[3])
     clean, why = clean_box(corners, width, height)
     return (Instance(label, (), clean, None, crowd) if clean is not None else None), why
 

@@ -9,14 +9,14 @@ machine), so they are tried in several ways before the folders themselves decide
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
-from segdet.data.formats.base import SPLIT_FOLDERS, Adapter, header_size, images_under
+from segdet.data.formats.base import SPLIT_FOLDERS, Adapter, header_size, images_under, there
 from segdet.data.images import is_image
 from segdet.data.records import Dataset, Instance, Problem, Record, box_of, clean_box, clean_polygon, photograph_of
 from segdet.errors import InputError
@@ -33,9 +33,16 @@ def _recognise(path: Path) -> str | None:
         return f"{card.name} with class names and splits"
     for split, folder in _folders(path).items():
         image = next(iter(images_under(folder)), None)
-        if image is not None and _label_file(image, path).parent.is_dir():
+        if image is not None and _holds_rows(_label_file(image, path).parent):
             return f"{split} images in {folder.relative_to(path)} with a labels folder beside"
     return None
+
+
+def _holds_rows(folder: Path) -> bool:
+    """A folder for label files: text files, or nothing at all (all background), but not another tool's JSON."""
+    if not folder.is_dir():
+        return False
+    return next(folder.rglob("*.txt"), None) is not None or next(folder.rglob("*.json"), None) is None
 
 
 def _read(path: Path, name: str, evidence: str) -> Dataset:
@@ -152,15 +159,24 @@ def _split_images(
 
 def _images_of(entry: str, content: dict[str, Any], root: Path) -> list[Path]:
     """The images behind one entry of data.yaml: a folder, or a text file that lists images."""
-    entry = entry.replace("\\", "/")
-    base = str(content.get("path") or "").replace("\\", "/")
-    stripped = re.sub(r"^(\.{1,2}/)+", "", entry)
-    for candidate in (root / base / entry, root / entry, root / stripped, root.parent / stripped):
+    base = root / str(content.get("path") or "").replace("\\", "/")
+    for candidate in _places(entry, base, root):
         if candidate.is_dir():
             return images_under(candidate)
         if candidate.is_file() and candidate.suffix == ".txt":
             return _listed(candidate, root)
     return []
+
+
+def _places(entry: str, base: Path, root: Path) -> Iterator[Path]:
+    """Where a path in a file may lead: as it stands, without its leading dots, or by its end (another machine's path)."""
+    entry = entry.replace("\\", "/")
+    stripped = re.sub(r"^(\.{1,2}/)+", "", entry)
+    yield from (base / entry, root / entry, root / stripped, root.parent / stripped)
+    parts = stripped.split("/")
+    shortest = 1 if "." in parts[-1] else 2  # the last part of a folder's path alone would match too much
+    for start in range(1, len(parts) - shortest + 1):
+        yield root.joinpath(*parts[start:])
 
 
 def _listed(listing: Path, root: Path) -> list[Path]:
@@ -173,7 +189,7 @@ def _listed(listing: Path, root: Path) -> list[Path]:
         entry = line.strip()
         if not entry:
             continue
-        found = next((p for p in (listing.parent / entry, root / entry, Path(entry)) if p.is_file()), None)
+        found = next((place for place in _places(entry, listing.parent, root) if there(place)), None)
         if found is None:
             raise InputError(f"{listing}: {entry} is listed but not there; correct the list or restore the image")
         if is_image(found):

@@ -1,0 +1,126 @@
+"""Which class a value or colour in a mask image means: the lists that tools leave beside the masks."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from segdet.data.formats.base import read_text
+from segdet.errors import InputError
+
+BACKGROUND = frozenset({"background", "_background_", "__background__", "bg", "unlabeled", "unlabelled", "void"})
+
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class ClassList:
+    """Names by value (0..255), the values of colours where masks may be coloured, and the file that says so."""
+
+    names: Mapping[int, str]
+    source: Path
+    colours: Mapping[Colour, int] = field(default_factory=dict)
+
+
+def find(root: Path) -> ClassList | None:
+    """The class list in a dataset's folder, whatever tool left it there."""
+    for name, load in (("_classes.csv", roboflow), ("labelmap.txt", labelmap), ("classes.txt", lines)):
+        if (root / name).is_file():
+            return load(root / name)
+    return next((found for file in sorted(root.glob("*.y*ml")) if (found := _card(file)) is not None), None)
+
+
+def is_roboflow(file: Path) -> bool:
+    """Whether a `_classes.csv` names pixel values; one that starts `filename,` belongs to a classification export."""
+    return read_text(file, "export it again").split("\n")[0].split(",")[0].strip().lower() == "pixel value"
+
+
+def roboflow(file: Path) -> ClassList:
+    """`_classes.csv` of Roboflow's png-mask-semantic: the header `Pixel Value, Class`, then `0, background`, ..."""
+    names: dict[int, str] = {}
+    rows = csv.reader(read_text(file, "export it again").splitlines(), skipinitialspace=True)
+    next(rows, None)
+    try:
+        for row in rows:
+            if not any(cell.strip() for cell in row):
+                continue
+            value = row[0].strip()
+            if len(row) < 2 or not (value.isascii() and value.isdigit()) or int(value) > 255 or int(value) in names:
+                raise InputError(
+                    f"{file}: row {rows.line_num} is not a new `pixel value, class` from 0 to 255: "
+                    f"{','.join(row)[:40]!r}; correct or remove it"
+                )
+            names[int(value)] = row[1].strip()
+    except csv.Error as error:
+        raise InputError(f"{file}: row {rows.line_num}: {error}; export it again") from error
+    return ClassList(names, file)
+
+
+def labelmap(file: Path) -> ClassList:
+    """`labelmap.txt` of CVAT's mask and VOC exports: `name:r,g,b:parts:actions`; the line's number is the value."""
+    names: dict[int, str] = {}
+    colours: dict[Colour, int] = {}
+    for number, line in enumerate(read_text(file, "export it again").splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        name, _, rest = line.strip().partition(":")
+        colour = [part.strip() for part in rest.split(":")[0].split(",")]
+        if not all(part.isascii() and part.isdigit() and int(part) < 256 for part in colour) or len(colour) != 3:
+            raise InputError(
+                f"{file}: row {number} is not `name:red,green,blue::`: {line[:40]!r}; correct or remove it"
+            )
+        value = len(names)
+        names[value] = name
+        colours[int(colour[0]), int(colour[1]), int(colour[2])] = value
+    # CVAT sorts by name and masks hold colours, but a palette's index 0 is the background wherever its line stands.
+    black = colours.get((0, 0, 0))
+    if black:
+        order = [black, *(value for value in names if value != black)]
+        names = {place: names[value] for place, value in enumerate(order)}
+        colours = {colour: order.index(value) for colour, value in colours.items()}
+    return ClassList(names, file, colours)
+
+
+def lines(file: Path) -> ClassList:
+    """`classes.txt`: a name a line. Its first line is value 0 when it names the background, else value 1."""
+    names = [line.strip() for line in read_text(file, "one class name a line").splitlines() if line.strip()]
+    first = 0 if names and names[0].lower() in BACKGROUND else 1
+    return ClassList(dict(enumerate(names, first)), file)
+
+
+def _card(file: Path) -> ClassList | None:
+    """`names` (Ultralytics) or `classes` in a YAML card; None when it has neither."""
+    try:
+        content: Any = yaml.safe_load(read_text(file, "a YAML card names the classes"))
+    except yaml.YAMLError as error:
+        raise InputError(f"{file}: not valid YAML ({str(error).splitlines()[0]}); correct it") from error
+    names = (content.get("names") or content.get("classes")) if isinstance(content, dict) else None
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not isinstance(names, dict) or not all(isinstance(value, int) and 0 <= value < 256 for value in names):
+        return None
+    return ClassList({value: str(name) for value, name in names.items()}, file)
+
+
+VOC_CLASSES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+
+
+def voc_colour(value: int) -> Colour:
+    """The colour of a value in Pascal VOC's palette: three bits of the value a time, spread over the channels."""
+    channels = np.zeros(3, int)
+    for bit in range(8):
+        channels |= np.array([value >> shift & 1 for shift in range(3)]) << (7 - bit)
+        value >>= 3
+    return int(channels[0]), int(channels[1]), int(channels[2])
+
+
+VOC_COLOURS = {voc_colour(value): value for value in range(256)}

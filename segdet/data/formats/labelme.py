@@ -1,0 +1,237 @@
+"""LabelMe: a JSON file for each image, with polygons, rectangles, circles and masks.
+
+`imageData` (a copy of the picture) is not read; `imagePath` is often wrong (another machine's folders, backslashes), so
+the image is looked for beside the file by several names. Shapes of one `group_id` and label are parts of one object.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import json
+import math
+from collections import Counter
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from segdet.data import masks, rasterize
+from segdet.data.formats import shapes
+from segdet.data.formats.base import Adapter, header_size, images_under, in_order, read_text, split_of, there
+from segdet.data.images import is_image
+from segdet.data.records import Dataset, Instance, Problem, Record, box_of, clean_box, clean_polygon, photograph_of
+from segdet.errors import InputError
+
+_OPEN = ("line", "linestrip", "point", "points")
+_IGNORED = "__ignore__"  # LabelMe's own name for pixels that count neither for nor against
+
+
+def _recognise(path: Path) -> str | None:
+    if not path.is_dir():
+        return None
+    file = next(iter(_files(path)), None)
+    return f"{file.relative_to(path)}, a LabelMe file" if file is not None and _is_labelme(file) else None
+
+
+def _files(root: Path) -> list[Path]:
+    return sorted(file for file in root.rglob("*.json") if not file.name.startswith((".", "_")))
+
+
+def _is_labelme(file: Path) -> bool:
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and isinstance(content.get("shapes"), list)
+
+
+def _read(path: Path, name: str, evidence: str) -> Dataset:
+    problems: list[Problem] = []
+    ignored: Counter[str] = Counter()
+    contents = {}
+    for file in _files(path):
+        content = _load(file)
+        if content is not None:
+            contents[file] = content
+        else:
+            problems.append(Problem(file, "not a LabelMe file (no list `shapes`)"))
+    classes = _classes(path, contents)
+    images = {image.name: image for image in reversed(images_under(path))}
+    splits: dict[str, list[Record]] = {}
+    for file, content in contents.items():
+        record = _record(file, content, path, images, classes, problems, ignored)
+        if record is not None:
+            splits.setdefault(split_of(file, path), []).append(record)
+    if ignored:
+        said = ", ".join(f"{count} {kind}" for kind, count in sorted(ignored.items()))
+        problems.append(Problem(path, f"shapes that enclose nothing: {said}"))
+    notes = [evidence]
+    without = len(images) - len({record.image.name for records in splits.values() for record in records})
+    if without:
+        notes.append(f"{without} images without a usable JSON file are left out")
+    return Dataset(name, path, "LabelMe", classes, in_order(splits), tuple(problems), None, tuple(notes))
+
+
+def _load(file: Path) -> dict[str, Any] | None:
+    """The content of a LabelMe file; None when it is some other JSON."""
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file}: not valid JSON ({error}); save it again or remove it") from error
+    if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+        return None
+    for index, shape in enumerate(content["shapes"]):
+        if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
+            raise InputError(f"{file}: shapes[{index}] is not an object with a `label`; correct or remove it")
+    return content
+
+
+def _classes(root: Path, contents: dict[Path, dict[str, Any]]) -> tuple[str, ...]:
+    """The order of `labels.txt` where there is one, then the other labels, sorted."""
+    file = root / "labels.txt"
+    lines = read_text(file, "one label a line").splitlines() if file.is_file() else []
+    named = dict.fromkeys(line.strip() for line in lines if line.strip() not in ("", "_background_", _IGNORED))
+    used = {shape["label"] for content in contents.values() for shape in content["shapes"]}
+    return (*named, *sorted(used - set(named) - {_IGNORED, "_background_"}))
+
+
+def _record(
+    file: Path,
+    content: dict[str, Any],
+    root: Path,
+    images: dict[str, Path],
+    classes: tuple[str, ...],
+    problems: list[Problem],
+    ignored: Counter[str],
+) -> Record | None:
+    path = _image(file, content, root, images)
+    if path is None:
+        problems.append(Problem(file, f"its image {' '.join(str(content.get('imagePath')).split())[:80]} is not there"))
+        return None
+    size = header_size(path, problems)
+    if size is None:
+        return None
+    height, width = size
+    declared = content.get("imageWidth"), content.get("imageHeight")
+    if None not in declared and declared != (width, height):
+        problems.append(
+            Problem(
+                file, f"labelled as {str(declared[0])[:20]}x{str(declared[1])[:20]}, but the image is {width}x{height}"
+            )
+        )
+        return None
+    parts: dict[Any, list[Instance]] = {}
+    skipped: list[np.ndarray] = []
+    for index, shape in enumerate(content["shapes"]):
+        kind = str(shape.get("shape_type") or "polygon")
+        if kind in _OPEN:
+            ignored[kind] += 1
+            continue
+        instance, why = _instance(shape, kind, classes, width, height)
+        if instance is not None and shape["label"] == _IGNORED:
+            skipped.append(rasterize.binary(rasterize.foreground(Record(path, width, height, (instance,), ""))))
+        elif instance is not None and shape["label"] in classes:
+            group = shape.get("group_id")
+            parts.setdefault((shape["label"], group) if isinstance(group, int) else index, []).append(instance)
+        if why:
+            problems.append(Problem(file, f"shapes[{index}] ({' '.join(shape['label'].split())[:40]}): {why}"))
+    instances = tuple(_one(members) for members in parts.values())
+    ignore = masks.encode(np.any(skipped, axis=0)) if skipped else None
+    return Record(path, width, height, instances, photograph_of(path), ignore)
+
+
+def _image(file: Path, content: dict[str, Any], root: Path, images: dict[str, Path]) -> Path | None:
+    """The image a file is about: where it says, else of that name beside it, else of the file's own name."""
+    told = str(content.get("imagePath") or "").replace("\\", "/")
+    if "\0" not in told and 0 < len(told) < 1000:
+        relative = file.parent / told
+        if is_image(relative) and there(relative) and relative.resolve().is_relative_to(root.resolve()):
+            return relative
+        named = file.parent / PurePosixPath(told).name
+        if is_image(named) and there(named):
+            return named
+    own = next((image for image in sorted(file.parent.glob(f"{_literal(file.stem)}.*")) if is_image(image)), None)
+    return own or images.get(PurePosixPath(told).name)
+
+
+def _literal(text: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in text)
+
+
+def _instance(
+    shape: dict[str, Any], kind: str, classes: tuple[str, ...], width: int, height: int
+) -> tuple[Instance | None, str | None]:
+    label = classes.index(shape["label"]) if shape["label"] in classes else 0
+    points = _points(shape.get("points"))
+    if points is None:
+        return None, "its points are not pairs of numbers"
+    if kind == "rectangle":
+        if len(points) not in (2, 4):
+            return None, f"a rectangle of {len(points)} points; it has 2 or 4"
+        box, why = clean_box((*points.min(axis=0).tolist(), *points.max(axis=0).tolist()), width, height)
+        return (Instance(label, (), box) if box is not None else None), why
+    if kind == "mask":
+        return _mask(shape, points, label, width, height)
+    if kind == "circle":
+        if len(points) != 2:
+            return None, f"a circle of {len(points)} points; it has its centre and one on its edge"
+        radius = math.dist(points[0], points[1])
+        points = shapes.within(shapes.ellipse(float(points[0, 0]), float(points[0, 1]), radius, radius), width, height)
+    elif kind != "polygon":
+        return None, f"{kind[:40]!r} is no shape of LabelMe"
+    polygon, why = clean_polygon(points, width, height)
+    return (Instance(label, (polygon,), box_of([polygon])) if polygon is not None else None), why
+
+
+def _points(value: Any) -> np.ndarray | None:
+    """float64 `[P, 2]` from JSON; a number too large for a float counts as infinite."""
+    if not isinstance(value, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in value):
+        return None
+    if not all(isinstance(v, (int, float)) and not isinstance(v, bool) for pair in value for v in pair) or not value:
+        return None
+    try:
+        return np.array(value, np.float64)
+    except OverflowError:
+        return np.full((len(value), 2), np.inf)
+
+
+def _mask(
+    shape: dict[str, Any], points: np.ndarray, label: int, width: int, height: int
+) -> tuple[Instance | None, str | None]:
+    """A PNG in base64 whose upper left corner is the first point."""
+    try:
+        data = base64.b64decode(str(shape.get("mask") or ""), validate=True)
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
+            if picture.width > width or picture.height > height:
+                return None, f"its mask is {picture.width}x{picture.height}, the image {width}x{height}"
+            stamp = np.asarray(picture.convert("L")) > 0 if picture.mode != "1" else np.asarray(picture)
+    except (binascii.Error, ValueError, OSError, SyntaxError, Image.DecompressionBombError):
+        return None, "its mask is not a PNG in base64"
+    if not np.isfinite(points).all() or (np.abs(points) > 1e6).any():
+        return None, "its mask's place is not a finite number"
+    x, y = (int(value) for value in points[0].round())
+    if x < 0 or y < 0 or x + stamp.shape[1] > width or y + stamp.shape[0] > height:
+        return None, f"its mask lies outside the {width}x{height} image"
+    whole = np.zeros((height, width), bool)
+    whole[y : y + stamp.shape[0], x : x + stamp.shape[1]] = stamp
+    if not whole.any():
+        return None, "its mask marks no pixel"
+    rle = masks.encode(whole)
+    return Instance(label, (), masks.box(rle), rle), None
+
+
+def _one(members: list[Instance]) -> Instance:
+    """Parts of one object as one: polygons side by side, masks united, a box only where there is nothing else."""
+    if len(members) == 1:
+        return members[0]
+    polygons = tuple(polygon for member in members for polygon in member.polygons)
+    stamps = [member.rle for member in members if member.rle is not None]
+    corners = np.array([member.box for member in members])
+    box = (*corners[:, :2].min(axis=0).tolist(), *corners[:, 2:].max(axis=0).tolist())
+    return Instance(members[0].label, polygons, box, masks.union(stamps) if stamps else None)
+
+
+ADAPTER = Adapter("labelme", "LabelMe JSON files beside their images", _recognise, _read)

@@ -1,0 +1,75 @@
+"""Roboflow's png-mask-semantic export: `x.jpg` with `x_mask.png` beside it, and `_classes.csv` in every split.
+
+Another `_classes.csv`, whose header starts with `filename`, belongs to Roboflow's classification exports: those say what
+is somewhere in a picture, not where, and are refused with that reason.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from segdet.data.formats import class_list
+from segdet.data.formats.base import SPLIT_FOLDERS, Adapter, in_order
+from segdet.data.formats.mask_records import Pair, read_pairs
+from segdet.data.images import is_image
+from segdet.data.records import Dataset, Problem
+from segdet.errors import InputError
+
+_SUFFIX = "_mask"
+
+
+def _recognise(path: Path) -> str | None:
+    found = _folders(path) if path.is_dir() else {}
+    return ", ".join(str((folder / "_classes.csv").relative_to(path)) for folder in found.values()) or None
+
+
+def _folders(root: Path) -> dict[str, Path]:
+    """Folders with a `_classes.csv`, by split."""
+    found = {}
+    for split, names in SPLIT_FOLDERS.items():
+        for name in names:
+            if split not in found and (root / name / "_classes.csv").is_file():
+                found[split] = root / name
+    if not found and (root / "_classes.csv").is_file():
+        found["train"] = root
+    return found
+
+
+def _read(path: Path, name: str, evidence: str) -> Dataset:
+    problems: list[Problem] = []
+    pairs: dict[str, list[Pair]] = {}
+    listed: class_list.ClassList | None = None
+    for split, folder in _folders(path).items():
+        file = folder / "_classes.csv"
+        if not class_list.is_roboflow(file):
+            raise InputError(
+                f"{file}: the class list of a classification export, which says what is in a picture but not where; "
+                "export the project as semantic segmentation masks or COCO"
+            )
+        own = class_list.roboflow(file)
+        if listed is not None and own.names != listed.names:
+            raise InputError(f"{file}: other classes than {listed.source}; export all splits together")
+        listed = own
+        pairs[split] = _pairs(folder, problems)
+    meaning, records = read_pairs(pairs, listed, path, problems)
+    return Dataset(
+        name, path, "PNG masks", meaning.classes, in_order(records), tuple(problems), None, (evidence, meaning.why)
+    )
+
+
+def _pairs(folder: Path, problems: list[Problem]) -> list[Pair]:
+    """Images with their masks; an image without one is left out, since nobody said that it is empty."""
+    images = {file.stem: file for file in sorted(folder.iterdir()) if is_image(file)}
+    found = []
+    for stem, image in images.items():
+        mask = images.get(stem + _SUFFIX)
+        if mask is not None:
+            found.append((image, mask))
+        elif not stem.endswith(_SUFFIX):
+            problems.append(Problem(image, f"no mask {stem}{_SUFFIX}.png beside it"))
+        elif stem.removesuffix(_SUFFIX) not in images:
+            problems.append(Problem(image, "a mask without its image"))
+    return found
+
+
+ADAPTER = Adapter("png-mask", "PNG masks (x.jpg, x_mask.png, _classes.csv)", _recognise, _read)

@@ -1,0 +1,1 @@
+"""Writers from records to folder layouts, one file each: the other direction of `formats`."""

@@ -1,0 +1,83 @@
+"""The same pictures in every layout: the same records in the same order, and the same targets for training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from segdet.data import formats
+from segdet.data.rasterize import binary, class_index, foreground
+from segdet.data.records import Dataset
+from tests import layouts
+from tests.drawn import coco_dataset, plain, yolo_dataset
+
+SIZE = (64, 96)
+
+
+def targets(dataset: Dataset) -> dict[str, list[tuple[object, ...]]]:
+    """What training sees of the labels, and what its order depends on."""
+    one = len(dataset.classes) == 1
+    return {
+        split: [
+            (r.image.name, r.photograph, r.size, (binary(foreground(r)) if one else class_index(r)).tobytes())
+            for r in records
+        ]
+        for split, records in dataset.splits.items()
+    }
+
+
+@pytest.fixture(scope="module", params=[("crack",), ("crack", "stain")], ids=len)
+def first(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    root = tmp_path_factory.mktemp("first") / "walls"
+    dataset = formats.read(yolo_dataset(root, train=5, val=3, size=SIZE, test=2, classes=request.param))
+    assert any(np.frombuffer(row[3], np.uint8).any() for row in targets(dataset)["train"])  # type: ignore[call-overload]
+    return dataset
+
+
+@pytest.mark.parametrize("layout", layouts.POLYGONS)
+def test_polygon_layouts_give_the_same_records(layout: str, first: Dataset, tmp_path: Path) -> None:
+    dataset = formats.read(layouts.write(tmp_path / "walls", layout, 5, 3, SIZE, test=2, classes=first.classes))
+    assert plain(dataset) == plain(first) and targets(dataset) == targets(first)
+    assert dataset.classes == first.classes and dataset.problems == ()
+
+
+def test_coco_gives_the_same_targets_whatever_its_ids(first: Dataset, tmp_path: Path) -> None:
+    dataset = formats.read(coco_dataset(tmp_path, "coco2017", 5, 3, SIZE, test=2, classes=first.classes))
+    assert targets(dataset) == targets(first)
+
+
+@pytest.mark.parametrize("layout", layouts.MASKS)
+def test_mask_layouts_give_the_same_targets(layout: str, first: Dataset, tmp_path: Path) -> None:
+    dataset = formats.read(layouts.write(tmp_path / "walls", layout, 5, 3, SIZE, test=2, classes=first.classes))
+    assert targets(dataset) == targets(first)
+    assert dataset.classes == first.classes and dataset.problems == ()
+    assert all(i.merged for records in dataset.splits.values() for record in records for i in record.instances)
+
+
+@pytest.mark.parametrize(
+    ("layout", "adapter", "evidence"),
+    [
+        ("labelme", "labelme", ".json"),
+        ("cvat", "cvat", "annotations.xml"),
+        ("png-mask", "png-mask", "_classes.csv"),
+        ("images-masks", "mask-folders", "images with masks"),
+        ("split-masks", "mask-folders", "valid/images with valid/masks"),
+        ("img_dir", "mask-folders", "img_dir with ann_dir"),
+        ("voc", "voc", "SegmentationClass"),
+    ],
+)
+def test_each_layout_is_recognised_by_itself(layout: str, adapter: str, evidence: str, tmp_path: Path) -> None:
+    found, why = formats.recognise(layouts.write(tmp_path / "walls", layout, 1, 1, (24, 32)))
+    assert found.name == adapter and evidence in why
+
+
+def test_files_of_one_name_in_several_folders_are_several_photographs(tmp_path: Path) -> None:
+    root = yolo_dataset(tmp_path / "walls", train=2, val=1, size=(24, 32))
+    for kind, end in (("images", "jpg"), ("labels", "txt")):
+        old = root / kind / "train"
+        for place, number in (("street", 0), ("bridge", 1)):
+            (old / place).mkdir()
+            (old / f"wall-{number:04d}.{end}").rename(old / place / f"001.{end}")
+    assert [r.photograph for r in formats.read(root).splits["train"]] == ["bridge/001", "street/001"]
