@@ -44,8 +44,8 @@ def measure(arch: str, backbone: str, imgsz: int) -> dict[str, Any] | None:
             model, encoder = build_model(arch, backbone, ["object"], "none", {}, imgsz)
     except InputError:
         return None
-    model.eval()
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+    model.eval().requires_grad_(False)  # the counter follows gradients where there are any
+    with FlopCounterMode(display=False) as counter:
         model(torch.empty(1, 3, imgsz, imgsz, device="meta"))
     stride = 1 if isinstance(model, UNet) else 4 if isinstance(model, DeepLabV3Plus) else encoder.strides[-1]
     if isinstance(model, DFINE):
