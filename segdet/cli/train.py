@@ -26,7 +26,10 @@ def train(
     epochs: int | None = typer.Option(None, help="Times every photograph is seen.  [default: 30]"),
     time_budget: str | None = typer.Option(None, help="Train for this long instead of --epochs: 90s, 20m, 1.5h."),
     val_every: int | None = typer.Option(None, help="Epochs between two validations.  [default: 1]"),
-    imgsz: int | None = typer.Option(None, help="Side of the training crops in pixels.  [default: 320]"),
+    imgsz: int | None = typer.Option(
+        None,
+        help="Side in pixels of training crops, or of what a detector sees.  [default: 320; see docs/detection.md]",
+    ),
     batch: int | None = typer.Option(None, help="Images per step and process.  [default: 8]"),
     lr: float | None = typer.Option(None, help="Highest learning rate.  [default: 0.001]"),
     layer_decay: float | None = typer.Option(
@@ -40,6 +43,7 @@ def train(
     ),
     upscale: float | None = typer.Option(None, help="Enlarge images so many times first: finer maps for coarse heads."),
     size: str | None = typer.Option(None, help="Of dfine: n, s, m, l or x.  [default: n]"),
+    queries: int | None = typer.Option(None, help="Of dfine and detr: the largest number of objects in an image."),
     decoder: str | None = typer.Option(None, help="Of segmenter: mask or linear.  [default: mask]"),
     device: str | None = typer.Option(None, help="auto, cpu, cuda or cuda:N.  [default: auto]"),
     precision: str | None = typer.Option(None, help="auto, fp32, bf16 or fp16.  [default: auto]"),
@@ -60,7 +64,7 @@ def train(
         "loss": loss, "device": device, "precision": precision, "workers": workers, "seed": seed, "fold": fold,
         "limit": limit, "out": out, "name": name,
     }  # fmt: skip
-    options = {"output_stride": output_stride, "upscale": upscale, "decoder": decoder, "size": size}
+    options = {"output_stride": output_stride, "upscale": upscale, "decoder": decoder, "size": size, "queries": queries}
     options = {key: value for key, value in options.items() if value is not None}
     if options:
         given["options"] = options

@@ -37,9 +37,9 @@ class SquareAugment:
         image, boxes, labels = turned(sample, rng, self.quarter_turns)
         if not calm:
             image = relit(image, rng)
-            if rng.random() < 0.3:
+            if rng.random() < 0.2:
                 image, boxes = zoomed_out(image, boxes, rng)
-            elif rng.random() < 0.7:
+            elif rng.random() < 0.6:
                 return cropped((image, boxes, labels), _part(image, boxes, rng), side, side)
         return cropped((image, boxes, labels), (0.0, 0.0, image.shape[1], image.shape[0]), side, side)
 
@@ -96,9 +96,9 @@ def turned(sample: Sample, rng: np.random.Generator, quarter_turns: bool) -> Sam
 
 
 def zoomed_out(image: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The image somewhere on a grey sheet up to twice its size each way: objects become small."""
+    """The image somewhere on a grey sheet up to 1.6 times its size each way: objects become small."""
     height, width = image.shape[:2]
-    factor = float(rng.uniform(1.0, 2.0))
+    factor = float(rng.uniform(1.0, 1.6))
     down, right = int(height * (factor - 1.0)), int(width * (factor - 1.0))
     y, x = int(rng.integers(down + 1)), int(rng.integers(right + 1))
     sheet = cv2.copyMakeBorder(image, y, down - y, x, right - x, cv2.BORDER_CONSTANT, value=_GREY)
@@ -120,11 +120,11 @@ def cropped(sample: Sample, window: Window, height: int, width: int) -> Sample:
 
 
 def _part(image: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) -> Window:
-    """A window of 30 to 100 % of each side with an object in it if the image has one (whole image when none is found)."""
+    """A window of 40 to 100 % of each side with an object in it if the image has one (whole image when none is found)."""
     height, width = image.shape[:2]
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     for _ in range(10):
-        h, w = (float(rng.uniform(0.3, 1.0)) * length for length in (height, width))
+        h, w = (float(rng.uniform(0.4, 1.0)) * length for length in (height, width))
         if not 0.5 <= (h / height) / (w / width) <= 2.0:
             continue
         x, y = float(rng.uniform(0, width - w)), float(rng.uniform(0, height - h))

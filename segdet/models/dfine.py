@@ -54,12 +54,13 @@ class DFINE(nn.Module):
 
     Args:
         classes: K. size: n, s, m, l or x. imgsz: images are resized to a square of this side, as published.
-        queries: Q. denoising: how many disturbed queries to train with, 0 = none.
+        queries: Q, the largest number of objects (default: 300 as published, 100 for size n, which is for small machines).
+        denoising: how many disturbed queries to train with, 0 = none.
         frozen_norm: batch norms of the backbone keep their statistics (published for l and x).
     """
 
     def __init__(
-        self, backbone: Backbone, classes: int, size: str = "n", imgsz: int = 640, queries: int = 300,
+        self, backbone: Backbone, classes: int, size: str = "n", imgsz: int = 640, queries: int | None = None,
         denoising: int = 100, frozen_norm: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -78,7 +79,7 @@ class DFINE(nn.Module):
         self.encoder = HybridEncoder(
             self.backbone.channels[-levels:], chosen.encoder, 8, chosen.feedforward, chosen.expansion, chosen.depth
         )
-        self.decoder = DFINETransformer(classes, chosen, queries, denoising)
+        self.decoder = DFINETransformer(classes, chosen, queries or (100 if size == "n" else 300), denoising)
         self._still = freeze_norms(backbone) if frozen_norm else []
         if imgsz % self.backbone.multiple:
             raise InputError(

@@ -14,13 +14,17 @@ from segdet.errors import InputError, nearest
 # Where an architecture's published recipe differs from the defaults below.
 RECIPES: dict[str, dict[str, Any]] = {
     "detr": {
-        "epochs": 300, "imgsz": 800, "batch": 4, "lr": 1e-4, "backbone_lr": 0.1, "weight_decay": 1e-4, "clip": 0.1,
+        "epochs": 300, "batch": 4, "lr": 1e-4, "backbone_lr": 0.1, "weight_decay": 1e-4, "clip": 0.1,
         "schedule": "step", "warmup": 0.0, "ema": 0.0, "loss": "set",
     },
     "dfine": {
-        "epochs": 72, "lr": 4e-4, "backbone_lr": 0.5, "weight_decay": 1e-4, "clip": 0.1, "loss": "set",
+        "epochs": 72, "batch": 4, "lr": 3e-4, "backbone_lr": 0.5, "weight_decay": 1e-4, "clip": 0.1, "loss": "set",
     },
 }  # fmt: skip
+
+# Sides of images when none is given: what the networks were published with, and what two cores can train.
+SIDES = {"dfine": 640, "detr": 800}
+SIDE, SIDE_ON_CPU = 320, 256  # of segmentation anywhere, of detection on a CPU
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -44,7 +48,7 @@ class TrainConfig(BaseModel):
     epochs: int = Field(30, ge=1, description="Times every photograph is seen")
     time_budget: str | None = Field(None, description="Train for this long instead of --epochs, for instance 20m")
     val_every: int = Field(1, ge=1, description="Epochs between two validations (the last one is always validated)")
-    imgsz: int = Field(320, ge=32, description="Side of the training crops in pixels")
+    imgsz: int | None = Field(None, ge=32, description="Side in pixels of training crops, or of what a detector sees")
     batch: int = Field(8, ge=1, description="Images per step and process")
     loss: str = Field("bce+dice", description="bce+dice, ce, focal, tversky, lovasz or cldice")
     class_weights: list[float] | None = Field(
@@ -81,6 +85,12 @@ class TrainConfig(BaseModel):
     def budget(self) -> float | None:
         """Seconds that training may take, None when epochs decide."""
         return None if self.time_budget is None else seconds_of(self.time_budget)
+
+    def side(self, device: str) -> int:
+        """`imgsz`, or what fits the architecture and the kind of device ("cpu", "cuda")."""
+        if self.imgsz is not None:
+            return self.imgsz
+        return SIDE_ON_CPU if device == "cpu" and self.arch in SIDES else SIDES.get(self.arch, SIDE)
 
     @classmethod
     def from_options(cls, **options: Any) -> TrainConfig:

@@ -53,7 +53,7 @@ class DetectionTask:
         records = dataset.splits["train"]
         self.samples = DetectionSamples(records, augment, config.seed)
         self.multiple = multiple
-        self.plan: TrainingPlan = DetectionPlan(records, config.batch, config.seed, config.imgsz, multiple, rank, world)
+        self.plan: TrainingPlan = DetectionPlan(records, config.batch, config.seed, setup.imgsz, multiple, rank, world)
         self.train = loader(self.samples, self.plan, workers, pin, collate_boxes)
         validation = evaluation_plan(self.records, config.batch, rank, world)
         self.val = loader(DetectionSamples(self.records), validation, workers, pin, collate_boxes)
@@ -102,7 +102,7 @@ class DetectionTask:
     def draw_samples(self, run: Path) -> None:
         """As `Task.draw_samples`."""
         config = self.setup.config
-        plan = DetectionPlan(self.samples.records, 16, config.seed, config.imgsz, self.multiple)
+        plan = DetectionPlan(self.samples.records, 16, config.seed, self.setup.imgsz, self.multiple)
         shown = [sample for sample in (self.samples[key] for key in next(iter(plan))) if isinstance(sample, tuple)]
         pictures.box_samples(
             [sample[1:] for sample in shown], self.setup.dataset.classes, run / "samples" / "train.jpg"

@@ -87,14 +87,18 @@ def _prepare(config: TrainConfig, accelerator: Accelerator, start_weights: bool)
     notes = [note] if note else []
     named = config.weights in ("imagenet", "none")
     kind = config.weights if named and start_weights else "none"
-    model, backbone = build_model(config.arch, config.backbone, dataset.classes, kind, config.options, config.imgsz)
+    imgsz = config.side(accelerator.device.type)
+    if config.imgsz is None and imgsz < config.side("cuda"):
+        notes.append(f"images of {imgsz} px, which a CPU can train; {config.side('cuda')} is usual on a GPU (--imgsz)")
+    model, backbone = build_model(config.arch, config.backbone, dataset.classes, kind, config.options, imgsz)
     if not named and start_weights:
         notes.append(weights.start_from(Path(config.weights), model, backbone))
     for problem in dataset.problems[:10]:
         say(f"left out: {problem}")
     if len(dataset.problems) > 10:
         say(f"left out: {len(dataset.problems) - 10} more (see problems.txt in the run folder)")
-    return Setup(config.model_copy(update={"backbone": backbone.name}), accelerator, dataset, model, backbone, notes)
+    config = config.model_copy(update={"backbone": backbone.name, "imgsz": imgsz})
+    return Setup(config, accelerator, dataset, model, backbone, imgsz, notes)
 
 
 def _describe(setup: Setup, task: Task, run: Path) -> None:
@@ -115,7 +119,7 @@ def _metadata(setup: Setup) -> Metadata:
         backbone=backbone.name,
         options=config.options,
         classes=list(dataset.classes),
-        imgsz=config.imgsz,
+        imgsz=setup.imgsz,
         mean=list(backbone.mean),
         std=list(backbone.std),
         data=DataSource(name=dataset.name, sha256=dataset.fingerprint(), licence=dataset.licence),

@@ -53,7 +53,7 @@ class SegmentationTask:
         workers = default_workers() if config.workers is None else config.workers
         pin = accelerator.device.type == "cuda"
         turns = count == 1 if config.quarter_turns is None else config.quarter_turns
-        augment = SegmentationAugment(config.imgsz, turns, soft=count == 1)
+        augment = SegmentationAugment(setup.imgsz, turns, soft=count == 1)
         self.samples = SegmentationSamples(dataset.splits["train"], count, augment, config.seed)
         self.plan = TrainingPlan(dataset.splits["train"], config.batch, config.seed, rank, world)
         self.train = loader(self.samples, self.plan, workers, pin)

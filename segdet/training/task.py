@@ -21,13 +21,14 @@ from segdet.training.config import TrainConfig
 
 @dataclass
 class Setup:
-    """What a run works with once data and model are there. notes: lines for the user."""
+    """What a run works with once data and model are there. imgsz: side of the images; notes: lines for the user."""
 
     config: TrainConfig
     accelerator: Accelerator
     dataset: Dataset
     model: nn.Module
     backbone: Backbone
+    imgsz: int
     notes: list[str] = field(default_factory=list)
 
 
