@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,33 @@ def replacing(path: str | Path) -> Iterator[Path]:
         _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def building(folder: str | Path) -> Iterator[Path]:
+    """Yield an empty folder that becomes `folder` on success; if the body raises, nothing is left.
+
+    Raises:
+        InputError: `folder` is there already and not empty, or cannot be created.
+    """
+    folder = Path(folder)
+    empty = folder.is_dir() and not any(folder.iterdir())
+    if (folder.exists() and not empty) or folder.is_symlink():
+        raise InputError(f"{folder}: exists already; remove it or choose another folder")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        outer = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be created ({error.strerror}); choose another folder") from error
+    try:
+        inner = outer / folder.name  # mkdtemp makes private folders; this one gets ordinary permissions
+        inner.mkdir()
+        yield inner
+        if empty:
+            folder.rmdir()
+        inner.rename(folder)
+    finally:
+        shutil.rmtree(outer, ignore_errors=True)
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:

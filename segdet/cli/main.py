@@ -24,7 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Look at datasets.", no_args_is_help=True)
+data_app = typer.Typer(help="Look at datasets, check and download them.", no_args_is_help=True)
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "train": train.train,
@@ -33,7 +33,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "predict": predict.predict,
     "models": models.models,
 }
-DATA_COMMANDS: dict[str, Callable[..., None]] = {"list": data.list_datasets, "info": data.info}
+DATA_COMMANDS: dict[str, Callable[..., None]] = {
+    "list": data.list_datasets,
+    "info": data.info,
+    "check": data.check,
+}
 
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command)

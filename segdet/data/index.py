@@ -36,10 +36,10 @@ class _Index:
 
     def size(self, image: Path) -> tuple[int, int]:
         try:
-            now = os.stat(image)
+            now = image.stat()
         except OSError:
             return images.image_size(image)  # says what is wrong with it
-        key = os.path.abspath(image)
+        key = str(image.absolute())
         facts = (now.st_size, now.st_mtime_ns, now.st_ctime_ns)
         entry = self.known.get(key)
         if entry is None or entry[:3] != facts:
@@ -70,7 +70,7 @@ def cache_folder() -> Path:
 @contextmanager
 def remembered(dataset: Path) -> Iterator[None]:
     """Within the block, `image_size` knows what earlier runs read of this dataset; at its end the index is saved."""
-    name = hashlib.sha256(os.path.abspath(dataset).encode()).hexdigest()[:24]
+    name = hashlib.sha256(str(dataset.absolute()).encode()).hexdigest()[:24]
     index = _Index(cache_folder() / "index" / f"{name}.json")
     token = _current.set(index)
     try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import platform
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,7 +14,8 @@ from segdet.drawing import grid
 from segdet.evaluation.segmentation import Evaluation
 from segdet.files import write_text
 from segdet.metadata import Metadata
-from segdet.reporting import pictures
+from segdet.reporting import page, pictures
+from segdet.reporting.page import escaped
 
 _EXPLAINED = {
     "iou": ("IoU", "of all pixels that are marked or labelled, the share that is both; over all images together"),
@@ -31,21 +30,6 @@ _EXPLAINED = {
     "miou": ("Mean IoU", "mean over the classes that occur, background not counted"),
     "pixel_accuracy": ("Pixel accuracy", "share of all pixels with the right class, background counted"),
 }
-
-_STYLE = """
-:root{color-scheme:light dark;--ink:#1b1f24;--soft:#59636e;--line:#d1d9e0;--paper:#fff;--card:#f6f8fa}
-@media(prefers-color-scheme:dark){:root{--ink:#e6edf3;--soft:#9198a1;--line:#3d444d;--paper:#0d1117;--card:#151b23}}
-body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);margin:2rem auto;
-max-width:72rem;padding:0 1rem}
-h1{font-size:1.6rem;margin-bottom:.2rem}h2{font-size:1.2rem;margin-top:2.2rem;border-bottom:1px solid var(--line)}
-p.sub,td.why,figcaption{color:var(--soft)}table{border-collapse:collapse;width:100%}td,th{padding:.3rem .8rem .3rem 0;text-align:left;
-border-bottom:1px solid var(--line);vertical-align:top}td.n{font-variant-numeric:tabular-nums;white-space:nowrap}
-.big{display:flex;flex-wrap:wrap;gap:1rem;margin:1rem 0}.big div{background:var(--card);
-border:1px solid var(--line);border-radius:8px;padding:.8rem 1.2rem}
-.big b{font-size:1.7rem;display:block}img{max-width:100%;height:auto;background:#fff}
-code{background:var(--card);padding:.1rem .3rem;overflow-wrap:anywhere}
-figure{margin:1rem 0}.k{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin:0 .3em 0 .8em}
-"""
 
 
 def write(
@@ -62,12 +46,12 @@ def write(
     each = result.iou_of_each(threshold)
     worst_first = sorted(each, key=lambda index: each[index])
     body = [
-        f"<h1>{_e(run.name)}</h1>",
-        f"<p class=sub>{_e(metadata.arch)} on {_e(metadata.backbone)}, trained on {_e(dataset.name)}: "
+        f"<h1>{escaped(run.name)}</h1>",
+        f"<p class=sub>{escaped(metadata.arch)} on {escaped(metadata.backbone)}, trained on {escaped(dataset.name)}: "
         f"{_counts(dataset)}</p>",
         _headline(metrics),
         "<h2>Scores on the validation images</h2>",
-        f"<p class=sub>{metrics['images']} images at their own resolution; masks drawn as {_e(metrics['rasterizer'])}. "
+        f"<p class=sub>{metrics['images']} images at their own resolution; masks drawn as {escaped(metrics['rasterizer'])}. "
         "Intervals are 95 % bootstrap over photographs.</p>",
         _table(metrics),
         "<h2>Where it fails and where it works</h2>",
@@ -79,16 +63,18 @@ def write(
         for index in chosen:
             tiles = grid(pictures.comparison(records[index], result, index, threshold), 4, 300)
             body.append(
-                _figure(encode_jpeg(tiles, 85), "jpeg", f"{title}: {records[index].image.name}, IoU {each[index]:.3f}")
+                page.figure(
+                    encode_jpeg(tiles, 85), "jpeg", f"{title}: {records[index].image.name}, IoU {each[index]:.3f}"
+                )
             )
     if threshold is not None:
         body += [
             "<h2>Threshold</h2>",
-            _figure(pictures.png(pictures.curve_figure(result, threshold)), "png", _threshold_note(metrics)),
+            page.figure(pictures.png(pictures.curve_figure(result, threshold)), "png", _threshold_note(metrics)),
         ]
     body += [
         "<h2>Training</h2>",
-        _figure(
+        page.figure(
             pictures.png(pictures.results_figure(history)),
             "png",
             f"{len(history)} epochs, {history[-1]['time'] / 60:.1f} minutes",
@@ -96,11 +82,7 @@ def write(
         "<h2>How to get this again</h2>",
         _provenance(run, metadata),
     ]
-    page = (
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{_e(run.name)}</title><style>{_STYLE}</style>{''.join(body)}</html>\n"
-    )
-    write_text(run / "report.html", page)
+    write_text(run / "report.html", page.document(run.name, body))
 
 
 def _headline(metrics: Mapping[str, Any]) -> str:
@@ -109,7 +91,7 @@ def _headline(metrics: Mapping[str, Any]) -> str:
     for name in shown[:4]:
         interval = metrics["ci95"].get(name)
         small = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "&nbsp;"
-        cards.append(f"<div>{_e(_EXPLAINED[name][0])}<b>{metrics[name]:.3f}</b>{small}</div>")
+        cards.append(f"<div>{escaped(_EXPLAINED[name][0])}<b>{metrics[name]:.3f}</b>{small}</div>")
     return f"<div class=big>{''.join(cards)}</div>"
 
 
@@ -119,11 +101,11 @@ def _table(metrics: Mapping[str, Any]) -> str:
         if name in metrics:
             interval = metrics["ci95"].get(name)
             span = f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else ""
-            rows.append(f"<tr><th>{title}<td class=n>{metrics[name]:.4f}<td class=n>{span}<td class=why>{_e(why)}")
+            rows.append(f"<tr><th>{title}<td class=n>{metrics[name]:.4f}<td class=n>{span}<td class=why>{escaped(why)}")
     if len(metrics["classes"]) > 1:
         for name, row in sorted(metrics["classes"].items(), key=lambda item: item[1]["iou"]):
             rows.append(
-                f"<tr><th>{_e(name)}<td class=n>{row['iou']:.4f}<td><td class=why>IoU of this class, {row['pixels']} labelled pixels"
+                f"<tr><th>{escaped(name)}<td class=n>{row['iou']:.4f}<td><td class=why>IoU of this class, {row['pixels']} labelled pixels"
             )
     return f"<table><tr><th>Score<th>Value<th>95 % interval<th>Meaning{''.join(rows)}</table>"
 
@@ -144,18 +126,9 @@ def _provenance(run: Path, metadata: Metadata) -> str:
         "segdet": metadata.version,
         "Python": f"{sys.version.split()[0]} on {platform.platform()}",
     }
-    return f"<table>{''.join(f'<tr><th>{k}<td><code>{_e(v)}</code>' for k, v in rows.items())}</table>"
+    return f"<table>{''.join(f'<tr><th>{k}<td><code>{escaped(v)}</code>' for k, v in rows.items())}</table>"
 
 
 def _counts(dataset: Dataset) -> str:
     train, val = dataset.splits["train"], dataset.splits["val"]
     return f"{len(train)} training images of {len(by_photograph(train))} photographs, {len(val)} validation images"
-
-
-def _figure(content: bytes, kind: str, caption: str) -> str:
-    data = base64.b64encode(content).decode()
-    return f"<figure><img alt='{_e(caption)}' src='data:image/{kind};base64,{data}'><figcaption>{_e(caption)}</figcaption></figure>"
-
-
-def _e(text: object) -> str:
-    return html.escape(str(text), quote=True)

@@ -53,9 +53,7 @@ def examine(dataset: Dataset, look_alike: bool = True, advance: Callable[[], obj
     alike = copies.lookalikes(dataset, facts, known) if look_alike else []
     findings = [*_findings(dataset, facts), *copies.report(same, alike)]
     damaged = frozenset(path for path, fact in facts.items() if fact.damage)
-    return Examination(
-        Checkup(by_severity(findings), figures(dataset)), (*siblings, *same, *alike), damaged
-    )
+    return Examination(Checkup(by_severity(findings), figures(dataset)), (*siblings, *same, *alike), damaged)
 
 
 def _findings(dataset: Dataset, facts: dict[Path, Facts]) -> Iterator[Finding]:
@@ -88,7 +86,9 @@ def figures(dataset: Dataset) -> dict[str, Any]:
     splits = {}
     for split, records in dataset.splits.items():
         areas = [labels.area_of(instance) for record in records for instance in record.instances]
-        spread = [records[i] for i in np.unique(np.linspace(0, len(records) - 1, min(_SAMPLE, len(records))).astype(int))]
+        spread = [
+            records[i] for i in np.unique(np.linspace(0, len(records) - 1, min(_SAMPLE, len(records))).astype(int))
+        ]
         shares = [float(rasterize.binary(rasterize.foreground(record)).mean()) for record in spread]
         splits[split] = {
             "images": len(records),

@@ -13,7 +13,7 @@ from segdet.data.doctor import retrieval
 from segdet.data.doctor.findings import Case, Finding
 from segdet.data.doctor.scan import Facts
 from segdet.data.doctor.verify import same_place
-from segdet.data.records import Dataset, Record, by_photograph, iterate
+from segdet.data.records import Dataset, Record, by_photograph, iterate, photograph_of
 
 SPLITS = ("train", "val", "test")  # of two copies the one further right is kept: it is what scores are taken on
 
@@ -25,12 +25,16 @@ _LEAK_ADVICE = (
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images of the same thing. Of two splits, `first` is in the earlier one (train, val, test)."""
+    """Two images of the same thing. Of two splits, `first` is in the earlier one (train, val, test).
+
+    identical: the same pixels; of such a pair within one split `first` can go.
+    """
 
     first: Record
     second: Record
     splits: tuple[str, str]
     case: Case
+    identical: bool = False
 
     @property
     def leaks(self) -> bool:
@@ -70,7 +74,7 @@ def sibling_leaks(dataset: Dataset) -> list[Pair]:
     """
     seen: dict[str, dict[str, Record]] = defaultdict(dict)
     for split, record in _ordered(dataset):
-        if record.photograph != record.image.stem:
+        if photograph_of(record.image) != record.image.stem:
             seen[record.photograph].setdefault(split, record)
     pairs = []
     for name, found in seen.items():
@@ -96,13 +100,11 @@ def identical(dataset: Dataset, facts: Mapping[Path, Facts]) -> list[Pair]:
             if record is not kept:
                 same = "the same file" if facts[record.image].file == facts[kept.image].file else "the same pixels"
                 case = Case((record.image, kept.image), f"{same}; {split} and {last}")
-                pairs.append(Pair(record, kept, (split, last), case))
+                pairs.append(Pair(record, kept, (split, last), case, identical=True))
     return pairs
 
 
-def lookalikes(
-    dataset: Dataset, facts: Mapping[Path, Facts], known: set[frozenset[Path]]
-) -> list[Pair]:
+def lookalikes(dataset: Dataset, facts: Mapping[Path, Facts], known: set[frozenset[Path]]) -> list[Pair]:
     """Photographs that show the same thing as another one, the surest first.
 
     Args:

@@ -14,7 +14,9 @@ _STEP = re.compile(r"^\*\s+(.+?)\s*$", re.MULTILINE)
 
 def check(root: Path) -> Iterator[Finding]:
     """Steps that were applied to the pictures before they were exported, as the export declares them."""
-    texts = {name: (root / name).read_text(encoding="utf-8", errors="replace") for name in _FILES if (root / name).is_file()}
+    texts = {
+        name: (root / name).read_text(encoding="utf-8", errors="replace") for name in _FILES if (root / name).is_file()
+    }
     steps = [step for text in texts.values() for step in _STEP.findall(text)]
     stretched = [step for step in steps if re.search(r"resize.*stretch", step, re.IGNORECASE)]
     if stretched:

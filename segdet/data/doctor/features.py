@@ -36,7 +36,7 @@ def extract(image: np.ndarray, most: int) -> Features:
     small = resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), max(1, round(height * scale)), max(1, round(width * scale)))
     if min(small.shape) < 16:
         return Features(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.uint8))
-    keypoints, descriptors = cv2.SIFT_create(nfeatures=most, contrastThreshold=_CONTRAST).detectAndCompute(small, None)
+    keypoints, descriptors = cv2.SIFT.create(nfeatures=most, contrastThreshold=_CONTRAST).detectAndCompute(small, None)
     if descriptors is None:
         return Features(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.uint8))
     points = np.array([keypoint.pt for keypoint in keypoints[:most]], np.float32)

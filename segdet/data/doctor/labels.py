@@ -10,30 +10,53 @@ from pathlib import Path
 import numpy as np
 
 from segdet.data.doctor.findings import Case, Finding, Severity
-from segdet.data.records import Dataset, Instance, Problem, Record, iterate
+from segdet.data.records import Dataset, Instance, Problem, iterate
 
 _TINY = 16.0  # pixels of area; smaller objects are clicks that went wrong or lost in any resize
 _RARE_EMPTY = 0.02  # where fewer images than this are empty, each empty one is suspicious
 _FEW = 20  # objects of a class below which its score says little
 _VERTICES = 3000  # outlines with more are not searched for crossings (the search is quadratic)
 
-# Reader's words -> kind of finding. The first that fits counts.
-_KINDS: tuple[tuple[str, str, Severity, str, str], ...] = (
-    ("not a finite number", "label-not-finite", "error", "labels with NaN or infinite coordinates", "Label them again."),
-    ("lies outside", "label-outside", "error", "labels outside their image", "They were made for another picture or size; export again."),
-    ("labelled as", "size-mismatch", "error", "images whose size is not the one that was labelled", "Labels do not fit; export again from the tool that labelled them."),
-    ("run-length mask is", "size-mismatch", "error", "images whose size is not the one that was labelled", "Labels do not fit; export again from the tool that labelled them."),
-    ("mask", "label-mask", "error", "masks that cannot be used", "Export them again."),
-    ("run length", "label-mask", "error", "masks that cannot be used", "Export them again."),
-    ("a box among polygons", "label-mixed", "warning", "label files that mix boxes and polygons", "In masks the boxed objects are background; outline them, or train a detector."),
-    ("same as an earlier", "label-repeated", "note", "labels that repeat an earlier row", "One is kept."),
-    ("class", "label-class", "error", "labels of classes that are not declared", "Correct the class list or the labels; these objects are background now."),
-    ("categor", "label-class", "error", "labels of classes that are not declared", "Correct the class list or the labels; these objects are background now."),
-    ("no area", "label-degenerate", "warning", "labels without area", "They are left out; `--fix FOLDER` writes a copy without them."),
-    ("make no polygon", "label-degenerate", "warning", "labels without area", "They are left out; `--fix FOLDER` writes a copy without them."),
-    ("listed in", "image-missing", "warning", "images that are listed but not there", "Restore the files or export again."),
-    ("not listed", "label-orphan", "warning", "labels of images that are not listed", "Export again; these labels belong to nothing."),
-)  # fmt: skip
+_AGAIN = "Export or label them again; the objects are background until then."
+_KINDS: dict[str, tuple[Severity, str, str]] = {
+    "label-not-finite": ("error", "labels with NaN or infinite coordinates", _AGAIN),
+    "label-outside": ("error", "labels outside their image", "Made for another picture or size? " + _AGAIN),
+    "size-mismatch": ("error", "images whose size is not the one that was labelled", _AGAIN),
+    "label-mask": ("error", "masks that cannot be used", _AGAIN),
+    "label-class": ("error", "labels of classes that are not declared", "Correct the class list or the labels."),
+    "label-mixed": (
+        "warning",
+        "label files that mix boxes and polygons",
+        "In masks the boxed objects are background; outline them, or train a detector.",
+    ),
+    "label-degenerate": (
+        "warning",
+        "labels without area",
+        "They are left out; `--fix FOLDER` writes a copy without them.",
+    ),
+    "image-missing": ("warning", "images that are listed but not there", "Restore the files or export again."),
+    "label-orphan": ("warning", "labels of images that are not listed", "They belong to nothing; export again."),
+    "label-left-out": ("warning", "things that were left out", "See each case."),
+    "label-repeated": ("note", "labels that repeat an earlier row", "One is kept."),
+}
+
+# The reader's words and what they mean; the first that occurs counts.
+_WORDS = (
+    ("not a finite number", "label-not-finite"),
+    ("lies outside", "label-outside"),
+    ("labelled as", "size-mismatch"),
+    ("run-length mask is", "size-mismatch"),
+    ("a box among polygons", "label-mixed"),
+    ("same as an earlier", "label-repeated"),
+    ("mask", "label-mask"),
+    ("run length", "label-mask"),
+    ("class", "label-class"),
+    ("categor", "label-class"),
+    ("no area", "label-degenerate"),
+    ("make no polygon", "label-degenerate"),
+    ("listed in", "image-missing"),
+    ("not listed", "label-orphan"),
+)
 
 
 def check(dataset: Dataset, problems: Sequence[Problem]) -> Iterator[Finding]:
@@ -53,17 +76,12 @@ def _left_out(dataset: Dataset, problems: Sequence[Problem]) -> Iterator[Finding
         by_stem.setdefault(record.image.name, record.image)
         by_stem.setdefault(record.image.stem, record.image)
     groups: dict[str, list[Case]] = defaultdict(list)
-    told: dict[str, tuple[Severity, str, str]] = {}
     for problem in problems:
-        code, severity, title, advice = next(
-            ((code, severity, title, advice) for word, code, severity, title, advice in _KINDS if word in problem.what),
-            ("label-left-out", "warning", "things that were left out", "See each case."),
-        )
-        told[code] = (severity, title, advice)
+        code = next((code for words, code in _WORDS if words in problem.what), "label-left-out")
         image = _image_of(problem, by_stem)
         groups[code].append(Case((image,) if image else (), f"{problem.path.name}: {problem.what}"))
     for code, cases in groups.items():
-        severity, title, advice = told[code]
+        severity, title, advice = _KINDS[code]
         yield Finding(code, severity, f"{len(cases)} {title}", advice, len(cases), tuple(cases))
 
 
@@ -145,7 +163,9 @@ def crosses_itself(polygon: np.ndarray) -> bool:
 
 def _side(a: np.ndarray, b: np.ndarray, p: np.ndarray) -> np.ndarray:
     """On which side of the line from a to b the point p lies: the sign of the cross product."""
-    return np.asarray((b[..., 0] - a[..., 0]) * (p[..., 1] - a[..., 1]) - (b[..., 1] - a[..., 1]) * (p[..., 0] - a[..., 0]))
+    return np.asarray(
+        (b[..., 0] - a[..., 0]) * (p[..., 1] - a[..., 1]) - (b[..., 1] - a[..., 1]) * (p[..., 0] - a[..., 0])
+    )
 
 
 def area_of(instance: Instance) -> float:
@@ -219,7 +239,9 @@ def _classes(dataset: Dataset) -> Iterator[Finding]:
     total: Counter[int] = sum(counts.values(), Counter())
     unused = [name for index, name in enumerate(dataset.classes) if not total[index]]
     if unused:
-        yield _class_finding("class-unused", "warning", "without a single object", unused, "Remove them from the list, or label some.")
+        yield _class_finding(
+            "class-unused", "warning", "without a single object", unused, "Remove them from the list, or label some."
+        )
     for split in ("train", "val"):
         if split in counts and len(counts) > 1:
             lacking = [name for k, name in enumerate(dataset.classes) if total[k] and not counts[split][k]]
@@ -230,7 +252,9 @@ def _classes(dataset: Dataset) -> Iterator[Finding]:
     train = counts.get("train", total)
     few = [f"{name} ({train[k]})" for k, name in enumerate(dataset.classes) if 0 < train[k] < _FEW]
     if few:
-        yield _class_finding("class-rare", "note", f"with fewer than {_FEW} training objects", few, "Expect little of them.")
+        yield _class_finding(
+            "class-rare", "note", f"with fewer than {_FEW} training objects", few, "Expect little of them."
+        )
 
 
 def _class_finding(code: str, severity: Severity, what: str, names: Sequence[str], advice: str) -> Finding:
@@ -242,8 +266,3 @@ def _class_finding(code: str, severity: Severity, what: str, names: Sequence[str
 
 def _count(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
-
-
-def records_of(dataset: Dataset) -> dict[Path, Record]:
-    """Records by image."""
-    return {record.image: record for _, record in iterate(dataset)}

@@ -58,7 +58,9 @@ def candidates(features: Sequence[Features], groups: Sequence[int], seed: int = 
     while first < len(starts):  # blocks of whole groups against everything
         last = max(first + 1, int(np.searchsorted(ends, starts[first] + rows, side="right")))
         block = slice(int(starts[first]), int(ends[last - 1]))
-        votes = np.maximum(_votes(plain, plain, owner, block, words.count), _votes(mirrored, plain, owner, block, words.count))
+        votes = np.maximum(
+            _votes(plain, plain, owner, block, words.count), _votes(mirrored, plain, owner, block, words.count)
+        )
         votes /= np.sqrt(np.maximum(counts, 20)[block, None] * np.maximum(counts, 20)[None].astype(np.float32))
         for one in _likely(votes, range(first, last), starts, ends):
             key = (one.first, one.second)
@@ -83,9 +85,7 @@ def _likely(votes: np.ndarray, block: range, starts: np.ndarray, ends: np.ndarra
             best = np.argsort(-pairs, axis=None, kind="stable")[:_VIEWS]
             images = [(int(starts[group] + k // pairs.shape[1]), int(starts[other] + k % pairs.shape[1])) for k in best]
             ordered = tuple((i, j) if group < other else (j, i) for i, j in images)
-            found.append(
-                Candidate(min(group, int(other)), max(group, int(other)), ordered, float(table[row, other]))
-            )
+            found.append(Candidate(min(group, int(other)), max(group, int(other)), ordered, float(table[row, other])))
     return found
 
 

@@ -37,9 +37,7 @@ class Facts:
     features: Features | None
 
 
-def scan(
-    images: Sequence[Path], keypoints: int, advance: Callable[[], object] = lambda: None
-) -> dict[Path, Facts]:
+def scan(images: Sequence[Path], keypoints: int, advance: Callable[[], object] = lambda: None) -> dict[Path, Facts]:
     """Facts of every image.
 
     Args:

@@ -37,7 +37,11 @@ def check(dataset: Dataset, facts: Mapping[Path, Facts]) -> Iterator[Finding]:
         judged += 1
         ratio = stored_fits_better(record, fact.header.orientation)
         if ratio > _BETTER:
-            wrong.append(Case((record.image,), f"EXIF {fact.header.orientation}: fits {ratio:.1f} times better unturned ({split})"))
+            wrong.append(
+                Case(
+                    (record.image,), f"EXIF {fact.header.orientation}: fits {ratio:.1f} times better unturned ({split})"
+                )
+            )
     if wrong:
         yield Finding(
             "labels-unturned",
@@ -55,7 +59,9 @@ def stored_fits_better(record: Record, orientation: int) -> float:
     scale = min(1.0, 512 / max(grey.shape))
     grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else grey
     smooth = cv2.GaussianBlur(grey.astype(np.float32), (0, 0), 1.0)
-    edges = cv2.dilate(np.hypot(cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)), np.ones((3, 3)))
+    edges = cv2.dilate(
+        np.hypot(cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)), np.ones((3, 3))
+    )
     size = np.array([record.width, record.height])
     shares = np.concatenate([_outline(polygon) for polygon in _outlines(record)]) / size
     as_is, moved = _under(edges, shares), _under(edges, _MOVES[orientation](shares))
