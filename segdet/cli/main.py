@@ -37,6 +37,7 @@ DATA_COMMANDS: dict[str, Callable[..., None]] = {
     "list": data.list_datasets,
     "info": data.info,
     "check": data.check,
+    "download": data.download,
 }
 
 for _name, _command in COMMANDS.items():
