@@ -81,10 +81,12 @@ def download(
         if not any(parts.iterdir()):
             parts.rmdir()
         raise InputError(f"{error}. {_ways_out(card, folder)}") from error
-    with building(folder) as root:
-        count = sum(unpack(file, root, archive.strip) for file, archive in zip(files, archives, strict=True))
-        _complete(card, root)
-    shutil.rmtree(parts, ignore_errors=True)
+    try:
+        with building(folder) as root:
+            count = sum(unpack(file, root, archive.strip) for file, archive in zip(files, archives, strict=True))
+            _complete(card, root)
+    finally:  # an archive that could not be unpacked is no use to the next attempt
+        shutil.rmtree(parts, ignore_errors=True)
     return Downloaded(name, folder, tuple(shown(archive.url) for archive in archives), count, card.licence)
 
 

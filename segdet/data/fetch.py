@@ -13,6 +13,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable
 from email.message import Message
 from pathlib import Path, PurePosixPath
@@ -26,6 +27,7 @@ Progress = Callable[[int, int | None], object]
 _CHUNK = 1 << 18
 _TIMEOUT = 30.0  # seconds without a byte
 _ATTEMPTS = 5  # in a row without any progress
+_FIRST = 3  # when nothing has arrived at all: there may be no network
 _LASTING = (400, 401, 403, 404, 410, 451)  # answers that another attempt will not change
 _MOST_FILES = 2_000_000
 _MOST_BYTES = 300 << 30
@@ -78,7 +80,7 @@ def fetch(
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
             reason = str(getattr(error, "reason", None) or error or type(error).__name__)
         failures = 1 if transfer.size() > before else failures + 1
-        if failures >= _ATTEMPTS:
+        if failures >= (_ATTEMPTS if transfer.size() else _FIRST):
             raise FetchError(f"{shown(url)}: {reason}") from None
         time.sleep(pause * 2 ** (failures - 1))
 
@@ -212,11 +214,9 @@ def unpack(archive: Path, folder: Path, strip: bool = False) -> int:
             return len(members)
     except FileExistsError as error:
         raise InputError(f"{archive.name}: names {error.filename} twice; not unpacked") from error
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise InputError(f"{archive.name}: damaged archive ({error}); download it again") from error
     except OSError as error:
-        if error.errno is None:  # zlib's complaints
-            raise InputError(f"{archive.name}: damaged archive ({error}); download it again") from error
         raise InputError(f"{folder}: cannot unpack there ({error.strerror})") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def _contents(checkup: Checkup) -> str:
     if not checkup.findings:
         return "<p>Nothing to complain about.</p>"
     rows = [
-        f"<tr><td>{_tag(finding)}<td><a href='#{finding.code}-{number}'>{escaped(finding.title)}</a>"
+        f"<tr><td style='width:6rem'>{_tag(finding)}<td><a href='#{finding.code}-{number}'>{escaped(finding.title)}</a>"
         for number, finding in enumerate(checkup.findings)
     ]
     return f"<table>{''.join(rows)}</table>"
@@ -74,11 +75,15 @@ def _finding(finding: Finding, number: int, records: Mapping[Path, Record], root
     pairs = any(len(case.images) > 1 for case in finding.cases)
     more = len(finding.cases) - most
     return (
-        f"<h2 id='{finding.code}-{number}'>{_tag(finding)} {escaped(finding.title)}</h2><p>{escaped(finding.advice)}</p>"
+        f"<h2 id='{finding.code}-{number}'>{_tag(finding)} {escaped(finding.title)}</h2><p>{_advice(finding)}</p>"
         + (f"<div class='grid{' pairs' if pairs else ''}'>{''.join(shown)}</div>" if shown else "")
         + (f"<ul>{''.join(words)}</ul>" if words else "")
         + (f"<p class=sub>{more} more are listed in check.json.</p>" if more > 0 else "")
     )
+
+
+def _advice(finding: Finding) -> str:
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped(finding.advice))
 
 
 def _case(case: Case, records: Mapping[Path, Record], root: Path) -> str:
@@ -106,7 +111,7 @@ def thumbnail(path: Path, record: Record | None) -> np.ndarray | None:
         return None
     height, width = image.shape[:2]
     scale = _SIDE / max(height, width)
-    small = np.ascontiguousarray(resize(image, max(1, round(height * scale)), max(1, round(width * scale))))
+    small = resize(image, max(1, round(height * scale)), max(1, round(width * scale))).copy()
     for instance in record.instances if record is not None else ():
         colour = colour_of(instance.label)
         for polygon in instance.polygons:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def examine(dataset: Dataset, look_alike: bool = True, advance: Callable[[], obj
 def _findings(dataset: Dataset, facts: dict[Path, Facts]) -> Iterator[Finding]:
     unread, problems = _apart(dataset)
     yield from copies.siblings(dataset)
-    yield from labels.check(dataset, problems)
+    yield from labels.check(_sound(dataset, facts), problems)
     yield from upright.check(dataset, facts)
     yield from pictures.check(dataset, unread, facts)
     yield from exports.check(dataset.root)
@@ -71,6 +71,12 @@ def _findings(dataset: Dataset, facts: dict[Path, Facts]) -> Iterator[Finding]:
             "validation-small", "note", f"only {len(by_photograph(val))} validation photographs",
             "Scores will have wide intervals; `--fold K/N` uses every photograph for validation once.", len(val),
         )  # fmt: skip
+
+
+def _sound(dataset: Dataset, facts: dict[Path, Facts]) -> Dataset:
+    """Without the images that cannot be decoded: they are told of already, and an empty label there means nothing."""
+    kept = {s: tuple(r for r in records if not facts[r.image].damage) for s, records in dataset.splits.items()}
+    return replace(dataset, splits=kept)
 
 
 def _apart(dataset: Dataset) -> tuple[list[Problem], list[Problem]]:

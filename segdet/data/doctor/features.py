@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from segdet.data.images import resize
-
 SIDE = 320  # pictures are shrunk to this many pixels on their longer side; twice as many cost four times the time
 _CONTRAST = 0.02  # half of SIFT's default: plaster is flat
 
@@ -33,7 +31,9 @@ def extract(image: np.ndarray, most: int) -> Features:
     """The `most` strongest SIFT keypoints of RGB uint8 `[H, W, 3]`."""
     height, width = image.shape[:2]
     scale = min(1.0, SIDE / max(height, width))
-    small = resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), max(1, round(height * scale)), max(1, round(width * scale)))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    # Not the smoother resize of training: averaging whole pixels keeps the grain, and finds 40 pairs instead of 34.
+    small = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA)
     if min(small.shape) < 16:
         return Features(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.uint8))
     keypoints, descriptors = cv2.SIFT.create(nfeatures=most, contrastThreshold=_CONTRAST).detectAndCompute(small, None)

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 
 from segdet.data.doctor import Examination
-from segdet.data.doctor.labels import area_of
+from segdet.data.doctor.labels import KEPT, area_of
 from segdet.data.records import Dataset, Instance, Record, iterate
 from segdet.errors import InputError
 from segdet.files import building
@@ -43,7 +43,7 @@ def write(dataset: Dataset, examination: Examination, folder: Path) -> Cleaned:
     cleaned, dropped = without(dataset, examination)
     if not cleaned.splits.get("train"):
         raise InputError(f"--fix {folder}: nothing of train would be left; mend the labels first")
-    dropped += [f"label left out: {problem}" for problem in dataset.problems]
+    dropped += [f"label left out: {problem}" for problem in dataset.problems if KEPT not in problem.what]
     layout = "YOLO" if dataset.format == "YOLO" else "COCO"
     with building(folder) as root:
         (_yolo if layout == "YOLO" else _coco)(cleaned, root)

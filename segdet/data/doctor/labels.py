@@ -17,6 +17,7 @@ _RARE_EMPTY = 0.02  # where fewer images than this are empty, each empty one is 
 _FEW = 20  # objects of a class below which its score says little
 _VERTICES = 3000  # outlines with more are not searched for crossings (the search is quadratic)
 
+KEPT = "a box among polygons"  # in the words of a problem that left nothing out
 _AGAIN = "Export or label them again; the objects are background until then."
 _KINDS: dict[str, tuple[Severity, str, str]] = {
     "label-not-finite": ("error", "labels with NaN or infinite coordinates", _AGAIN),
@@ -24,11 +25,6 @@ _KINDS: dict[str, tuple[Severity, str, str]] = {
     "size-mismatch": ("error", "images whose size is not the one that was labelled", _AGAIN),
     "label-mask": ("error", "masks that cannot be used", _AGAIN),
     "label-class": ("error", "labels of classes that are not declared", "Correct the class list or the labels."),
-    "label-mixed": (
-        "warning",
-        "label files that mix boxes and polygons",
-        "In masks the boxed objects are background; outline them, or train a detector.",
-    ),
     "label-degenerate": (
         "warning",
         "labels without area",
@@ -46,7 +42,6 @@ _WORDS = (
     ("lies outside", "label-outside"),
     ("labelled as", "size-mismatch"),
     ("run-length mask is", "size-mismatch"),
-    ("a box among polygons", "label-mixed"),
     ("same as an earlier", "label-repeated"),
     ("mask", "label-mask"),
     ("run length", "label-mask"),
@@ -77,12 +72,14 @@ def _left_out(dataset: Dataset, problems: Sequence[Problem]) -> Iterator[Finding
         by_stem.setdefault(record.image.stem, record.image)
     groups: dict[str, list[Case]] = defaultdict(list)
     for problem in problems:
+        if KEPT in problem.what:  # told by `_kinds`, with all the others
+            continue
         code = next((code for words, code in _WORDS if words in problem.what), "label-left-out")
         image = _image_of(problem, by_stem)
         groups[code].append(Case((image,) if image else (), f"{problem.path.name}: {problem.what}"))
     for code, cases in groups.items():
         severity, title, advice = _KINDS[code]
-        yield Finding(code, severity, f"{len(cases)} {title}", advice, len(cases), tuple(cases))
+        yield Finding(code, severity, f"{title} ({len(cases)})", advice, len(cases), tuple(cases))
 
 
 def _image_of(problem: Problem, by_stem: dict[str, Path]) -> Path | None:

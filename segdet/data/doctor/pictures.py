@@ -31,7 +31,11 @@ def check(dataset: Dataset, unread: list[Problem], facts: Mapping[Path, Facts]) 
             tuple(damaged),
         )
     yield from _corners(dataset, facts)
-    odd = [Case((path,), what) for path, fact in facts.items() if fact.header and (what := _odd(fact.header))]
+    odd = [
+        Case((path,), what)
+        for path, fact in facts.items()
+        if fact.header and not fact.damage and (what := _odd(fact.header))
+    ]
     if odd:
         yield Finding(
             "image-unusual",

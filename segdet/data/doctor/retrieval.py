@@ -165,8 +165,8 @@ def _votes(query: _Coded, known: _Coded, owner: np.ndarray, block: slice, words:
         apart = np.bitwise_count(query.bits[asked][:, None] ^ known.bits[listed][None])
         a, b = np.nonzero(apart <= _FAR)
         i, j = owner[asked[a]], owner[listed[b]]
-        rare = np.log(images / (1 + len(np.unique(owner[listed])))) / np.log(images) if images > 2 else 1.0
-        weight = max(rare, 0.0) ** 2 * np.exp(-((apart[a, b].astype(np.float32) / _SPREAD) ** 2))
+        rare = np.log1p(images / len(np.unique(owner[listed]))) / np.log1p(images)  # never 0: small sets have few words
+        weight = rare**2 * np.exp(-((apart[a, b].astype(np.float32) / _SPREAD) ** 2))
         other = i != j
         np.add.at(votes, (i[other] - block.start) * images + j[other], weight[other].astype(np.float32))
     return votes.reshape(-1, images)

@@ -17,7 +17,7 @@ from segdet.data.images import Header, ImageError, header, read_image
 
 _BLACK = 48  # brightness up to which a corner may be fill; brightening after rotation lifts it from 0
 _FLAT = 10  # grey values that fill may differ by: JPEG ripples near its edge
-_LEAST = 0.001  # share of the picture a black corner covers at least
+_LEAST = 0.002  # share of the picture a black corner covers at least
 _MOST = 0.4
 
 
@@ -88,7 +88,7 @@ def black_corners(image: np.ndarray) -> float:
             area, *_ = cv2.floodFill(brightest, mask, (x, y), 0, _FLAT, _FLAT, flags)
             if area >= _LEAST * height * width and _straight(mask[1:-1, 1:-1], area):
                 found |= mask
-    share = float((found > 0).mean())
+    share = float((found[1:-1, 1:-1] == 255).mean())
     return share if share <= _MOST else 0.0
 
 
