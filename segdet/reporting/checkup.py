@@ -73,9 +73,11 @@ def _finding(finding: Finding, number: int, records: Mapping[Path, Record], root
     shown = [_case(case, records, root) for case in finding.cases[:most] if case.images]
     words = [f"<li>{escaped(case.note)}" for case in finding.cases[:most] if not case.images]
     pairs = any(len(case.images) > 1 for case in finding.cases)
+    laid = any(case.transform is not None for case in finding.cases)
     more = len(finding.cases) - most
     return (
         f"<h2 id='{finding.code}-{number}'>{_tag(finding)} {escaped(finding.title)}</h2><p>{_advice(finding)}</p>"
+        + ("<p class=sub>Third of each: the first picture laid where the second shows the same.</p>" if laid else "")
         + (f"<div class='grid{' pairs' if pairs else ''}'>{''.join(shown)}</div>" if shown else "")
         + (f"<ul>{''.join(words)}</ul>" if words else "")
         + (f"<p class=sub>{more} more are listed in check.json.</p>" if more > 0 else "")

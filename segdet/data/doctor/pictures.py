@@ -10,7 +10,7 @@ from segdet.data.doctor.scan import Facts
 from segdet.data.images import Header
 from segdet.data.records import Dataset, Problem, iterate
 
-_CORNERED = 0.05  # share of a split's images with black corners that is worth a word
+_CORNERED = 0.1  # share of a split's images with black corners that is worth a word
 
 
 def check(dataset: Dataset, unread: list[Problem], facts: Mapping[Path, Facts]) -> Iterator[Finding]:

@@ -21,7 +21,7 @@ _BLOCK = 65_536
 _FAR = 22  # differing bits (of 64) beyond which two descriptors do not match
 _SPREAD = 16.0
 _LIKELY = 0.0015  # score below which a pair is chance; the weakest true pair of the crack set has 0.0028
-_NEAREST = 4  # candidates looked at for each photograph
+_NEAREST = 8  # candidates looked at for each photograph
 _VIEWS = 2  # pairs of copies tried for each pair of photographs
 _TABLE = 64_000_000  # votes held at a time
 

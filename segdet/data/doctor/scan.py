@@ -86,16 +86,20 @@ def black_corners(image: np.ndarray) -> float:
             flags = 4 | cv2.FLOODFILL_MASK_ONLY | cv2.FLOODFILL_FIXED_RANGE | (255 << 8)
             mask = np.zeros_like(found)
             area, *_ = cv2.floodFill(brightest, mask, (x, y), 0, _FLAT, _FLAT, flags)
-            if area >= _LEAST * height * width and _straight(mask[1:-1, 1:-1], area):
+            if area >= _LEAST * height * width and _triangle(mask[1:-1, 1:-1], area):
                 found |= mask
     share = float((found[1:-1, 1:-1] == 255).mean())
     return share if share <= _MOST else 0.0
 
 
-def _straight(mask: np.ndarray, area: int) -> bool:
-    """Whether a region fills its convex hull, as the triangle left by a rotation does and a shadow rarely."""
+def _triangle(mask: np.ndarray, area: int) -> bool:
+    """Whether a region is like the triangle that a rotation leaves in a corner; bars and shadows are not.
+
+    It fills its convex hull, and about half of the rectangle around it.
+    """
     outline, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    hull = cv2.convexHull(np.concatenate(outline))
+    points = np.concatenate(outline)
     drawn = np.zeros_like(mask)
-    cv2.fillConvexPoly(drawn, hull, 1)
-    return bool(area >= 0.8 * drawn.sum())
+    cv2.fillConvexPoly(drawn, cv2.convexHull(points), 1)
+    _, _, width, height = cv2.boundingRect(points)
+    return bool(area >= 0.8 * drawn.sum() and 0.3 <= area / (width * height) <= 0.75)
