@@ -134,5 +134,5 @@ def _told(found: Checkup) -> list[str]:
 
 
 def _examples(finding: Finding) -> str:
-    shown = [" = ".join(path.name for path in case.images) or case.note for case in finding.cases[:3]]
+    shown = [" = ".join(path.name for path in case.images) for case in finding.cases[:3] if case.images]
     return f": {'; '.join(shown)}" + ("; ..." if len(finding.cases) > 3 else "") if shown else ""

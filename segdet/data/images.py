@@ -63,17 +63,21 @@ def header(source: Path | bytes, name: str | None = None) -> Header:
     Raises:
         ImageError: not an image, empty, missing, or over `MAX_PIXELS`.
     """
-    label = name or (str(source) if isinstance(source, Path) else "image")
+    label = name or ("image" if isinstance(source, bytes) else str(source))
     with _open(io.BytesIO(source) if isinstance(source, bytes) else source, label) as image:
         # Asking a PNG without EXIF for it would decode the whole picture.
         known = image.format != "PNG" or "exif" in image.info
+        try:
+            frames = _frames(image)
+        except Exception:  # a GIF is searched to its end for them; decoding will say what is wrong
+            frames = 1
         return Header(
             kind=image.format or "",
             mode=image.mode,
             width=image.width,
             height=image.height,
             orientation=_orientation(image) if known else 1,
-            frames=_frames(image),
+            frames=frames,
             deep=image.mode in (*_SIXTEEN_BIT, "F") or _has_wide_colour(image),
         )
 

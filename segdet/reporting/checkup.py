@@ -51,7 +51,7 @@ def _splits(figures: Mapping[str, Any]) -> str:
     head = (
         "<tr><th>split<th>images<th>photographs<th>objects<th>without<th>foreground<th>object area, px² (5 / 50 / 95 %)"
     )
-    return f"<table>{head}{''.join(rows)}</table>"
+    return f"<div style='overflow-x:auto'><table>{head}{''.join(rows)}</table></div>"
 
 
 def _contents(checkup: Checkup) -> str:
@@ -71,7 +71,7 @@ def _tag(finding: Finding) -> str:
 def _finding(finding: Finding, number: int, records: Mapping[Path, Record], root: Path) -> str:
     most = 4 * _SHOWN if finding.severity == "error" else _SHOWN
     shown = [_case(case, records, root) for case in finding.cases[:most] if case.images]
-    words = [f"<li>{escaped(case.note)}" for case in finding.cases[:most] if not case.images]
+    words = [escaped(case.note) for case in finding.cases[:most] if not case.images]
     pairs = any(len(case.images) > 1 for case in finding.cases)
     laid = any(case.transform is not None for case in finding.cases)
     more = len(finding.cases) - most
@@ -79,7 +79,7 @@ def _finding(finding: Finding, number: int, records: Mapping[Path, Record], root
         f"<h2 id='{finding.code}-{number}'>{_tag(finding)} {escaped(finding.title)}</h2><p>{_advice(finding)}</p>"
         + ("<p class=sub>Third of each: the first picture laid where the second shows the same.</p>" if laid else "")
         + (f"<div class='grid{' pairs' if pairs else ''}'>{''.join(shown)}</div>" if shown else "")
-        + (f"<ul>{''.join(words)}</ul>" if words else "")
+        + (f"<p class=sub>{', '.join(words)}</p>" if words else "")
         + (f"<p class=sub>{more} more are listed in check.json.</p>" if more > 0 else "")
     )
 
