@@ -9,7 +9,7 @@ import numpy as np
 
 from segdet.data.doctor.features import MIRROR, Features, rooted
 
-# On the crack set 10,222 pairs were tried and looked at: all 41 with 8 points or more are true, chance reaches 6.
+# On the crack set 10,222 pairs were tried: the 41 with 8 points or more are all true (by eye), chance reaches 6.
 _AGREE = 8
 _RATIO = 0.85  # the best match must be this much nearer than the second best (Lowe 2004, who takes 0.8)
 _OFF = 4 / 416  # how far a point may lie from where the map takes it, as a share of the picture's longer side
