@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ["SEGDET_CACHE"] = tempfile.mkdtemp(prefix="segdet-tests-")  # nothing of the user's is read or written
 
 from tests.drawn import yolo_dataset
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from segdet.cli import data, export, models, output, predict, train, val
+from segdet.cli import check, data, download, export, models, output, predict, train, val
 from segdet.errors import SegdetError, nearest
 from segdet.version import __version__
 
@@ -24,7 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Look at datasets, convert and divide them.", no_args_is_help=True)
+data_app = typer.Typer(help="Look at datasets, check, convert, divide and download them.", no_args_is_help=True)
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "train": train.train,
@@ -36,8 +36,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
 DATA_COMMANDS: dict[str, Callable[..., None]] = {
     "list": data.list_datasets,
     "info": data.info,
+    "check": check.check,
     "convert": data.convert,
     "split": data.split,
+    "download": download.download,
 }
 
 for _name, _command in COMMANDS.items():

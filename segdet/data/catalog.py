@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -34,6 +35,8 @@ class Card:
     generated: bool = False
     classes: tuple[str, ...] = ()
     images: dict[str, int] | None = None
+    download: tuple[dict[str, Any], ...] = ()
+    roboflow: str | None = None
 
 
 def cards() -> dict[str, Card]:
@@ -111,8 +114,9 @@ def _ways_out(name: str) -> str:
 
 def _missing(card: Card) -> str:
     looked = " and ".join(str(home / card.name) for home in homes())
+    first = f"`segdet data download {card.name}` gets it; or take it" if card.download or card.roboflow else "Get it"
     return (
-        f"--data {card.name}: not found at {looked}. Get it from {card.source} and unpack it there, set SEGDET_DATASETS "
+        f"--data {card.name}: not found at {looked}. {first} from {card.source} and unpack it there, set SEGDET_DATASETS "
         f"to the folder that holds {card.name}/, or give its path; `--data crack-demo` works at once without any download"
     )
 
@@ -141,4 +145,5 @@ def _read_card(path: Path) -> Card | None:
     if not isinstance(content, dict) or not {"name", "title", "task", "licence"} <= content.keys():
         return None
     known = {key: content[key] for key in Card.__dataclass_fields__ if key in content}
-    return Card(**{**known, "classes": tuple(content.get("classes") or ())})
+    lists = {key: tuple(content.get(key) or ()) for key in ("classes", "download")}
+    return Card(**{**known, **lists})

@@ -11,6 +11,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -38,17 +39,60 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
 
 
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says about its picture before anything is decoded.
+
+    kind: "JPEG", "PNG", ... mode: Pillow's ("RGB", "P", "CMYK", "I;16", ...). width, height: as stored, not yet turned.
+    orientation: EXIF, 1..8. frames: pictures in an animation, 1 for a still. deep: more than 8 bits a sample.
+    """
+
+    kind: str
+    mode: str
+    width: int
+    height: int
+    orientation: int
+    frames: int
+    deep: bool
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the upright picture."""
+        return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
+
+
+def header(source: Path | bytes, name: str | None = None) -> Header:
+    """Read the header of an image file, given as a path or its bytes.
+
+    Raises:
+        ImageError: not an image, empty, missing, or over `MAX_PIXELS`.
+    """
+    label = name or ("image" if isinstance(source, bytes) else str(source))
+    with _open(io.BytesIO(source) if isinstance(source, bytes) else source, label) as image:
+        # Asking a PNG without EXIF for it would decode the whole picture.
+        known = image.format != "PNG" or "exif" in image.info
+        try:
+            frames = _frames(image)
+        except Exception:  # a GIF is searched to its end for them; decoding will say what is wrong
+            frames = 1
+        return Header(
+            kind=image.format or "",
+            mode=image.mode,
+            width=image.width,
+            height=image.height,
+            orientation=_orientation(image) if known else 1,
+            frames=frames,
+            deep=image.mode in (*_SIXTEEN_BIT, "F") or _has_wide_colour(image),
+        )
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """(height, width) of the upright image, from the header alone.
 
     Raises:
         ImageError: not an image, empty, missing, or over `MAX_PIXELS`.
     """
-    with _open(path, path) as image:
-        width, height = image.size
-        # Asking a PNG without EXIF for it would decode the whole picture.
-        known = image.format != "PNG" or "exif" in image.info
-        return (width, height) if known and _orientation(image) >= 5 else (height, width)
+    return header(path).size
 
 
 def read_image(source: str | Path | bytes, name: str | None = None) -> np.ndarray:
@@ -69,7 +113,7 @@ def read_image(source: str | Path | bytes, name: str | None = None) -> np.ndarra
     opened = io.BytesIO(source) if isinstance(source, bytes) else Path(source)
     with _open(opened, label) as image:
         try:
-            frames = 1 if image.format in ("TIFF", "MPO") else int(getattr(image, "n_frames", 1))
+            frames = _frames(image)
             if frames > 1:
                 raise ImageError(f"{label}: an animation of {frames} frames; extract the frame you mean")
             wide = _has_wide_colour(image)
@@ -204,6 +248,11 @@ def _eight_bits(samples: np.ndarray, label: str) -> np.ndarray:
         raise ImageError(f"{label}: samples from {low} to {high}; convert it to 8 or 16 bits first")
     scale = 255.0 / (4095 if high <= 4095 else 65535)
     return (samples.astype(np.float32) * scale + 0.5).astype(np.uint8)
+
+
+def _frames(image: Image.Image) -> int:
+    """Pictures in an animation; the pages of a TIFF and the second view of a camera's MPO are none."""
+    return int(getattr(image, "n_frames", 1)) if image.format in ("GIF", "PNG", "WEBP") else 1
 
 
 def _has_wide_colour(image: Image.Image) -> bool:

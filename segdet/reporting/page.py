@@ -1,4 +1,4 @@
-"""What every report page shares: style, figures, cards, and where the run came from."""
+"""What the HTML pages share: one self-contained file each, light or dark as the reader's system is."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 import html
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,13 @@ border:1px solid var(--line);border-radius:8px;padding:.8rem 1.2rem}
 code{background:var(--card);padding:.1rem .3rem;overflow-wrap:anywhere}
 figure{margin:1rem 0}th{white-space:nowrap}.bar{display:inline-block;height:.8em;border-radius:2px;min-width:1px}
 .k{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin:0 .3em 0 .8em}
+.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(11rem,1fr));gap:.8rem}
+.grid.pairs{grid-template-columns:repeat(auto-fill,minmax(min(100%,32rem),1fr))}
+.grid figure{margin:0}.grid figcaption{font-size:.8rem;overflow-wrap:anywhere;line-height:1.3}
+.grid img{display:block;margin-bottom:.2rem}.none{background:var(--card);border:1px dashed var(--line);padding:2rem .5rem;
+text-align:center;color:var(--soft);font-size:.8rem}
+.tag{font-size:.75rem;font-weight:600;padding:.1rem .5rem;border-radius:1rem;color:#fff;white-space:nowrap}
+.error{background:#c8232c}.warning{background:#9a6700}.note{background:#3a6ea5}a{color:inherit}
 """
 
 
@@ -51,11 +58,15 @@ def write(
         "<h2>How to get this again</h2>",
         _provenance(run, metadata),
     ]
-    content = (
+    write_text(run / "report.html", document(run.name, parts))
+
+
+def document(title: str, body: Iterable[str]) -> str:
+    """A whole page; nothing in it is fetched from anywhere."""
+    return (
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{escape(run.name)}</title><style>{_STYLE}</style>{''.join(parts)}</html>\n"
+        f"<title>{escape(title)}</title><style>{_STYLE}</style>{''.join(body)}</html>\n"
     )
-    write_text(run / "report.html", content)
 
 
 def cards(metrics: Mapping[str, Any], titles: Mapping[str, str]) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from segdet.data import index
 from segdet.data.formats import coco, cvat, labelme, mask_folders, png_mask, voc, yolo
 from segdet.data.formats.base import Adapter
 from segdet.data.records import Dataset, Record
@@ -55,7 +56,8 @@ def read(path: Path, name: str | None = None) -> Dataset:
         InputError: as `recognise`, or labels that cannot be read, or no usable image.
     """
     adapter, evidence = recognise(path)
-    dataset = adapter.read(path, name or (path.parent.name if path.is_file() else path.resolve().name), evidence)
+    with index.remembered(path):
+        dataset = adapter.read(path, name or (path.parent.name if path.is_file() else path.resolve().name), evidence)
     if not any(dataset.splits.values()):
         raise InputError(f"{path}: {dataset.format} layout, but no usable image" + _first(dataset))
     return replace(dataset, splits={split: _ordered(records) for split, records in dataset.splits.items()})

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from segdet.data.images import ImageError, image_size, is_image
+from segdet.data import index
+from segdet.data.images import ImageError, is_image
 from segdet.data.records import Dataset, Problem, Record
 from segdet.errors import InputError
 
@@ -40,7 +41,7 @@ class Adapter:
 def header_size(image: Path, problems: list[Problem]) -> tuple[int, int] | None:
     """(height, width) of the upright image, or None and a problem when the file cannot be used."""
     try:
-        return image_size(image)
+        return index.image_size(image)
     except ImageError as error:
         problems.append(Problem(image, str(error).removeprefix(f"{image}: ")))
         return None

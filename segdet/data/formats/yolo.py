@@ -262,7 +262,7 @@ def _instances(
 def _numbers(row: str, file: Path, number: int) -> tuple[int, np.ndarray]:
     """Class and coordinates of one row; anything else than numbers of the right count is an error."""
     try:
-        label, *values = (float(token) for token in row.split())
+        label, *values = map(float, row.split())
         if label != int(label):
             raise ValueError
     except (ValueError, OverflowError):

@@ -1,0 +1,66 @@
+"""`segdet data check`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from segdet.cli import output
+
+if TYPE_CHECKING:
+    from segdet.data.doctor.findings import Checkup, Finding
+
+
+def check(
+    data: str = typer.Argument(..., help="Dataset name or folder."),
+    fix: Path | None = typer.Option(None, help="Write a cleaned copy to this new folder; the source is not touched."),
+    out: Path | None = typer.Option(None, help="Folder for the page and the JSON.  [default: a new runs/check-NAME]"),
+    quick: bool = typer.Option(False, help="Skip the search for photographs of the same object."),
+) -> None:
+    """The doctor: what would make training wrong or its scores too good. Exit code 1 when something would."""
+    from segdet import files
+    from segdet.console import progress
+    from segdet.data import catalog, doctor
+    from segdet.data.doctor import fix as fixing
+    from segdet.reporting import checkup as page
+
+    dataset = catalog.load(data)
+    with progress("looking", sum(len(records) for records in dataset.splits.values())) as advance:
+        examination = doctor.examine(dataset, not quick, advance)
+    found = examination.checkup
+    cleaned = fixing.write(dataset, examination, fix) if fix is not None else None
+    folder = files.new_folder("runs", f"check-{dataset.name}") if out is None else out
+    page.write(folder / "check.html", dataset, found)
+    result = {**found.to_dict(), "page": str(folder / "check.html")}
+    if cleaned is not None:
+        result["fixed"] = {
+            "folder": str(cleaned.folder), "format": cleaned.layout, "images": cleaned.images, "dropped": list(cleaned.dropped),
+        }  # fmt: skip
+    files.write_json(folder / "check.json", result)
+    lines = _told(found)
+    if cleaned is not None:
+        lines.append(
+            f"{cleaned.folder}: a cleaned copy in {cleaned.layout} layout, {cleaned.images} images; "
+            f"{len(cleaned.dropped)} things left out, listed in dropped.txt"
+        )
+    lines.append(f"with pictures: {folder / 'check.html'}")
+    output.emit(result, "\n".join(lines))
+    if found.errors:
+        raise typer.Exit(1)
+
+
+def _told(found: Checkup) -> list[str]:
+    """Findings for the terminal: one line each with up to three examples, and what to do."""
+    counts = {kind: sum(one.severity == kind for one in found.findings) for kind in ("error", "warning", "note")}
+    lines = [", ".join(f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in counts.items())]
+    for finding in found.findings:
+        lines.append(f"{finding.severity:<8}{finding.title}{_examples(finding)}")
+        lines.append(f"        {finding.advice}")
+    return lines
+
+
+def _examples(finding: Finding) -> str:
+    shown = [" = ".join(path.name for path in case.images) for case in finding.cases[:3] if case.images]
+    return f": {'; '.join(shown)}" + ("; ..." if len(finding.cases) > 3 else "") if shown else ""

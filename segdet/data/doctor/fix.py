@@ -1,0 +1,63 @@
+"""`segdet data check --fix`: a cleaned copy of a dataset, which says exactly what it left out. The source is not touched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from segdet.data.convert import convert
+from segdet.data.doctor import Examination
+from segdet.data.doctor.labels import KEPT
+from segdet.data.records import Dataset, Record, iterate
+from segdet.errors import InputError
+from segdet.files import write_text
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """layout: "YOLO" or "COCO". images: kept. dropped: one line for each thing left out."""
+
+    folder: Path
+    layout: str
+    images: int
+    dropped: tuple[str, ...]
+
+
+def write(dataset: Dataset, examination: Examination, folder: Path) -> Cleaned:
+    """Write the copy: YOLO data stays YOLO, everything else becomes COCO JSON; images are copied byte for byte.
+
+    Left out are images that cannot be decoded, identical copies, labels the reader could not use, and photographs (with
+    all their augmented copies) that a later split shows too: of train, val and test the later one is kept whole.
+
+    Raises:
+        InputError: `folder` exists and holds something, lies in the dataset, or cannot be written.
+    """
+    folder = folder.expanduser()
+    if folder.resolve().is_relative_to(dataset.root.resolve()):
+        raise InputError(f"--fix {folder}: lies in the dataset itself; name a folder elsewhere")
+    cleaned, dropped = without(dataset, examination)
+    if not cleaned.splits.get("train"):
+        raise InputError(f"--fix {folder}: nothing of train would be left; mend the labels first")
+    dropped += [f"label left out: {problem}" for problem in dataset.problems if KEPT not in problem.what]
+    layout = "YOLO" if dataset.format == "YOLO" else "COCO"
+    convert(cleaned, folder, layout.lower(), compare=20)
+    lines = [f"{len(dropped)} things of {dataset.root} were left out.", *dropped]
+    write_text(folder / "dropped.txt", "\n".join(lines) + "\n")
+    return Cleaned(folder, layout, sum(map(len, cleaned.splits.values())), tuple(dropped))
+
+
+def without(dataset: Dataset, examination: Examination) -> tuple[Dataset, list[str]]:
+    """The dataset without what must go, and a line for each image that went."""
+    why: dict[Path, str] = dict.fromkeys(examination.damaged, "cannot be decoded")
+    photographs: dict[tuple[str, str], list[Record]] = {}
+    for split, record in iterate(dataset):
+        photographs.setdefault((split, record.photograph), []).append(record)
+    for pair in examination.pairs:
+        if pair.leaks:
+            for record in photographs[pair.splits[0], pair.first.photograph]:
+                why.setdefault(record.image, f"leaks: {pair.splits[1]} shows it in {pair.second.image.name}")
+        elif pair.identical:
+            why.setdefault(pair.first.image, f"identical to {pair.second.image.name}")
+    splits = {s: tuple(r for r in records if r.image not in why) for s, records in dataset.splits.items()}
+    lines = [f"image left out: {path}: {reason}" for path, reason in sorted(why.items())]
+    return replace(dataset, splits={s: records for s, records in splits.items() if records}), lines

@@ -1,0 +1,265 @@
+"""What is wrong or odd with the labels."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from segdet.data.doctor.findings import Case, Finding, Severity
+from segdet.data.records import Dataset, Instance, Problem, iterate
+
+_TINY = 16.0  # pixels of area; smaller objects are clicks that went wrong or lost in any resize
+_RARE_EMPTY = 0.02  # where fewer images than this are empty, each empty one is suspicious
+_FEW = 20  # objects of a class below which its score says little
+_VERTICES = 3000  # outlines with more are not searched for crossings (the search is quadratic)
+
+KEPT = "a box among polygons"  # in the words of a problem that left nothing out
+_AGAIN = "Export or label them again; the objects are background until then."
+_KINDS: dict[str, tuple[Severity, str, str]] = {
+    "label-not-finite": ("error", "labels with NaN or infinite coordinates", _AGAIN),
+    "label-outside": ("error", "labels outside their image", "Made for another picture or size? " + _AGAIN),
+    "size-mismatch": ("error", "images whose size is not the one that was labelled", _AGAIN),
+    "label-mask": ("error", "masks that cannot be used", _AGAIN),
+    "label-class": ("error", "labels of classes that are not declared", "Correct the class list or the labels."),
+    "label-degenerate": (
+        "warning",
+        "labels without area",
+        "They are left out; `--fix FOLDER` writes a copy without them.",
+    ),
+    "image-missing": ("warning", "images that are listed but not there", "Restore the files or export again."),
+    "label-orphan": ("warning", "labels of images that are not listed", "They belong to nothing; export again."),
+    "label-left-out": ("warning", "things that were left out", "See each case."),
+    "label-repeated": ("note", "labels that repeat an earlier row", "One is kept."),
+}
+
+# The reader's words and what they mean; the first that occurs counts.
+_WORDS = (
+    ("not a finite number", "label-not-finite"),
+    ("lies outside", "label-outside"),
+    ("labelled as", "size-mismatch"),
+    ("run-length mask is", "size-mismatch"),
+    ("same as an earlier", "label-repeated"),
+    ("mask", "label-mask"),
+    ("run length", "label-mask"),
+    ("class", "label-class"),
+    ("categor", "label-class"),
+    ("no area", "label-degenerate"),
+    ("make no polygon", "label-degenerate"),
+    ("listed in", "image-missing"),
+    ("not listed", "label-orphan"),
+)
+
+
+def check(dataset: Dataset, problems: Sequence[Problem]) -> Iterator[Finding]:
+    """Findings about labels; `problems` are those of the reader that are not about image files."""
+    yield from _left_out(dataset, problems)
+    yield from _empty(dataset)
+    yield from _crossing(dataset)
+    yield from _small(dataset)
+    yield from _twice(dataset)
+    yield from _kinds(dataset)
+    yield from _classes(dataset)
+
+
+def _left_out(dataset: Dataset, problems: Sequence[Problem]) -> Iterator[Finding]:
+    by_stem: dict[str, Path] = {}
+    for _, record in iterate(dataset):
+        by_stem.setdefault(record.image.name, record.image)
+        by_stem.setdefault(record.image.stem, record.image)
+    groups: dict[str, list[Case]] = defaultdict(list)
+    for problem in problems:
+        if KEPT in problem.what:  # told by `_kinds`, with all the others
+            continue
+        code = next((code for words, code in _WORDS if words in problem.what), "label-left-out")
+        image = _image_of(problem, by_stem)
+        groups[code].append(Case((image,) if image else (), f"{problem.path.name}: {problem.what}"))
+    for code, cases in groups.items():
+        severity, title, advice = _KINDS[code]
+        yield Finding(code, severity, f"{title} ({len(cases)})", advice, len(cases), tuple(cases))
+
+
+def _image_of(problem: Problem, by_stem: dict[str, Path]) -> Path | None:
+    """The picture a label problem is about: a label file has its stem, a JSON's message names it in brackets."""
+    named = re.search(r"\(([^()]+)\):", problem.what)
+    for name in (named[1] if named else "", problem.path.name, problem.path.stem):
+        if name in by_stem:
+            return by_stem[name]
+    return None
+
+
+def _empty(dataset: Dataset) -> Iterator[Finding]:
+    records = [record for _, record in iterate(dataset)]
+    empty = [(split, record) for split, record in iterate(dataset) if not record.instances]
+    if not empty:
+        yield Finding(
+            "no-empty-images",
+            "note",
+            "every image shows an object",
+            "How often a model raises false alarms cannot be measured; add pictures without any object.",
+            0,
+        )
+        return
+    cases = tuple(Case((record.image,), f"no label ({split})") for split, record in empty)
+    rare = len(empty) < _RARE_EMPTY * len(records)
+    yield Finding(
+        "empty-labels",
+        "warning" if rare else "note",
+        f"{_count(len(empty), 'image')} of {len(records)} without any label"
+        + (", where nearly every other has one" if rare else f" ({len(empty) / len(records):.0%})"),
+        "Look at them: a forgotten label teaches a model to overlook. Without objects they are useful background.",
+        len(empty),
+        cases,
+    )
+
+
+def _crossing(dataset: Dataset) -> Iterator[Finding]:
+    cases = []
+    count = 0
+    for split, record in iterate(dataset):
+        crossed = sum(crosses_itself(polygon) for instance in record.instances for polygon in instance.polygons)
+        if crossed:
+            count += crossed
+            cases.append(Case((record.image,), f"{_count(crossed, 'outline')} ({split})"))
+    if count:
+        yield Finding(
+            "outline-crossing",
+            "note",
+            f"{_count(count, 'outline')} crossing themselves, in {_count(len(cases), 'image')}",
+            "Parts enclosed twice count as background (even-odd rule). Small loops do no harm.",
+            count,
+            tuple(cases),
+        )
+
+
+def crosses_itself(polygon: np.ndarray) -> bool:
+    """Whether two edges of a closed outline `[P, 2]` properly cross; shared ends and touching do not count."""
+    points = np.asarray(polygon, np.float64)
+    keep = np.any(points != np.roll(points, 1, axis=0), axis=1)
+    points = points[keep]
+    n = len(points)
+    if not 4 <= n <= _VERTICES:
+        return False
+    a, b = points, np.roll(points, -1, axis=0)
+
+    low, high = np.minimum(a, b), np.maximum(a, b)
+    for i in range(n - 2):
+        # edges after the next one whose boxes overlap this edge's
+        j = np.arange(i + 2, n - 1 if i == 0 else n)
+        j = j[((low[j] <= high[i]) & (high[j] >= low[i])).all(axis=1)]
+        if len(j):
+            here = _side(a[i], b[i], a[j]) * _side(a[i], b[i], b[j])
+            there = _side(a[j], b[j], a[i]) * _side(a[j], b[j], b[i])
+            if ((here < 0) & (there < 0)).any():
+                return True
+    return False
+
+
+def _side(a: np.ndarray, b: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """On which side of the line from a to b the point p lies: the sign of the cross product."""
+    return np.asarray(
+        (b[..., 0] - a[..., 0]) * (p[..., 1] - a[..., 1]) - (b[..., 1] - a[..., 1]) * (p[..., 0] - a[..., 0])
+    )
+
+
+def area_of(instance: Instance) -> float:
+    """Area in pixels: inside the outlines (shoelace), else of the box."""
+    if not instance.polygons:
+        x1, y1, x2, y2 = instance.box
+        return (x2 - x1) * (y2 - y1)
+    total = 0.0
+    for polygon in instance.polygons:
+        x, y = polygon[:, 0].astype(np.float64), polygon[:, 1].astype(np.float64)
+        total += 0.5 * abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))))
+    return total
+
+
+def _small(dataset: Dataset) -> Iterator[Finding]:
+    cases = []
+    for split, record in iterate(dataset):
+        areas = [area_of(instance) for instance in record.instances]
+        if any(area < _TINY for area in areas):
+            cases.append(Case((record.image,), f"{min(areas):.0f} square pixels ({split})"))
+    if cases:
+        yield Finding(
+            "objects-tiny",
+            "note",
+            f"{_count(len(cases), 'image')} with objects under {_TINY:.0f} square pixels",
+            "Slips of the mouse, or too small to be found; look at some.",
+            len(cases),
+            tuple(cases),
+        )
+
+
+def _twice(dataset: Dataset) -> Iterator[Finding]:
+    cases = []
+    for split, record in iterate(dataset):
+        seen = Counter(_key(instance) for instance in record.instances if not instance.crowd)
+        repeated = sum(count - 1 for count in seen.values())
+        if repeated:
+            cases.append(Case((record.image,), f"{_count(repeated, 'object')} labelled twice ({split})"))
+    if cases:
+        yield Finding(
+            "objects-twice",
+            "warning",
+            f"{_count(len(cases), 'image')} with the same object labelled twice",
+            "A detector is punished for finding it once. Remove one of the two.",
+            len(cases),
+            tuple(cases),
+        )
+
+
+def _key(instance: Instance) -> tuple[int, ...]:
+    return (instance.label, *(round(value) for value in instance.box), round(area_of(instance)))
+
+
+def _kinds(dataset: Dataset) -> Iterator[Finding]:
+    """Boxes in one image and outlines in another."""
+    boxes = [(s, r) for s, r in iterate(dataset) if any(not i.polygons and i.rle is None for i in r.instances)]
+    outlined = sum(any(i.polygons or i.rle is not None for i in r.instances) for _, r in iterate(dataset))
+    if boxes and outlined:
+        yield Finding(
+            "kinds-mixed",
+            "warning",
+            f"{_count(len(boxes), 'image')} with boxes only for some objects, in a set with outlines",
+            "For masks a boxed object is background. Outline them, or train a detector.",
+            len(boxes),
+            tuple(Case((record.image,), f"boxes without outline ({split})") for split, record in boxes),
+        )
+
+
+def _classes(dataset: Dataset) -> Iterator[Finding]:
+    counts = {s: Counter(i.label for r in records for i in r.instances) for s, records in dataset.splits.items()}
+    total: Counter[int] = sum(counts.values(), Counter())
+    unused = [name for index, name in enumerate(dataset.classes) if not total[index]]
+    if unused:
+        yield _class_finding(
+            "class-unused", "warning", "without a single object", unused, "Remove them from the list, or label some."
+        )
+    for split in ("train", "val"):
+        if split in counts and len(counts) > 1:
+            lacking = [name for k, name in enumerate(dataset.classes) if total[k] and not counts[split][k]]
+            if lacking:
+                severity: Severity = "error" if split == "train" else "warning"
+                advice = "It cannot be learned." if split == "train" else "Its score cannot be measured."
+                yield _class_finding("class-lacking", severity, f"without an object in {split}", lacking, advice)
+    train = counts.get("train", total)
+    few = [f"{name} ({train[k]})" for k, name in enumerate(dataset.classes) if 0 < train[k] < _FEW]
+    if few:
+        yield _class_finding(
+            "class-rare", "note", f"with fewer than {_FEW} training objects", few, "Expect little of them."
+        )
+
+
+def _class_finding(code: str, severity: Severity, what: str, names: Sequence[str], advice: str) -> Finding:
+    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    cases = tuple(Case((), name) for name in names)
+    word = "class" if len(names) == 1 else "classes"
+    return Finding(code, severity, f"{len(names)} {word} {what}: {shown}", advice, len(names), cases)
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
