@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from segdet.data import rasterize
+from segdet.data.boxes import area_of
 from segdet.data.doctor import copies, exports, labels, pictures, upright
 from segdet.data.doctor.copies import Pair
 from segdet.data.doctor.findings import Checkup, Finding, by_severity
@@ -91,7 +92,7 @@ def figures(dataset: Dataset) -> dict[str, Any]:
     objects = Counter(instance.label for _, record in iterate(dataset) for instance in record.instances)
     splits = {}
     for split, records in dataset.splits.items():
-        areas = [labels.area_of(instance) for record in records for instance in record.instances]
+        areas = [area_of(instance) for record in records for instance in record.instances]
         spread = [
             records[i] for i in np.unique(np.linspace(0, len(records) - 1, min(_SAMPLE, len(records))).astype(int))
         ]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segdet.data.boxes import area_of
 from segdet.data.doctor.findings import Case, Finding, Severity
 from segdet.data.records import Dataset, Instance, Problem, iterate
 
@@ -163,18 +164,6 @@ def _side(a: np.ndarray, b: np.ndarray, p: np.ndarray) -> np.ndarray:
     return np.asarray(
         (b[..., 0] - a[..., 0]) * (p[..., 1] - a[..., 1]) - (b[..., 1] - a[..., 1]) * (p[..., 0] - a[..., 0])
     )
-
-
-def area_of(instance: Instance) -> float:
-    """Area in pixels: inside the outlines (shoelace), else of the box."""
-    if not instance.polygons:
-        x1, y1, x2, y2 = instance.box
-        return (x2 - x1) * (y2 - y1)
-    total = 0.0
-    for polygon in instance.polygons:
-        x, y = polygon[:, 0].astype(np.float64), polygon[:, 1].astype(np.float64)
-        total += 0.5 * abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))))
-    return total
 
 
 def _small(dataset: Dataset) -> Iterator[Finding]:
