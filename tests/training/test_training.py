@@ -236,3 +236,21 @@ def test_losses_are_lowest_for_the_right_answer_and_survive_ignored_and_empty_ta
     loss_named("bce+dice", 2)(logits, index).backward()
     assert float(logits.grad[0, :, 0, 0].abs().sum()) > 0
     assert float(logits.grad[0, :, 5, 5].abs().sum()) == 0.0
+
+
+def test_a_time_budget_ends_with_a_validated_epoch(walls: Path, tmp_path: Path) -> None:
+    config = TrainConfig.from_options(
+        arch="unet", data=str(walls), **TINY, time_budget="3s", val_every=1000, out=str(tmp_path)
+    )
+    run = train(config)
+    rows = list(csv.DictReader((run / "results.csv").open()))
+    assert [bool(row["metrics/iou"]) for row in rows] == [False] * (len(rows) - 1) + [True]
+    assert float(rows[-1]["lr"]) < 0.5 * config.lr  # the schedule ran to its end
+    with pytest.raises(InputError, match="it is done"):
+        train(TrainConfig.from_file(run / "config.yaml"), resume=run)
+
+
+@pytest.mark.parametrize("text", ["20", "0m", "-5s", "1d", "m"])
+def test_a_time_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="write a time such as 90s, 20m or 1.5h"):
+        TrainConfig.from_options(arch="unet", data="crack", time_budget=text)
