@@ -76,10 +76,22 @@ def prior_bias(probability: float) -> float:
     return -math.log((1.0 - probability) / probability)
 
 
-def freeze_norms(backbone: nn.Module) -> list[nn.Module]:
-    """Fix weight and bias of every batch norm; the returned modules must stay in evaluation mode."""
-    norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
-    for module in norms:
-        for parameter in module.parameters():
-            parameter.requires_grad_(False)
-    return norms
+class HoldsNorms(nn.Module):
+    """A network that can keep its backbone's batch norms as they came."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._held: list[nn.Module] = []
+
+    def hold_norms(self, backbone: nn.Module) -> None:
+        """Fix weight, bias and statistics of every batch norm in `backbone` from now on."""
+        self._held = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+        for module in self._held:
+            module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> HoldsNorms:
+        """As `nn.Module.train`; held norms stay in evaluation mode."""
+        super().train(mode)
+        for module in self._held:
+            module.eval()
+        return self

@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from segdet.models.backbones import Backbone
-from segdet.models.detection import MLP, Predictions, freeze_norms
+from segdet.models.detection import MLP, HoldsNorms, Predictions
 
 LONGEST = 1333 / 800  # the longer side may be so many times the size of the shorter one
 
 
-class DETR(nn.Module):
+class DETR(HoldsNorms):
     """One map, a transformer, and a fixed set of queries: no anchors, no suppression of doubles.
 
     Args:
@@ -44,14 +44,8 @@ class DETR(nn.Module):
         # While evaluating, images of different sizes pass the backbone one by one: convolutions would otherwise see the
         # padding beside the smaller one, and its boxes would depend on its neighbours.
         self.apart = True
-        self._still = freeze_norms(backbone) if frozen_norm else []
-
-    def train(self, mode: bool = True) -> DETR:
-        """As `nn.Module.train`; frozen norms stay in evaluation mode."""
-        super().train(mode)
-        for module in self._still:
-            module.eval()
-        return self
+        if frozen_norm:
+            self.hold_norms(backbone)
 
     def prepare(self, x: torch.Tensor) -> torch.Tensor:
         """`[N, 3, H, W]` resized to a shorter side of `imgsz` (to a square of it, see `square`), antialiased."""

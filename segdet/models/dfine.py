@@ -18,7 +18,7 @@ from segdet.errors import InputError, nearest
 from segdet.models.backbones import Backbone, Tokens
 from segdet.models.deformable import DeformableAttention
 from segdet.models.denoising import Denoising, disturbed
-from segdet.models.detection import MLP, Predictions, Target, freeze_norms, inverse_sigmoid, prior_bias
+from segdet.models.detection import MLP, HoldsNorms, Predictions, Target, inverse_sigmoid, prior_bias
 from segdet.models.hybrid_encoder import HybridEncoder, projection
 from segdet.models.pyramid import SimplePyramid
 
@@ -49,7 +49,7 @@ SIZES = {
 }
 
 
-class DFINE(nn.Module):
+class DFINE(HoldsNorms):
     """Backbone, hybrid encoder, and a decoder whose queries start at the surest places of the maps.
 
     Args:
@@ -80,19 +80,13 @@ class DFINE(nn.Module):
             self.backbone.channels[-levels:], chosen.encoder, 8, chosen.feedforward, chosen.expansion, chosen.depth
         )
         self.decoder = DFINETransformer(classes, chosen, queries or (100 if size == "n" else 300), denoising)
-        self._still = freeze_norms(backbone) if frozen_norm else []
+        if frozen_norm:
+            self.hold_norms(backbone)
         if imgsz % self.backbone.multiple:
             raise InputError(
                 f"--imgsz {imgsz}: dfine on {backbone.name} needs a multiple of {self.backbone.multiple}, for instance "
                 f"{max(1, round(imgsz / self.backbone.multiple)) * self.backbone.multiple}"
             )
-
-    def train(self, mode: bool = True) -> DFINE:
-        """As `nn.Module.train`; frozen norms stay in evaluation mode."""
-        super().train(mode)
-        for module in self._still:
-            module.eval()
-        return self
 
     def prepare(self, x: torch.Tensor) -> torch.Tensor:
         """`[N, 3, H, W]` resized to `[N, 3, imgsz, imgsz]`, antialiased."""

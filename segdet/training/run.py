@@ -87,6 +87,9 @@ def _prepare(config: TrainConfig, accelerator: Accelerator, start_weights: bool)
     notes = [note] if note else []
     named = config.weights in ("imagenet", "none")
     kind = config.weights if named and start_weights else "none"
+    if config.arch == "detr" and config.weights == "none" and "frozen_norm" not in config.options:
+        config = config.model_copy(update={"options": {**config.options, "frozen_norm": False}})
+        notes.append("random start: the backbone's batch norms learn, which DETR otherwise keeps as they came")
     imgsz = config.side(accelerator.device.type)
     if config.imgsz is None and imgsz < config.side("cuda"):
         notes.append(f"images of {imgsz} px, which a CPU can train; {config.side('cuda')} is usual on a GPU (--imgsz)")
