@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from segdet.console import progress, say
@@ -118,6 +119,7 @@ class Trainer:
                 waited += time.perf_counter() - last
                 self._note(batch.problems)
                 if batch.indices:
+                    self._seed(number)
                     share = self._progress(began, number)
                     set_rate(self.optimizer, schedule(self.config.schedule, share, 1 / self.total, self.config.warmup))
                     self._step(batch)
@@ -135,6 +137,11 @@ class Trainer:
             "images_per_second": images * self.accelerator.num_processes / max(spent, 1e-9),
             "data_wait": waited / max(spent, 1e-9),
         }
+
+    def _seed(self, number: int) -> None:
+        """Dropout and denoising depend on seed, epoch, step and process only, so that a resumed run repeats them."""
+        source = [self.config.seed, self.epoch, number, self.accelerator.process_index]
+        torch.manual_seed(int(np.random.SeedSequence(source).generate_state(1)[0]))
 
     def _step(self, batch: Any) -> None:
         loss = self.task.loss(self.network, batch)
@@ -209,8 +216,6 @@ class Trainer:
             "average": self.average.state_dict() if self.average is not None else None,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -223,9 +228,6 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["random"])
-        if torch.cuda.is_available() and state["random_cuda"]:
-            torch.cuda.set_rng_state_all(state["random_cuda"])
 
     def _mean_loss(self) -> float:
         return float(self.partial[0] / self.partial[1].clamp_min(1))
