@@ -120,3 +120,40 @@ def test_clear_words(blobs: Path) -> None:
         TrainConfig.from_options(arch="dfine", data=str(blobs), loss="ce")
     with pytest.raises(InputError, match=r"--time-budget 20: .*write a time such as 90s, 20m or 1\.5h"):
         TrainConfig.from_options(arch="dfine", data=str(blobs), time_budget="20")
+
+
+def test_eight_pictures_are_learnt_by_heart() -> None:
+    from segdet.data.detection import shares
+    from segdet.data.records import Instance, Record
+    from segdet.evaluation.detection import DetectionEvaluation, Detections
+    from segdet.models.common import normalise
+    from segdet.models.detection import Target
+    from segdet.models.detector import Detector, detect
+    from segdet.models.registry import build_model
+    from segdet.training.detection_losses import DFINELoss
+
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    images, records, targets = np.full((8, 96, 96, 3), 90, np.uint8), [], []
+    for number, image in enumerate(images):
+        (x, y), (w, h), label = rng.integers(0, 40, 2), rng.integers(24, 56, 2), number % 2
+        image[y : y + h, x : x + w, label] = 240
+        box = np.array([[x, y, x + w, y + h]], np.float32)
+        records.append(
+            Record(Path(f"{number}.png"), 96, 96, (Instance(label, (), tuple(map(float, box[0]))),), str(number))
+        )
+        targets.append(Target(torch.from_numpy(shares(box, 96, 96)), torch.tensor([label])))
+    options = {"size": "n", "queries": 20, "denoising": 20}
+    model, backbone = build_model("dfine", "test_efficientnet", ["red", "green"], "none", options, 96)
+    criterion, inputs = DFINELoss(2), normalise(torch.from_numpy(images), backbone.mean, backbone.std)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)
+    model.train()
+    for _ in range(120):
+        optimizer.zero_grad()
+        torch.stack(list(criterion(model(inputs, None, targets), targets).values())).sum().backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+        optimizer.step()
+    result = DetectionEvaluation(["red", "green"], records)
+    for index, found in enumerate(detect(Detector(model.eval(), backbone.mean, backbone.std), images)):
+        result.add(index, Detections(*found))
+    assert result.metrics()["ap50"] > 0.5
