@@ -31,6 +31,17 @@ def boxes_of(record: Record, smallest: int = SMALLEST) -> tuple[np.ndarray, np.n
     )
 
 
+def usual_size(records: Sequence[Record]) -> tuple[float, float] | None:
+    """Median width and height of all boxes as shares of their images; None when there is no box."""
+    found = []
+    for record in records:
+        boxes, _, crowd = boxes_of(record)
+        sides = boxes[~crowd, 2:] - boxes[~crowd, :2]
+        found.append(sides / np.array([record.width, record.height], np.float32))
+    shares = np.concatenate(found) if found else np.zeros((0, 2), np.float32)
+    return (float(np.median(shares[:, 0])), float(np.median(shares[:, 1]))) if len(shares) else None
+
+
 def objects(record: Record, smallest: int = SMALLEST) -> Sequence[Instance]:
     """The objects in `record`, one by one.
 

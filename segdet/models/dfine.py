@@ -6,6 +6,7 @@ Boxes are refined layer by layer as distributions over edge offsets. Names are t
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from segdet.models.pyramid import SimplePyramid
 
 BINS = 32
 _LARGEST = 65504.0  # of float16
+_ANCHOR = 0.05  # side of the finest map's anchors, a share of the image; it doubles with each level
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,17 @@ class DFINETransformer(nn.Module):
         nn.init.xavier_uniform_(self.enc_output.proj.weight)
         for layer in self.query_pos_head.layers:
             nn.init.xavier_uniform_(layer.weight)
+
+    def expect(self, width: float, height: float) -> None:
+        """Let boxes start at a usual size, in shares of the image, instead of the small published anchors.
+
+        For a network that has learnt no boxes yet: growing from 5 % of the image to a crack across all of it took most of
+        a short training.
+        """
+        wanted = torch.tensor([width, height]).clamp(0.02, 0.9)
+        usual = sum(_logit(_ANCHOR * 2.0**level) for level in range(len(self.input_proj))) / len(self.input_proj)
+        with torch.no_grad():
+            self.enc_bbox_head.layers[-1].bias[2:] = wanted.logit() - usual
 
     def forward(self, maps: Sequence[torch.Tensor], targets: Sequence[Target] | None = None) -> Predictions:
         """maps `[N, C, h, w]`, finest first -> predictions; see `DFINE.forward`."""
@@ -289,12 +302,16 @@ def anchors_of(maps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor
         height, width = m.shape[-2:]
         y = ((torch.arange(height, device=m.device) + 0.5) / height).reshape(-1, 1).expand(-1, width)
         x = ((torch.arange(width, device=m.device) + 0.5) / width).reshape(1, -1).expand(height, -1)
-        side = torch.full_like(x, 0.05 * 2.0**level)
+        side = torch.full_like(x, _ANCHOR * 2.0**level)
         each.append(torch.stack([x, y, side, side], dim=-1).flatten(0, 1))
     anchors = torch.cat(each).unsqueeze(0)
     inside = ((anchors > 0.01) & (anchors < 0.99)).all(-1, keepdim=True)
     logits = torch.log(anchors / (1.0 - anchors))
     return torch.where(inside, logits, torch.full_like(logits, torch.finfo(torch.float32).max)), inside
+
+
+def _logit(share: float) -> float:
+    return math.log(share / (1.0 - share))
 
 
 def bin_offsets(up: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "schedule": "step", "warmup": 0.0, "ema": 0.0, "loss": "set",
     },
     "dfine": {
-        "epochs": 72, "batch": 4, "lr": 3e-4, "backbone_lr": 0.5, "weight_decay": 1e-4, "clip": 0.1, "loss": "set",
+        "epochs": 72, "batch": 4, "lr": 1e-3, "backbone_lr": 0.5, "weight_decay": 1e-4, "clip": 0.1, "loss": "set",
     },
 }  # fmt: skip
 

@@ -13,6 +13,7 @@ from torch import nn
 from segdet.console import progress
 from segdet.data.augment_boxes import AspectAugment, SquareAugment
 from segdet.data.batches import TrainingPlan, default_workers, evaluation_plan, loader
+from segdet.data.boxes import usual_size
 from segdet.data.detection import DetectionBatch, DetectionPlan, DetectionSamples, collate_boxes
 from segdet.data.records import Problem
 from segdet.errors import InputError, SegdetError
@@ -51,6 +52,8 @@ class DetectionTask:
         augment = SquareAugment(turns) if model.square else AspectAugment(turns)
         multiple = model.backbone.multiple if model.square else None
         records = dataset.splits["train"]
+        if isinstance(model, DFINE) and config.weights in ("imagenet", "none") and (size := usual_size(records)):
+            model.decoder.expect(*size)
         self.samples = DetectionSamples(records, augment, config.seed)
         self.multiple = multiple
         self.plan: TrainingPlan = DetectionPlan(records, config.batch, config.seed, setup.imgsz, multiple, rank, world)

@@ -126,3 +126,20 @@ def test_unknown_size_and_options() -> None:
         build_model("detr", "resnet18", CLASSES, options={"upscale": 2}, imgsz=96)
     with pytest.raises(InputError, match="quries: no option of detr"):
         build_model("detr", "resnet18", CLASSES, options={"quries": 3}, imgsz=96)
+
+
+def test_boxes_start_at_the_usual_size() -> None:
+    model, _ = built("dfine", "resnet18", 160)
+    images = torch.rand(1, 3, 160, 160)
+
+    def first() -> torch.Tensor:
+        boxes: torch.Tensor = model.train()(images).extra["first"].boxes
+        return boxes
+
+    with torch.no_grad():
+        published = first()
+        model.decoder.expect(0.6, 0.2)
+        started = first()
+    assert float(published[..., 2:].max()) < 0.11
+    assert 0.4 < float(started[..., 2].median()) < 0.8 and 0.1 < float(started[..., 3].median()) < 0.3
+    assert torch.allclose(published[..., :2], started[..., :2])  # centres stay
