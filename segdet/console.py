@@ -6,10 +6,19 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+_muted = False
+
+
+def mute() -> None:
+    """Say nothing more in this process: with several of them, one speaks for all."""
+    global _muted
+    _muted = True
+
 
 def say(line: str) -> None:
     """Print one line to standard error."""
-    print(line, file=sys.stderr, flush=True)
+    if not _muted:
+        print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -19,7 +28,7 @@ def progress(title: str, total: int) -> Iterator[Callable[..., None]]:
     Yields:
         `advance(count=1, note="")`.
     """
-    if not sys.stderr.isatty():
+    if _muted or not sys.stderr.isatty():
         yield lambda count=1, note="": None
         return
     from rich.console import Console

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 
 from segdet.console import progress
-from segdet.data.batches import Batch, SegmentationSamples, default_workers, evaluation_plan, loader
+from segdet.data.batches import Batch, SegmentationSamples, evaluation_plan
 from segdet.data.images import ImageError, read_ahead
 from segdet.data.records import Problem, Record
+from segdet.data.stream import Stream, default_workers
 from segdet.errors import InputError
 from segdet.evaluation import detection, segmentation
 from segdet.evaluation.detection import DetectionEvaluation, Detections
@@ -70,7 +71,7 @@ def validate(
         return Measured(metadata, detection.full_metrics(boxes, records, split, threshold), boxes)
     answer = _onnx_masks(session) if session is not None else _torch_masks(source, device)
     samples = SegmentationSamples(records, len(metadata.classes))
-    batches = loader(samples, evaluation_plan(records, batch), default_workers() if workers is None else workers)
+    batches = Stream(samples, evaluation_plan(records, batch), default_workers() if workers is None else workers)
     with progress(f"measuring on {split}", len(records)) as advance:
         masks = segmentation.evaluate(answer, batches, records, metadata.classes, advance, keep=True)
     return Measured(metadata, segmentation.full_metrics(masks, records, split, threshold), masks)

@@ -23,15 +23,26 @@ def train(
     freeze: str | None = typer.Option(
         None, help="Keep fixed: none, backbone, or N (the stem and its first N - 1 stages).  [default: none]"
     ),
+    freeze_epochs: int | None = typer.Option(None, help="Keep the backbone fixed for the first N epochs."),
     epochs: int | None = typer.Option(None, help="Times every photograph is seen.  [default: 30]"),
     time_budget: str | None = typer.Option(None, help="Train for this long instead of --epochs: 90s, 20m, 1.5h."),
+    patience: int | None = typer.Option(None, help="Stop after so many epochs without a better score."),
+    save_every: str | None = typer.Option(
+        None, help="Time between two saved states within an epoch: 30s, 2m.  [default: 2m]"
+    ),
     val_every: int | None = typer.Option(None, help="Epochs between two validations.  [default: 1]"),
     imgsz: int | None = typer.Option(
         None,
         help="Side in pixels of training crops, or of what a detector sees.  [default: 320; see docs/detection.md]",
     ),
-    batch: int | None = typer.Option(None, help="Images per step and process.  [default: 8]"),
+    batch: str | None = typer.Option(
+        None, help="Images per step and process, or auto: what memory allows.  [default: 8]"
+    ),
+    accumulate: int | None = typer.Option(
+        None, help="Compute a batch in so many parts: less memory, the same step.  [default: 1]"
+    ),
     lr: float | None = typer.Option(None, help="Highest learning rate.  [default: 0.001]"),
+    find_lr: bool = typer.Option(False, "--find-lr", help="Do not train: find a learning rate and plot the test."),
     layer_decay: float | None = typer.Option(
         None, help="Rate of a backbone stage as a share of the next one's.  [default: 1]"
     ),
@@ -47,6 +58,12 @@ def train(
     decoder: str | None = typer.Option(None, help="Of segmenter: mask or linear.  [default: mask]"),
     device: str | None = typer.Option(None, help="auto, cpu, cuda or cuda:N.  [default: auto]"),
     precision: str | None = typer.Option(None, help="auto, fp32, bf16 or fp16.  [default: auto]"),
+    compile: bool | None = typer.Option(
+        None, "--compile", help="torch.compile: slow to start, then faster on a GPU.", show_default=False
+    ),
+    sync_bn: bool | None = typer.Option(
+        None, "--sync-bn", help="Batch norm over the images of all GPUs.", show_default=False
+    ),
     workers: int | None = typer.Option(None, help="Loader processes.  [default: from the machine]"),
     seed: int | None = typer.Option(None, help="Of everything random.  [default: 0]"),
     fold: str | None = typer.Option(None, help="K/N: fold K of N photographs is the validation set."),
@@ -59,7 +76,8 @@ def train(
     """Train a model: segdet train unet --data crack"""
     given: dict[str, Any] = {
         "arch": arch, "data": data, "backbone": backbone, "weights": weights, "freeze": freeze, "epochs": epochs,
-        "time_budget": time_budget, "val_every": val_every,
+        "time_budget": time_budget, "val_every": val_every, "freeze_epochs": freeze_epochs, "patience": patience,
+        "save_every": save_every, "accumulate": accumulate, "compile": compile or None, "sync_bn": sync_bn or None,
         "imgsz": imgsz, "batch": batch, "lr": lr, "layer_decay": layer_decay, "optimizer": optimizer, "schedule": schedule,
         "loss": loss, "device": device, "precision": precision, "workers": workers, "seed": seed, "fold": fold,
         "limit": limit, "out": out, "name": name,
@@ -70,6 +88,8 @@ def train(
         given["options"] = options
     from segdet.training.config import TrainConfig
 
+    if find_lr and resume is not None:
+        raise InputError("--find-lr starts anew; leave --resume out")
     if resume is not None:
         extra = [key for key, value in given.items() if value is not None and key not in ("arch", "device", "workers")]
         if extra or config is not None:
@@ -92,8 +112,14 @@ def train(
             raise InputError(f"train on what? segdet train {arch} --data NAME|FOLDER (see `segdet data list`)")
         settings = TrainConfig.from_options(**given)
 
+    from segdet.training.run import find_lr as run_find_lr
     from segdet.training.run import train as run_training
 
+    if find_lr:
+        run, found = run_find_lr(settings)
+        plot = run / "find-lr.png"
+        output.emit({"lr": found.lr, "plot": str(plot)}, f"suggested: --lr {found.lr:g} (see {plot})")
+        return
     run = run_training(settings, resume)
     output.emit(
         {"run": str(run), "weights": str(run / "weights" / "best.safetensors"), "report": str(run / "report.html")},

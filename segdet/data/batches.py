@@ -1,4 +1,4 @@
-"""From records to batches: torch datasets, which samples an epoch takes and in which order, and loaders.
+"""From records to batches: torch datasets, and which samples an epoch takes in which order.
 
 Shapes: images are uint8 `[N, H, W, 3]` and targets uint8 `[N, H, W]`; they travel as bytes (a quarter of float32) and
 are normalised on the device. A target is coverage 0..255 when there is one class, else a class index with 255 = ignore.
@@ -6,15 +6,13 @@ are normalised on the device. A target is coverage 0..255 when there is one clas
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from segdet.data.augment import SegmentationAugment
 from segdet.data.images import ImageError, read_image
@@ -36,6 +34,10 @@ class Batch:
     def pin_memory(self) -> Batch:
         """Called by the loader when batches go to a GPU."""
         return Batch(self.images.pin_memory(), self.targets.pin_memory(), self.indices, self.problems)
+
+    def part(self, rows: slice) -> Batch:
+        """Some of the images; problems stay with the whole."""
+        return Batch(self.images[rows], self.targets[rows], self.indices[rows])
 
 
 class SegmentationSamples(Dataset[Any]):
@@ -131,40 +133,3 @@ def evaluation_plan(records: Sequence[Record], batch: int, rank: int = 0, world:
         step = max(1, min(batch, 8_000_000 // (height * width)))  # keeps memory about constant for large photographs
         plan.extend([(0, index) for index in indices[i : i + step]] for i in range(0, len(indices), step))
     return plan[rank::world]
-
-
-def loader(
-    samples: Dataset[Any],
-    plan: TrainingPlan | list[list[Key]],
-    workers: int,
-    pin: bool = False,
-    collate: Callable[[Sequence[Any]], Any] = collate,
-) -> DataLoader[Any]:
-    """A loader that follows `plan`; with workers, they stay alive between epochs."""
-    return DataLoader(
-        samples,
-        batch_sampler=plan,  # type: ignore[arg-type]
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=pin,
-        persistent_workers=workers > 0,
-        worker_init_fn=_one_thread,
-        prefetch_factor=4 if workers else None,
-    )
-
-
-def default_workers() -> int:
-    """One worker keeps two cores of training busy on the crack set; a GPU wants many more."""
-    return max(
-        1, min(8, (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2) - 1)
-    )
-
-
-def _one_thread(_: int) -> None:
-    """Workers are the parallelism; threads inside them would fight the training for the cores."""
-    # Terminals, `timeout` and job schedulers signal the whole group; stopping in good order is the main process's work. The
-    # worker leaves the group instead of ignoring the signals, so that the main process can still end it when it fails.
-    if hasattr(os, "setpgid"):
-        os.setpgid(0, 0)
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)

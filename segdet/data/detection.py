@@ -40,6 +40,12 @@ class DetectionBatch:
         boxes, labels = ([t.pin_memory() for t in ts] for ts in (self.boxes, self.labels))
         return DetectionBatch(self.images.pin_memory(), self.sizes, boxes, labels, self.indices, self.problems)
 
+    def part(self, rows: slice) -> DetectionBatch:
+        """Some of the images, padded as they were; problems stay with the whole."""
+        return DetectionBatch(
+            self.images[rows], self.sizes[rows], self.boxes[rows], self.labels[rows], self.indices[rows]
+        )
+
     def mask(self) -> torch.Tensor | None:
         """bool `[N, H, W]`, True = padding; None when no image has any."""
         height, width = self.images.shape[1:3]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,18 @@ FILE = "resume/state.pt"
 
 
 def save_state(run: Path, state: dict[str, Any]) -> None:
-    """Write the state atomically: the previous one stays until the new one is whole on disk."""
+    """Write the state atomically: the previous one stays until the new one is whole on disk.
+
+    Raises:
+        OSError: the disk is full or damaged.
+    """
     with replacing(run / FILE) as temporary:
-        torch.save(state, temporary)
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # PyTorch's writer does not say what the system said
+            if "inline_container" not in str(error) and "PytorchStreamWriter" not in str(error):
+                raise
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(run / FILE)) from error
 
 
 def load_state(run: Path) -> dict[str, Any]:
@@ -37,6 +48,13 @@ def load_state(run: Path) -> dict[str, Any]:
             f"--resume {run}: {FILE} cannot be read ({str(error).splitlines()[0][:80]}); train it anew"
         ) from error
     return state
+
+
+def clear_unfinished(run: Path) -> None:
+    """Remove the temporary files of a process that was killed while it wrote."""
+    for name in ("results.csv", FILE, "weights/best.safetensors", "weights/last.safetensors"):
+        for file in (run / name).parent.glob(f".{Path(name).name}.*"):
+            file.unlink(missing_ok=True)
 
 
 def write_history(run: Path, history: list[dict[str, float | None]]) -> None:

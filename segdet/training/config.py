@@ -49,7 +49,8 @@ class TrainConfig(BaseModel):
     time_budget: str | None = Field(None, description="Train for this long instead of --epochs, for instance 20m")
     val_every: int = Field(1, ge=1, description="Epochs between two validations (the last one is always validated)")
     imgsz: int | None = Field(None, ge=32, description="Side in pixels of training crops, or of what a detector sees")
-    batch: int = Field(8, ge=1, description="Images per step and process")
+    batch: int | Literal["auto"] = Field(8, description="Images per step and process; auto = what memory allows")
+    accumulate: int = Field(1, ge=1, description="Compute a batch in so many parts: less memory, the same step")
     loss: str = Field("bce+dice", description="bce+dice, ce, focal, tversky, lovasz or cldice")
     class_weights: list[float] | None = Field(
         None, description="Weights of the classes in cross entropy, background first"
@@ -57,6 +58,7 @@ class TrainConfig(BaseModel):
     optimizer: str = Field("adamw", description="adamw, adam, sgd, rmsprop or adagrad")
     schedule: str = Field("cosine", description="cosine, poly, step, one-cycle or constant")
     freeze: str = Field("none", description="none, backbone, or N: the stem and the first N - 1 stages")
+    freeze_epochs: int = Field(0, ge=0, description="The whole backbone stands still for the first N epochs")
     layer_decay: float = Field(1.0, gt=0, le=1, description="Rate of a backbone stage as a share of the next one's")
     lr: float = Field(1e-3, gt=0, description="Highest learning rate")
     backbone_lr: float = Field(0.5, gt=0, description="The backbone's learning rate as a share of lr")
@@ -66,6 +68,10 @@ class TrainConfig(BaseModel):
     ema: float = Field(0.998, ge=0, lt=1, description="Decay of the averaged weights; 0 = no averaging")
     quarter_turns: bool | None = Field(None, description="Flips and quarter turns (default: for one-class data)")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    compile: bool = Field(False, description="torch.compile the network: slow to start, then faster on a GPU")
+    sync_bn: bool = Field(False, description="Batch norm over the images of all GPUs")
+    patience: int | None = Field(None, ge=1, description="Stop after so many epochs without a better score")
+    save_every: str = Field("2m", description="Time between two saved states within an epoch")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="Arithmetic of the network")
     workers: int | None = Field(None, ge=0, description="Loader processes (default: from the machine)")
     seed: int = Field(0, ge=0, description="Of everything random")
@@ -74,7 +80,15 @@ class TrainConfig(BaseModel):
     out: str = Field("runs", description="Folder for run folders")
     name: str | None = Field(None, description="Name of the run folder (default: <arch>-<data>)")
 
-    @field_validator("time_budget")
+    @field_validator("batch", mode="before")
+    @classmethod
+    def _is_batch(cls, value: Any) -> Any:
+        text = str(value).strip().lower()
+        if text != "auto" and (not text.isdigit() or int(text) < 1):
+            raise ValueError("say auto or a number of at least 1")
+        return text if text == "auto" else int(text)
+
+    @field_validator("time_budget", "save_every")
     @classmethod
     def _is_duration(cls, text: str | None) -> str | None:
         if text is not None and seconds_of(text) is None:
@@ -85,6 +99,18 @@ class TrainConfig(BaseModel):
     def budget(self) -> float | None:
         """Seconds that training may take, None when epochs decide."""
         return None if self.time_budget is None else seconds_of(self.time_budget)
+
+    @property
+    def save_seconds(self) -> float:
+        """Seconds between two saved states within an epoch."""
+        return seconds_of(self.save_every) or 0.0
+
+    @property
+    def images(self) -> int:
+        """`batch`, once it is a number."""
+        if self.batch == "auto":
+            raise RuntimeError("--batch auto is not resolved yet")
+        return self.batch
 
     def side(self, device: str) -> int:
         """`imgsz`, or what fits the architecture and the kind of device ("cpu", "cuda")."""

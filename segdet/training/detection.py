@@ -12,10 +12,11 @@ from torch import nn
 
 from segdet.console import progress
 from segdet.data.augment_boxes import AspectAugment, SquareAugment
-from segdet.data.batches import TrainingPlan, default_workers, evaluation_plan, loader
+from segdet.data.batches import TrainingPlan, evaluation_plan
 from segdet.data.boxes import usual_size
 from segdet.data.detection import DetectionBatch, DetectionPlan, DetectionSamples, collate_boxes
 from segdet.data.records import Problem
+from segdet.data.stream import Stream, default_workers
 from segdet.errors import InputError, SegdetError
 from segdet.evaluation.detection import Detections, evaluate_detections
 from segdet.files import write_json
@@ -56,10 +57,10 @@ class DetectionTask:
             model.decoder.expect(*size)
         self.samples = DetectionSamples(records, augment, config.seed)
         self.multiple = multiple
-        self.plan: TrainingPlan = DetectionPlan(records, config.batch, config.seed, setup.imgsz, multiple, rank, world)
-        self.train = loader(self.samples, self.plan, workers, pin, collate_boxes)
-        validation = evaluation_plan(self.records, config.batch, rank, world)
-        self.val = loader(DetectionSamples(self.records), validation, workers, pin, collate_boxes)
+        self.plan: TrainingPlan = DetectionPlan(records, config.images, config.seed, setup.imgsz, multiple, rank, world)
+        self.train = Stream(self.samples, self.plan, workers, pin, collate_boxes)
+        validation = evaluation_plan(self.records, config.images, rank, world)
+        self.val = Stream(DetectionSamples(self.records), validation, workers, pin, collate_boxes)
         classes = len(dataset.classes)
         criterion = DETRLoss(classes) if isinstance(setup.model, DETR) else DFINELoss(classes)
         self.criterion = criterion.to(accelerator.device)

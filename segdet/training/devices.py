@@ -6,6 +6,7 @@ import ctypes
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 
 from segdet.errors import InputError
 
@@ -19,9 +20,18 @@ def accelerator(device: str, precision: str) -> Accelerator:
     chosen = _device(device)
     if chosen.startswith("cuda:"):
         torch.cuda.set_device(chosen)
+    if chosen != "cpu":
+        torch.set_float32_matmul_precision("high")  # TF32: what is left in float32 runs on tensor cores
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True  # training crops and validation images come in few sizes
     mode = _precision(precision, chosen)
+    # A backbone may have more than the head uses, or stand still for a while: such parameters get no gradient.
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     return Accelerator(
-        cpu=chosen == "cpu", mixed_precision="no" if mode == "fp32" else mode, step_scheduler_with_optimizer=False
+        cpu=chosen == "cpu",
+        mixed_precision="no" if mode == "fp32" else mode,
+        step_scheduler_with_optimizer=False,
+        kwargs_handlers=[unused],
     )
 
 

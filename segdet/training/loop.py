@@ -1,4 +1,4 @@
-"""The training loop: one epoch after another over a `TrainingPlan`, with averaged weights and exact resume."""
+"""The training loop: one epoch after another over a `TrainingPlan`, saved so often that nobody loses a night's work."""
 
 from __future__ import annotations
 
@@ -17,9 +17,14 @@ import torch
 from segdet.console import progress, say
 from segdet.data.records import Problem
 from segdet.errors import SegdetError
-from segdet.training import checkpoints, depthwise
-from segdet.training.optim import averaged, build_optimizer, freeze, schedule, set_rate
+from segdet.training import checkpoints
+from segdet.training.optim import schedule
+from segdet.training.stepper import Stepper
 from segdet.training.task import Setup, Task
+
+CHECK = 10  # steps between two looks at the loss; with several processes, also at what they agree on
+RESCUES = 3  # times that training goes back after a loss that is no number
+_DAMPING = 0.5  # of the learning rate, each time
 
 
 class Interrupted(SegdetError):
@@ -30,9 +35,17 @@ class Interrupted(SegdetError):
         self.exit_code = 128 + number
 
 
+class _NotANumber(Exception):
+    """The loss or a gradient is not finite; `where` says when it was noticed."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(where)
+        self.where = where
+
+
 @dataclass
 class Trainer:
-    """Trains `model` for `config.epochs` and keeps the best and the last averaged weights.
+    """Trains for `config.epochs` (or the time there is) and keeps the best and the last weights.
 
     save(which, state dict, metrics): writes `weights/<which>.safetensors`.
     """
@@ -47,146 +60,169 @@ class Trainer:
     _stop: int = 0
 
     def __post_init__(self) -> None:
-        self.config, self.accelerator, self.model = self.setup.config, self.setup.accelerator, self.setup.model
-        settings, backbone = self.config, self.setup.backbone
-        schedule(settings.schedule, 0.0, 1.0, settings.warmup)  # an unknown name is told before anything is made
-        self.frozen = freeze(backbone, settings.freeze)
-        self.model.to(memory_format=torch.channels_last)
-        if self.accelerator.device.type == "cpu" and self.accelerator.mixed_precision == "bf16":
-            depthwise.float32_backward(self.model)
-        optimizer = build_optimizer(
-            settings.optimizer, self.model, backbone,
-            settings.lr, settings.backbone_lr, settings.layer_decay, settings.weight_decay,
-        )  # fmt: skip
-        self.network, self.optimizer = self.accelerator.prepare(self.model, optimizer)
-        self.average = averaged(self.model, settings.ema) if settings.ema else None
-        self.total = settings.epochs * len(self.task.plan)
+        self.config, self.accelerator = self.setup.config, self.setup.accelerator
+        schedule(self.config.schedule, 0.0, 1.0, self.config.warmup)  # an unknown name is told before anything is made
+        self.stepper = Stepper(self.setup)
+        self.total = self.config.epochs * len(self.task.plan)
         self.epoch, self.start, self.spent = 0, 0, 0.0
         self.validation = 0.0  # seconds the last validation took
-        self.partial = torch.zeros(2, dtype=torch.float64)  # loss x images and images of the epoch so far
+        self.unimproved, self.rescues = 0, 0  # epochs since the best one; goings back since the last whole epoch
+        self.partial = self._nothing()  # loss x images and images of the epoch so far
+        self.share = 0.0  # of the training that is done
+        self.saved = time.monotonic()
+        self.began = 0.0
 
     def fit(self) -> None:
         """Train until the last epoch is done.
 
         Raises:
-            Interrupted: by SIGINT or SIGTERM, after saving. SegdetError: the loss is not a number.
+            Interrupted: by SIGINT or SIGTERM, after saving. SegdetError: the loss is not a number even at lower rates.
         """
         with self._signals():
+            if not (self.run / checkpoints.FILE).exists():
+                self._checkpoint()  # a run that dies in its first minute can be resumed too
             while not self.done:
-                began = time.perf_counter()
-                rates = self._train_epoch(began)
+                self.began = time.perf_counter()
+                try:
+                    rates = self._train_epoch()
+                except _NotANumber as error:
+                    self._go_back(error)
+                    continue
                 validated = time.perf_counter()
                 metrics: dict[str, Any] = {}
                 val_loss = None
-                if self._validates(began):
+                if self._validates():
                     metrics, val_loss = self.validate()
-                    self.validation = time.perf_counter() - validated
-                self._finish_epoch(metrics, val_loss, rates, began)
+                    self.validation = self._of_first(time.perf_counter() - validated)
+                self._finish_epoch(metrics, val_loss, rates)
 
     @property
     def done(self) -> bool:
-        """Whether all epochs are done, or the time is up."""
+        """Whether all epochs are done, the time is up, or nothing has improved for `patience` epochs."""
+        if self.config.patience is not None and self.unimproved >= self.config.patience:
+            return True
         if self.config.budget is None:
             return self.epoch >= self.config.epochs
         return self.spent + self.validation >= self.config.budget
 
-    def _validates(self, began: float) -> bool:
+    def _validates(self) -> bool:
         number = self.epoch + 1
-        last = number == self.config.epochs if self.config.budget is None else self._time_is_up(began)
+        last = number == self.config.epochs if self.config.budget is None else self._time_is_up
         return last or number % self.config.val_every == 0
 
-    def _time_is_up(self, began: float) -> bool:
+    @property
+    def _time_is_up(self) -> bool:
         """Whether what is left of the time budget is needed for the last validation."""
-        if self.config.budget is None:
-            return False
-        return self.spent + time.perf_counter() - began + self.validation >= self.config.budget
+        budget = self.config.budget
+        return budget is not None and self.share * budget + self.validation >= budget
 
-    def _progress(self, began: float, step: int | None = None) -> float:
-        """Share of the training that is done: by steps, or by time when there is a time budget."""
-        if self.config.budget is not None:
-            return min(1.0, (self.spent + time.perf_counter() - began) / self.config.budget)
-        return (self.epoch * len(self.task.plan) + (self.start if step is None else step)) / self.total
+    def _look_at_the_clock(self, step: int) -> None:
+        """Renew `share`: by steps, or by time when there is a time budget. The same in every process."""
+        budget = self.config.budget
+        if budget is None:
+            self.share = (self.epoch * len(self.task.plan) + step) / self.total
+        elif self.accelerator.num_processes == 1 or step % CHECK == 0 or step == self.start:
+            self.share = min(1.0, self._of_first((self.spent + time.perf_counter() - self.began) / budget))
 
-    def _train_epoch(self, began: float) -> dict[str, float]:
-        plan = self.task.plan
-        plan.epoch, plan.start, plan.progress = self.epoch, self.start, self._progress(began, 0)
-        self.network.train()
-        for module in self.frozen:
-            module.eval()  # frozen batch norms keep their statistics
+    def _train_epoch(self) -> dict[str, float]:
+        plan, stream = self.task.plan, self.task.train
+        self._look_at_the_clock(self.start)
+        plan.epoch, plan.start, plan.progress = self.epoch, self.start, self.share
+        self.stepper.start_epoch(self.epoch)
         images, waited, last = 0, 0.0, time.perf_counter()
+        seen: Any = None
         with progress(self._title(self.epoch + 1), len(plan) - plan.start) as advance:
-            for number, batch in enumerate(self.task.train, plan.start):
+            for number, batch in enumerate(stream, plan.start):
                 waited += time.perf_counter() - last
                 self._note(batch.problems)
-                if batch.indices:
-                    self._seed(number)
-                    share = self._progress(began, number)
-                    set_rate(self.optimizer, schedule(self.config.schedule, share, 1 / self.total, self.config.warmup))
-                    self._step(batch)
-                    images += len(batch.indices)
-                if (number + 1) % 10 == 0 or number + 1 == len(plan):
-                    self._check_loss(number)
-                advance(1, f"loss {self._mean_loss():.4f}")
-                if self._stop:
-                    self._interrupt(number + 1, began)
-                if self._time_is_up(began):
+                batch = seen = self._in_step(batch, seen)
+                if batch is not None:
+                    self._look_at_the_clock(number)
+                    rate = schedule(self.config.schedule, self.share, 1 / self.total, self.config.warmup)
+                    loss = self.stepper.step(batch, self.task.loss, rate, self._seed(number))
+                    count = len(batch.indices)
+                    self.partial += torch.stack([loss * count, torch.full_like(loss, count)])
+                    images += count
+                advance(1)
+                self._look_at_the_clock(number + 1)
+                if self._looks(number + 1) and self._ends_here(number + 1, advance):
                     break
                 last = time.perf_counter()
-        spent = time.perf_counter() - began
+        spent = time.perf_counter() - self.began
         return {
             "images_per_second": images * self.accelerator.num_processes / max(spent, 1e-9),
             "data_wait": waited / max(spent, 1e-9),
         }
 
-    def _seed(self, number: int) -> None:
+    def _in_step(self, batch: Any, seen: Any) -> Any:
+        """The batch, or None when none of its images could be read.
+
+        With several processes the others are waiting for this one's gradients, so it repeats what it has seen before.
+        """
+        if batch.indices or self.accelerator.num_processes == 1:
+            return batch if batch.indices else None
+        if seen is None:
+            raise SegdetError(
+                "none of the first batch's images could be read; `segdet data check` lists what is damaged"
+            )
+        return seen
+
+    def _looks(self, step: int) -> bool:
+        """Whether to look at the loss, the clock and the signals after so many steps of the epoch.
+
+        Alone, a stop or the end of the time is seen at once; several processes must look at the same step.
+        """
+        if step % CHECK == 0 or step == len(self.task.plan):
+            return True
+        return self.accelerator.num_processes == 1 and (bool(self._stop) or self._time_is_up)
+
+    def _ends_here(self, step: int, advance: Callable[..., None]) -> bool:
+        """Stop on a bad loss or a signal, save when it is time, and say whether the time is up."""
+        bad, stop = self._any(0.0 if bool(torch.isfinite(self.partial[0])) else 1.0, float(self._stop))
+        if bad:
+            raise _NotANumber(f"epoch {self.epoch + 1}, step {step}")
+        advance(0, f"loss {self._mean_loss():.4f}")
+        if stop:
+            self._interrupt(step, int(stop))
+        if time.monotonic() - self.saved >= self.config.save_seconds:
+            self._checkpoint(step)
+        return self._time_is_up
+
+    def _seed(self, number: int) -> int:
         """Dropout and denoising depend on seed, epoch, step and process only, so that a resumed run repeats them."""
         source = [self.config.seed, self.epoch, number, self.accelerator.process_index]
-        torch.manual_seed(int(np.random.SeedSequence(source).generate_state(1)[0]))
-
-    def _step(self, batch: Any) -> None:
-        loss = self.task.loss(self.network, batch)
-        self.accelerator.backward(loss)
-        self.accelerator.clip_grad_norm_(self.network.parameters(), self.config.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.average is not None:
-            self.average.update_parameters(self.model)
-        count = len(batch.indices)
-        self.partial = self.partial + torch.stack([loss.detach().double().cpu() * count, torch.tensor(float(count))])
+        return int(np.random.SeedSequence(source).generate_state(1)[0])
 
     def validate(self) -> tuple[dict[str, Any], float | None]:
         """Metrics and loss of the averaged weights on the validation split; the same in every process."""
-        network = self.average.module if self.average is not None else self.model
-        network.eval()
+        network = self.stepper.best_network.eval()
         metrics, loss, problems = self.task.validate(network)
         self._note(problems)
         return metrics, loss
 
-    def _finish_epoch(
-        self, metrics: dict[str, Any], val_loss: float | None, rates: dict[str, float], began: float
-    ) -> None:
-        self.spent += time.perf_counter() - began
+    def _finish_epoch(self, metrics: dict[str, Any], val_loss: float | None, rates: dict[str, float]) -> None:
+        self.spent = self._of_first(self.spent + time.perf_counter() - self.began)
         row = {
             "epoch": self.epoch + 1,
             "time": self.spent,
             "train/loss": self._mean_loss(),
             "val/loss": val_loss,
             **{f"metrics/{key}": metrics.get(key) for key in self.task.columns},
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": self.stepper.optimizer.param_groups[0]["lr"],
             **rates,
         }
         self.history.append(row)
-        self.epoch, self.start, self.partial = self.epoch + 1, 0, torch.zeros(2, dtype=torch.float64)
+        self.epoch, self.start, self.partial, self.rescues = self.epoch + 1, 0, self._nothing(), 0
         score = metrics.get(self.task.score)
         better = score is not None and score > self.best
         self.best = max(self.best, -1.0 if score is None else score)
+        self.unimproved = 0 if better else self.unimproved + 1
         if self.accelerator.is_main_process:
-            state = (self.average.module if self.average is not None else self.model).state_dict()
+            state = self.stepper.best_network.state_dict()
             if metrics:
                 self.save("last", state, metrics)
             if better:
                 self.save("best", state, metrics)
-            checkpoints.save_state(self.run, self.state())
             checkpoints.write_history(self.run, self.history)
             told = [f"val loss {val_loss:.4f}"] if val_loss is not None else []
             told += [f"{key} {metrics[key]:.4f}" for key in self.task.columns[:2] if metrics.get(key) is not None]
@@ -196,6 +232,11 @@ class Trainer:
                 f"{self._title(self.epoch)}  loss {row['train/loss']:.4f}  {scores}"
                 f"{rates['images_per_second']:.1f} images/s, {rates['data_wait']:.0%} waiting for data"
             )
+            if self.config.patience is not None and self.unimproved >= self.config.patience:
+                say(
+                    f"stopped early: {self.task.score} has not risen for {self.unimproved} epochs (best {self.best:.4f})"
+                )
+        self._checkpoint()
 
     def _title(self, number: int) -> str:
         if self.config.budget is None:
@@ -204,40 +245,65 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """Everything that training depends on, as tensors and plain values."""
-        return {
-            "epoch": self.epoch,
-            "start": self.start,
-            "spent": self.spent,
-            "validation": self.validation,
-            "partial": self.partial,
-            "best": self.best,
-            "history": self.history,
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict() if self.average is not None else None,
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,
-        }
+        return {**{name: getattr(self, name) for name in self._KEPT}, **self.stepper.state()}
+
+    _KEPT = ("epoch", "start", "spent", "validation", "partial", "best", "unimproved", "rescues", "history")
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a saved `state`."""
-        for name in ("epoch", "start", "spent", "validation", "partial", "best", "history"):
+        for name in self._KEPT:
             setattr(self, name, state[name])
-        self.model.load_state_dict(state["model"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.accelerator.scaler is not None and state["scaler"] is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.partial = self.partial.to(self.accelerator.device)
+        self.stepper.restore(state)
+
+    def _checkpoint(self, step: int | None = None) -> None:
+        """Save the state, in the middle of an epoch after `step` of its steps."""
+        if self.accelerator.is_main_process:
+            seconds = time.perf_counter() - self.began if step is not None else 0.0
+            here = {} if step is None else {"start": step, "spent": self.spent + seconds}
+            checkpoints.save_state(self.run, {**self.state(), **here})
+        self.saved = time.monotonic()
+
+    def _go_back(self, error: _NotANumber) -> None:
+        """Return to the last saved state and go on with lower rates.
+
+        Raises:
+            SegdetError: that has been tried often enough.
+        """
+        tries, damping = self.rescues + 1, self.stepper.damping * _DAMPING
+        if tries > RESCUES:
+            raise SegdetError(
+                f"the loss is not a number ({error.where}), also after going back {RESCUES} times with lower rates; "
+                f"lower --lr (it is {self.config.lr:g}), use --precision fp32, or look for broken labels "
+                "with `segdet data check`"
+            )
+        self.accelerator.wait_for_everyone()
+        self.restore(checkpoints.load_state(self.run))
+        self.rescues, self.stepper.damping = tries, damping
+        say(
+            f"the loss is not a number ({error.where}): going back to epoch {self.epoch + 1}, step {self.start + 1}, "
+            f"with {damping:g} of the learning rate"
+        )
 
     def _mean_loss(self) -> float:
         return float(self.partial[0] / self.partial[1].clamp_min(1))
 
-    def _check_loss(self, number: int) -> None:
-        if not torch.isfinite(self.partial[0]):
-            raise SegdetError(
-                f"the loss is not a number any more (epoch {self.epoch + 1}, step {number + 1}); "
-                f"lower --lr (it is {self.config.lr:g}) or use --precision fp32"
-            )
+    def _nothing(self) -> torch.Tensor:
+        return torch.zeros(2, dtype=torch.float64, device=self.accelerator.device)
+
+    def _any(self, *flags: float) -> list[float]:
+        """The largest of each flag over all processes."""
+        if self.accelerator.num_processes == 1:
+            return list(flags)
+        return [
+            float(v) for v in self.accelerator.gather(torch.tensor([flags], device=self.accelerator.device)).amax(0)
+        ]
+
+    def _of_first(self, seconds: float) -> float:
+        """What the first process measured, in all of them."""
+        if self.accelerator.num_processes == 1:
+            return seconds
+        return float(self.accelerator.gather(torch.tensor([seconds], device=self.accelerator.device))[0])
 
     def _note(self, problems: list[Problem]) -> None:
         for problem in problems:
@@ -245,14 +311,10 @@ class Trainer:
                 self.problems[problem.path] = problem
                 say(f"skipped {problem}")
 
-    def _interrupt(self, start: int, began: float) -> None:
-        self.start = start
-        self.spent += time.perf_counter() - began
-        if self.accelerator.is_main_process:
-            checkpoints.save_state(self.run, self.state())
+    def _interrupt(self, step: int, number: int) -> None:
+        self._checkpoint(step)
         raise Interrupted(
-            f"stopped in {self._title(self.epoch + 1)} and saved; go on with: segdet train --resume {self.run}",
-            self._stop,
+            f"stopped in {self._title(self.epoch + 1)} and saved; go on with: segdet train --resume {self.run}", number
         )
 
     @contextmanager

@@ -15,8 +15,8 @@ from segdet.models.backbones import Backbone
 Groups = list[dict[str, object]]
 
 OPTIMIZERS: dict[str, Callable[[Groups], torch.optim.Optimizer]] = {
-    "adamw": lambda groups: torch.optim.AdamW(groups),
-    "adam": lambda groups: torch.optim.Adam(groups),
+    "adamw": lambda groups: torch.optim.AdamW(groups, fused=True),
+    "adam": lambda groups: torch.optim.Adam(groups, fused=True),
     "sgd": lambda groups: torch.optim.SGD(groups, momentum=0.9, nesterov=True),
     "rmsprop": lambda groups: torch.optim.RMSprop(groups, momentum=0.9),
     "adagrad": lambda groups: torch.optim.Adagrad(groups),

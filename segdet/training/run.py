@@ -9,8 +9,9 @@ from typing import Any
 import torch
 import yaml
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
-from segdet.console import progress, say
+from segdet.console import mute, progress, say
 from segdet.data import catalog, splits
 from segdet.data.records import by_photograph
 from segdet.errors import InputError
@@ -18,11 +19,13 @@ from segdet.files import new_folder, write_text
 from segdet.metadata import DataSource, Metadata
 from segdet.models import weights
 from segdet.models.registry import arch_named, build_model
-from segdet.reporting import pictures
+from segdet.reporting import pictures, rates
 from segdet.training import checkpoints, devices
-from segdet.training.config import TrainConfig
+from segdet.training.config import RECIPES, TrainConfig
 from segdet.training.detection import DetectionTask
 from segdet.training.loop import Trainer
+from segdet.training.memory import batch_that_fits
+from segdet.training.rate_test import RateTest, rate_test
 from segdet.training.segmentation import SegmentationTask
 from segdet.training.task import Setup, Task
 from segdet.version import __version__
@@ -37,24 +40,11 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
         InputError: settings or data that cannot be used. SegdetError: training failed. Interrupted: by a signal.
     """
     state = checkpoints.load_state(resume) if resume is not None else None
-    arch_named(config.arch)
-    accelerator = devices.accelerator(config.device, config.precision)
-    if accelerator.device.type == "cpu":
-        devices.keep_freed_memory()
-    torch.manual_seed(config.seed)
-    setup = _prepare(config, accelerator, start_weights=resume is None)
-    task = TASKS[arch_named(config.arch).task](setup)
-    run = resume
-    if run is None:
-        run = (
-            new_folder(config.out, config.name or f"{config.arch}-{setup.dataset.name}")
-            if accelerator.is_main_process
-            else None
-        )
-        from accelerate.utils import broadcast_object_list
-
-        run = broadcast_object_list([run])[0]
-    assert run is not None
+    setup, task = _started(config, start_weights=resume is None)
+    accelerator = setup.accelerator
+    run = resume if resume is not None else _folder(setup)
+    if accelerator.is_main_process and resume is not None:
+        checkpoints.clear_unfinished(run)
     if accelerator.is_main_process and resume is None:
         _describe(setup, task, run)
     described = _metadata(setup)
@@ -76,9 +66,47 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
     return run
 
 
+def find_lr(config: TrainConfig) -> tuple[Path, RateTest]:
+    """A learning-rate range test instead of a training: its run folder, with `find-lr.png`, and what was found.
+
+    Raises:
+        InputError: settings or data that cannot be used. SegdetError: no learning rate works.
+    """
+    setup, task = _started(config, start_weights=True)
+    found = rate_test(setup, task)
+    run = _folder(setup)
+    if setup.accelerator.is_main_process:
+        rates.rate_test(found.rates, found.losses, found.lr, run / "find-lr.png")
+    return run, found
+
+
+def _started(config: TrainConfig, start_weights: bool) -> tuple[Setup, Task]:
+    """Device, data, model and task, ready to train."""
+    arch_named(config.arch)
+    accelerator = devices.accelerator(config.device, config.precision)
+    if not accelerator.is_main_process:
+        mute()
+    if config.sync_bn and accelerator.device.type == "cpu":
+        raise InputError("--sync-bn: PyTorch has it for GPUs only; leave it out, or use --device cuda")
+    if accelerator.device.type == "cpu":
+        devices.keep_freed_memory()
+    torch.manual_seed(config.seed)
+    setup = _prepare(config, accelerator, start_weights)
+    return setup, TASKS[arch_named(config.arch).task](setup)
+
+
+def _folder(setup: Setup) -> Path:
+    """A new run folder, the same in every process."""
+    config, made = setup.config, [Path()]
+    if setup.accelerator.is_main_process:
+        made = [new_folder(config.out, config.name or f"{config.arch}-{setup.dataset.name}")]
+    found: Path = broadcast_object_list(made)[0]
+    return found
+
+
 def _prepare(config: TrainConfig, accelerator: Accelerator, start_weights: bool) -> Setup:
     """Read the data and build the model."""
-    with progress("drawing crack-demo", 220) as advance:
+    with accelerator.main_process_first(), progress("drawing crack-demo", 220) as advance:
         dataset = catalog.load(config.data, lambda done, total: advance(1))
     if config.fold:
         dataset = splits.fold(dataset, *splits.parse_fold(config.fold), config.seed)
@@ -101,7 +129,13 @@ def _prepare(config: TrainConfig, accelerator: Accelerator, start_weights: bool)
     if len(dataset.problems) > 10:
         say(f"left out: {len(dataset.problems) - 10} more (see problems.txt in the run folder)")
     config = config.model_copy(update={"backbone": backbone.name, "imgsz": imgsz})
-    return Setup(config, accelerator, dataset, model, backbone, imgsz, notes)
+    setup = Setup(config, accelerator, dataset, model, backbone, imgsz, notes)
+    if config.batch == "auto":
+        usual = RECIPES.get(config.arch, {}).get("batch", TrainConfig.model_fields["batch"].default)
+        fits = broadcast_object_list([batch_that_fits(setup, usual)])[0]
+        setup.config = config.model_copy(update={"batch": fits})
+        notes.append(f"batches of {fits} images (--batch auto)")
+    return setup
 
 
 def _describe(setup: Setup, task: Task, run: Path) -> None:

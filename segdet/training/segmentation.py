@@ -17,11 +17,10 @@ from segdet.data.batches import (
     Batch,
     SegmentationSamples,
     TrainingPlan,
-    default_workers,
     evaluation_plan,
-    loader,
 )
 from segdet.data.records import Problem
+from segdet.data.stream import Stream, default_workers
 from segdet.errors import InputError, SegdetError
 from segdet.evaluation.segmentation import Evaluation, evaluate
 from segdet.files import write_json
@@ -55,10 +54,10 @@ class SegmentationTask:
         turns = count == 1 if config.quarter_turns is None else config.quarter_turns
         augment = SegmentationAugment(setup.imgsz, turns, soft=count == 1)
         self.samples = SegmentationSamples(dataset.splits["train"], count, augment, config.seed)
-        self.plan = TrainingPlan(dataset.splits["train"], config.batch, config.seed, rank, world)
-        self.train = loader(self.samples, self.plan, workers, pin)
-        validation = evaluation_plan(self.records, config.batch, rank, world)
-        self.val = loader(SegmentationSamples(self.records, count), validation, workers, pin)
+        self.plan = TrainingPlan(dataset.splits["train"], config.images, config.seed, rank, world)
+        self.train = Stream(self.samples, self.plan, workers, pin)
+        validation = evaluation_plan(self.records, config.images, rank, world)
+        self.val = Stream(SegmentationSamples(self.records, count), validation, workers, pin)
         self.criterion = loss_named(config.loss, count, config.class_weights)
 
     def loss(self, network: nn.Module, batch: Batch) -> torch.Tensor:

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 import torch
 from accelerate import Accelerator
 from torch import nn
-from torch.utils.data import DataLoader
 
 from segdet.data.batches import TrainingPlan
 from segdet.data.records import Dataset, Problem
+from segdet.data.stream import Stream
 from segdet.metadata import Metadata
 from segdet.models.backbones import Backbone
 from segdet.training.config import TrainConfig
@@ -41,7 +41,7 @@ class Task(Protocol):
 
     score: str
     columns: tuple[str, ...]
-    train: DataLoader[Any]
+    train: Stream
     plan: TrainingPlan
 
     def loss(self, network: nn.Module, batch: Any) -> torch.Tensor:

@@ -18,13 +18,12 @@ from segdet.data.batches import (
     SegmentationSamples,
     TrainingPlan,
     collate,
-    default_workers,
     evaluation_plan,
-    loader,
 )
 from segdet.data.images import read_image
 from segdet.data.rasterize import class_index, foreground
 from segdet.data.records import Problem, Record
+from segdet.data.stream import Stream, default_workers
 from tests.drawn import yolo_dataset
 
 
@@ -178,7 +177,7 @@ def damaged(tmp_path: Path) -> list[Record]:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_corrupt_image_is_named_and_the_others_go_on(damaged: list[Record], workers: int) -> None:
     plan = [[(0, index) for index in pair] for pair in ((0, 1), (2, 3), (4, 5))]
-    batches: list[Batch] = list(loader(SegmentationSamples(damaged, 1), plan, workers))
+    batches: list[Batch] = list(Stream(SegmentationSamples(damaged, 1), plan, workers))
     assert [batch.indices for batch in batches] == [[0], [], [5]]
     problems = [problem for batch in batches for problem in batch.problems]
     assert [problem.path for problem in problems] == [record.image for record in damaged[1:5]]
@@ -190,7 +189,7 @@ def test_a_corrupt_image_is_named_and_the_others_go_on(damaged: list[Record], wo
 def test_a_worker_gives_the_samples_of_the_main_process(walls: tuple[Record, ...]) -> None:
     samples = SegmentationSamples(walls, 1, SegmentationAugment(32), seed=3)
     plan = TrainingPlan(walls, 5, seed=3)
-    worked = loader(samples, plan, workers=1)
+    worked = Stream(samples, plan, workers=1)
     for number in (0, 1):  # workers stay alive between epochs and must follow the plan's epoch all the same
         plan.epoch = number
         expected = [collate([samples[key] for key in keys]) for keys in plan]

@@ -1,0 +1,162 @@
+"""One optimisation step: forward, backward, clipping, averaged weights, in as many parts as memory asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
+
+from segdet.console import say
+from segdet.errors import SegdetError
+from segdet.training import depthwise
+from segdet.training.optim import averaged, build_optimizer, freeze, set_rate
+from segdet.training.task import Setup
+
+Loss = Callable[[nn.Module, Any], torch.Tensor]
+
+
+class Stepper:
+    """The network in training, its optimiser and its averaged weights.
+
+    Attributes:
+        parts: a batch is computed in so many parts, one after another; their gradients add up to that of the whole batch
+            (batch norm sees the parts; a loss pooled over the batch is pooled over each part).
+        damping: factor on every learning rate, lowered after a loss that was no number.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        config, backbone = setup.config, setup.backbone
+        self.config, self.accelerator, self.model = config, setup.accelerator, setup.model
+        self.frozen = freeze(backbone, config.freeze)
+        self.resting = [p for p in backbone.parameters() if p.requires_grad] if config.freeze_epochs else []
+        self.backbone = backbone
+        self.model.to(memory_format=torch.channels_last)
+        if self.accelerator.device.type == "cpu" and self.accelerator.mixed_precision == "bf16":
+            depthwise.float32_backward(self.model)
+        if config.sync_bn and self.accelerator.num_processes > 1:
+            self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
+        if config.compile:
+            self.model.compile(dynamic=False)  # training images have one size; averaged weights stay uncompiled
+        optimizer = build_optimizer(
+            config.optimizer,
+            self.model,
+            backbone,
+            config.lr,
+            config.backbone_lr,
+            config.layer_decay,
+            config.weight_decay,
+        )
+        self.network, self.optimizer = self.accelerator.prepare(self.model, optimizer)
+        self.average = averaged(self.model, config.ema) if config.ema else None
+        self.parts, self.damping = config.accumulate, 1.0
+
+    @property
+    def best_network(self) -> nn.Module:
+        """The weights to measure and keep: the averaged ones if there are any."""
+        return self.average.module if self.average is not None else self.model
+
+    def start_epoch(self, epoch: int) -> None:
+        """Into training mode; parts of the backbone that rest keep their weights and statistics."""
+        self.network.train()
+        rests = epoch < self.config.freeze_epochs
+        for parameter in self.resting:
+            parameter.requires_grad_(not rests)
+        for module in [*self.frozen, *([self.backbone] if rests else [])]:
+            module.eval()
+
+    def step(self, batch: Any, loss: Loss, rate: float, seed: int) -> torch.Tensor:
+        """Learn from one batch; out of memory, it is tried again in twice as many parts.
+
+        Args:
+            rate: share of the peak learning rates. seed: of dropout and denoising in this step.
+
+        Returns:
+            The batch's mean loss, a float64 scalar on the device; not finite when loss or gradient were not.
+
+        Raises:
+            SegdetError: one image alone does not fit into memory.
+        """
+        set_rate(self.optimizer, rate * self.damping)
+        while True:
+            torch.manual_seed(seed)
+            try:
+                value = self._gradients(batch, loss)
+                break
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+            # Outside the handler: the error holds the frames, and they hold the memory.
+            self._halve(len(batch.indices))
+        norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.config.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        # A gradient that is no number has spoilt the weights; with a scaler (fp16) it only made it skip the step.
+        return value if norm is None or self.accelerator.scaler is not None else value + 0.0 * norm.double()
+
+    def _gradients(self, batch: Any, loss: Loss) -> torch.Tensor:
+        count = len(batch.indices)
+        value = torch.zeros((), dtype=torch.float64, device=self.accelerator.device)
+        slices = _slices(count, self.parts)
+        for number, rows in enumerate(slices):
+            part = batch if len(slices) == 1 else batch.part(rows)
+            last = number == len(slices) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.network):
+                share = len(part.indices) / count
+                one = loss(self.network, part)
+                self.accelerator.backward(one if share == 1.0 else one * share)
+            value += one.detach().double() * share
+        return value
+
+    def _halve(self, count: int) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.accelerator.num_processes > 1:  # the others wait in the middle of the same step
+            raise SegdetError(
+                f"out of memory with {count} images per process: use --accumulate {2 * self.parts} (less memory, "
+                "the same training) or a smaller --batch, and --resume the run"
+            )
+        if self.parts >= count:
+            raise SegdetError("out of memory with one image at a time; use a smaller --imgsz or a smaller backbone")
+        self.parts = min(2 * self.parts, count)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        say(f"out of memory: batches of {count} are now computed in {self.parts} parts, the training stays the same")
+
+    def state(self) -> dict[str, Any]:
+        """Everything a step depends on, as tensors and plain values."""
+        scaler = self.accelerator.scaler
+        return {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict() if self.average is not None else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler is not None else None,
+            "parts": self.parts,
+            "damping": self.damping,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a saved `state`."""
+        self.model.load_state_dict(state["model"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.accelerator.scaler is not None and state["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.parts, self.damping = state["parts"], state["damping"]
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error means that memory did not suffice: CUDA has a class for it, the processor's allocator only words."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
+def _slices(count: int, parts: int) -> Sequence[slice]:
+    """Rows of at most `parts` parts of nearly equal size."""
+    parts = min(parts, count)
+    edges = [round(count * k / parts) for k in range(parts + 1)]
+    return [slice(a, b) for a, b in pairwise(edges)]
