@@ -28,6 +28,7 @@ class Metadata(BaseModel):
 
     options: further arguments of the architecture (decoder widths and the like).
     mean, std: normalisation in units of 0..1. threshold: probability from which a pixel is foreground.
+    damp_duplicates: whether a detector lowers the scores of boxes that lie on surer ones (`duplicates.damped`).
     opset, source_sha256, parity: only in ONNX files.
     """
 
@@ -43,6 +44,7 @@ class Metadata(BaseModel):
     mean: list[float]
     std: list[float]
     threshold: float | None = None
+    damp_duplicates: bool = False
     data: DataSource
     metrics: dict[str, Any] = {}
     version: str

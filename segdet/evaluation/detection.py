@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import torch
 
 from segdet.data.records import Problem, Record
+from segdet.duplicates import damped
 from segdet.errors import SegdetError
 from segdet.evaluation import detection_errors
 from segdet.evaluation.binary import drawn, f1, share
@@ -69,6 +71,15 @@ class DetectionEvaluation:
             self.kept |= other.kept
         self._counted = None
         return self
+
+    def damped(self) -> DetectionEvaluation:
+        """The same images with the scores of duplicates lowered (`duplicates.damped`)."""
+        result = DetectionEvaluation(self.classes, self.records, problems=list(self.problems))
+        for index in self.indices:
+            kept = self.kept[index]
+            parts = (torch.from_numpy(part)[None] for part in (kept.boxes, kept.scores, kept.labels))
+            result.add(index, Detections(*(part[0].numpy() for part in damped(*parts))))
+        return result
 
     def metrics(self, threshold: float | None = None) -> dict[str, Any]:
         """The twelve COCO numbers, and F1, precision and recall at IoU 0.5 over all classes together at `threshold`.

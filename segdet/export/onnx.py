@@ -85,7 +85,7 @@ def _comparison(metadata: Metadata, tolerance: float | None) -> Compare:
         bounds = DetectionLimits() if tolerance is None else DetectionLimits(box=tolerance)
 
         def boxes(model: nn.Module, session: Session, records: Sequence[Record], advance: Callable[[int], None]) -> Any:
-            detector = Detector(model, metadata.mean, metadata.std).eval()
+            detector = Detector(model, metadata.mean, metadata.std, metadata.damp_duplicates).eval()
             return compare_detections(
                 lambda image: Detections(*detect(detector, image[None])[0]), session, records, bounds, advance
             )
@@ -137,7 +137,11 @@ def to_onnx(model: nn.Module, metadata: Metadata) -> onnx.ModelProto:
 def _graph(model: nn.Module, metadata: Metadata) -> tuple[nn.Module, list[str]]:
     """The module to trace, in evaluation mode, and the names of its outputs."""
     if metadata.task == "detection":
-        return Detector(model, metadata.mean, metadata.std).eval(), ["boxes", "scores", "labels"]
+        return Detector(model, metadata.mean, metadata.std, metadata.damp_duplicates).eval(), [
+            "boxes",
+            "scores",
+            "labels",
+        ]
     kind = OneClassGraph if len(metadata.classes) == 1 else ClassesGraph
     return kind(model, metadata.mean, metadata.std).eval(), ["mask", "confidence"]
 

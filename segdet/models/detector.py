@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from segdet.duplicates import damped
 from segdet.metadata import Metadata
 from segdet.models import weights
 from segdet.models.common import normalise
@@ -21,12 +22,15 @@ Found = tuple[np.ndarray, np.ndarray, np.ndarray]
 class Detector(nn.Module):
     """RGB uint8 `[N, H, W, 3]` -> boxes `[N, Q, 4]` (xyxy, in pixels of the input), scores `[N, Q]`, labels `[N, Q]`.
 
-    Sorted by score. The one way from bytes to boxes: validation uses it, and the exported graph is traced from it.
+    Sorted by score, with duplicates damped where that was found to be better (`duplicates.damped`). The one way from
+    bytes to boxes: validation uses it, and the exported graph is traced from it.
     """
 
-    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self, model: nn.Module, mean: Sequence[float], std: Sequence[float], damp_duplicates: bool = False
+    ) -> None:
         super().__init__()
-        self.model, self.mean, self.std = model, tuple(mean), tuple(std)
+        self.model, self.mean, self.std, self.damp_duplicates = model, tuple(mean), tuple(std), damp_duplicates
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         height, width = image.shape[1:3]
@@ -35,7 +39,8 @@ class Detector(nn.Module):
         boxes, scores, labels = self.model.ranked(Predictions(found.logits.float(), found.boxes.float()))
         scale = torch.stack([torch.full((), float(length)) for length in (width, height, width, height)]).to(boxes)
         corners = torch.cat([boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., :2] + boxes[..., 2:] / 2], dim=-1)
-        return corners.clamp(0.0, 1.0) * scale, scores, labels
+        corners = corners.clamp(0.0, 1.0) * scale
+        return damped(corners, scores, labels) if self.damp_duplicates else (corners, scores, labels)
 
 
 def detect(detector: Detector, images: np.ndarray | torch.Tensor) -> list[Found]:
@@ -53,5 +58,5 @@ def load_detector(path: Path, device: str = "cpu") -> tuple[Callable[[np.ndarray
         InputError: as `weights.load`.
     """
     model, metadata = weights.load(path)
-    detector = Detector(model, metadata.mean, metadata.std).to(device).eval()
+    detector = Detector(model, metadata.mean, metadata.std, metadata.damp_duplicates).to(device).eval()
     return lambda images: detect(detector, images), metadata

@@ -166,8 +166,9 @@ def _metadata(setup: Setup) -> Metadata:
 
 def _with(described: Metadata, metrics: Mapping[str, Any]) -> Metadata:
     """The description with threshold and metrics: numbers, not the rows per class."""
-    brief = {key: value for key, value in metrics.items() if key not in ("classes", "threshold")}
-    return described.model_copy(update={"threshold": metrics["threshold"], "metrics": brief})
+    apart = {key: metrics[key] for key in ("threshold", "damp_duplicates") if key in metrics}
+    brief = {key: value for key, value in metrics.items() if key not in ("classes", *apart)}
+    return described.model_copy(update={**apart, "metrics": brief})
 
 
 def _headline(setup: Setup, run: Path) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -112,6 +114,32 @@ def test_exports_agree_at_every_size(arch: str, backbone: str) -> None:
                 scores[row][:, None] - own_scores[None]
             )
             assert apart.min(1).max() < 1e-3
+
+
+def test_duplicates_are_damped_and_exported(tmp_path: Path) -> None:
+    import onnxruntime
+
+    from segdet.export.onnx import to_onnx
+
+    model, encoder = built("dfine", "resnet18")
+    model.decoder.expect(0.7, 0.7)  # large boxes overlap
+    described = Metadata(
+        schema=1, task="detection", arch="dfine", backbone="resnet18", options=SMALL["dfine"], classes=CLASSES, imgsz=96,
+        mean=list(encoder.mean), std=list(encoder.std), data=DataSource(name="drawn", sha256="0"), version="0",
+        damp_duplicates=True,
+    )  # fmt: skip
+    session = onnxruntime.InferenceSession(
+        to_onnx(unsettled(model), described).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    images = np.random.default_rng(1).integers(0, 256, (2, 90, 130, 3), dtype=np.uint8)
+    found = session.run(["boxes", "scores", "labels"], {"image": images})
+    plain = detect(Detector(model, encoder.mean, encoder.std), images)
+    own = detect(Detector(model, encoder.mean, encoder.std, damp_duplicates=True), images)
+    for row, (boxes, scores, labels) in enumerate(own):
+        assert np.abs(found[1][row] - scores).max() < 1e-4 and (np.diff(scores) <= 0).all()
+        assert (scores <= plain[row][1] + 1e-6).all() and scores.sum() < 0.9 * plain[row][1].sum()
+        assert scores[0] == pytest.approx(plain[row][1][0])  # the surest is never a duplicate
+        assert len(boxes) == len(labels) == len(plain[row][0])
 
 
 def test_a_size_that_cannot_be_divided_is_refused_with_one_that_can() -> None:
