@@ -40,7 +40,7 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
         InputError: settings or data that cannot be used. SegdetError: training failed. Interrupted: by a signal.
     """
     state = checkpoints.load_state(resume) if resume is not None else None
-    setup, task = _started(config, start_weights=resume is None)
+    setup, task = prepared(config, start_weights=resume is None)
     accelerator = setup.accelerator
     run = resume if resume is not None else _folder(setup)
     if accelerator.is_main_process and resume is not None:
@@ -66,22 +66,15 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
     return run
 
 
-def find_lr(config: TrainConfig) -> tuple[Path, RateTest]:
-    """A learning-rate range test instead of a training: its run folder, with `find-lr.png`, and what was found.
+def prepared(config: TrainConfig, start_weights: bool = True) -> tuple[Setup, Task]:
+    """Device, data, model and task, ready to train.
+
+    Args:
+        start_weights: load the weights that training starts from; a resumed run has its own.
 
     Raises:
-        InputError: settings or data that cannot be used. SegdetError: no learning rate works.
+        InputError: settings or data that cannot be used.
     """
-    setup, task = _started(config, start_weights=True)
-    found = rate_test(setup, task)
-    run = _folder(setup)
-    if setup.accelerator.is_main_process:
-        rates.rate_test(found.rates, found.losses, found.lr, run / "find-lr.png")
-    return run, found
-
-
-def _started(config: TrainConfig, start_weights: bool) -> tuple[Setup, Task]:
-    """Device, data, model and task, ready to train."""
     arch_named(config.arch)
     accelerator = devices.accelerator(config.device, config.precision)
     if not accelerator.is_main_process:
@@ -93,6 +86,20 @@ def _started(config: TrainConfig, start_weights: bool) -> tuple[Setup, Task]:
     torch.manual_seed(config.seed)
     setup = _prepare(config, accelerator, start_weights)
     return setup, TASKS[arch_named(config.arch).task](setup)
+
+
+def find_lr(config: TrainConfig) -> tuple[Path, RateTest]:
+    """A learning-rate range test instead of a training: its run folder, with `find-lr.png`, and what was found.
+
+    Raises:
+        InputError: settings or data that cannot be used. SegdetError: no learning rate works.
+    """
+    setup, task = prepared(config)
+    found = rate_test(setup, task)
+    run = _folder(setup)
+    if setup.accelerator.is_main_process:
+        rates.rate_test(found.rates, found.losses, found.lr, run / "find-lr.png")
+    return run, found
 
 
 def _folder(setup: Setup) -> Path:

@@ -353,7 +353,7 @@ def test_a_learning_rate_is_found_and_drawn(walls: Path, tmp_path: Path, cli: Cl
 def test_batch_auto_counts_memory(walls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from segdet.training import memory, run
 
-    setup, _ = run._started(TrainConfig.from_options(arch="unet", data=str(walls), **TINY), True)
+    setup, _ = run.prepared(TrainConfig.from_options(arch="unet", data=str(walls), **TINY), True)
     small = bytes_per_image(setup)
     setup.imgsz = 128
     assert 3.5 < bytes_per_image(setup) / small < 4.5  # four times the pixels
