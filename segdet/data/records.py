@@ -39,6 +39,11 @@ class Instance:
     crowd: bool = False
     merged: bool = False
 
+    @property
+    def outlined(self) -> bool:
+        """Whether there is more than a box."""
+        return bool(self.polygons) or self.rle is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -59,6 +64,11 @@ class Record:
     def size(self) -> tuple[int, int]:
         """(height, width) in pixels."""
         return self.height, self.width
+
+    @property
+    def outlined(self) -> bool:
+        """Whether any of its objects is outlined."""
+        return any(instance.outlined for instance in self.instances)
 
 
 Kind = Literal[

@@ -9,7 +9,7 @@ import numpy as np
 
 from segdet.data.boxes import area_of
 from segdet.data.doctor.findings import Case, Finding, Severity
-from segdet.data.records import Dataset, Instance, Kind, Problem, iterate
+from segdet.data.records import Dataset, Instance, Kind, Problem, Record, iterate
 
 _TINY = 16.0  # pixels of area; smaller objects are clicks that went wrong or lost in any resize
 _RARE_EMPTY = 0.02  # where fewer images than this are empty, each empty one is suspicious
@@ -197,18 +197,26 @@ def _key(instance: Instance) -> tuple[int, ...]:
 
 
 def _kinds(dataset: Dataset) -> Iterator[Finding]:
-    """Boxes in one image and outlines in another."""
-    boxes = [(s, r) for s, r in iterate(dataset) if any(not i.polygons and i.rle is None for i in r.instances)]
-    outlined = sum(any(i.polygons or i.rle is not None for i in r.instances) for _, r in iterate(dataset))
-    if boxes and outlined:
+    """Boxes beside outlines: in one image, or in one image and another. Beside a semantic mask they tell its objects apart."""
+    if not any(record.outlined for _, record in iterate(dataset)):
+        return
+    lone = [(s, r) for s, r in iterate(dataset) if not all(i.outlined for i in r.instances) and not _merged(r)]
+    mixed = tuple(Case((r.image,), f"boxes without outline ({s})") for s, r in lone if r.outlined)
+    boxed = tuple(Case((r.image,), f"boxes only ({s})") for s, r in lone if not r.outlined)
+    if mixed:
         yield Finding(
-            "kinds-mixed",
-            "warning",
-            f"{_count(len(boxes), 'image')} with boxes only for some objects, in a set with outlines",
-            "For masks a boxed object is background. Outline them, or train a detector.",
-            len(boxes),
-            tuple(Case((record.image,), f"boxes without outline ({split})") for split, record in boxes),
-        )
+            "kinds-mixed", "warning", f"{_count(len(mixed), 'image')} with boxes only for some objects and outlines for others",
+            "For masks a boxed object is background. Outline them, or train a detector.", len(mixed), mixed,
+        )  # fmt: skip
+    if boxed:
+        yield Finding(
+            "boxes-only", "note", f"{_count(len(boxed), 'image')} with boxes only, in a set with outlines",
+            "Segmentation leaves them out; detection uses them.", len(boxed), boxed,
+        )  # fmt: skip
+
+
+def _merged(record: Record) -> bool:
+    return any(instance.merged for instance in record.instances)
 
 
 def _classes(dataset: Dataset) -> Iterator[Finding]:
