@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from segdet.console import progress
+from segdet.data import splits
 from segdet.data.batches import Batch, SegmentationSamples, evaluation_plan
 from segdet.data.images import ImageError, read_ahead
 from segdet.data.records import Problem, Record
@@ -70,6 +71,8 @@ def validate(
             boxes = detection.evaluate_detections(found, _images(records), records, metadata.classes, advance)
         return Measured(metadata, detection.full_metrics(boxes, records, split, threshold), boxes)
     answer = _onnx_masks(session) if session is not None else _torch_masks(source, device)
+    if any(record.outlined for record in records):
+        records = splits.outlined(records)
     samples = SegmentationSamples(records, len(metadata.classes))
     batches = Stream(samples, evaluation_plan(records, batch), default_workers() if workers is None else workers)
     with progress(f"measuring on {split}", len(records)) as advance:

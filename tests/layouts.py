@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
-from segdet.data.rasterize import binary, class_index, foreground
+from segdet.data.rasterize import target
 from segdet.data.records import Instance, Record, box_of
 from tests.drawn import _Drawn, _pictures, _save
 
@@ -43,8 +43,7 @@ def label_image(drawn: _Drawn, classes: Sequence[str]) -> np.ndarray:
     """uint8 `[H, W]`: class k of the picture's polygons as k + 1."""
     instances = tuple(Instance(k % len(classes), (p,), box_of([p])) for k, p in enumerate(drawn.polygons))
     height, width = drawn.image.shape[:2]
-    record = Record(Path(drawn.name), width, height, instances, "")
-    return binary(foreground(record)).astype(np.uint8) if len(classes) == 1 else class_index(record)
+    return target(Record(Path(drawn.name), width, height, instances, ""), len(classes))
 
 
 def save_mask(path: Path, index: np.ndarray, palette: bool = False) -> None:

@@ -26,7 +26,7 @@ def check(
     from segdet.data.doctor import fix as fixing
     from segdet.reporting import checkup as page
 
-    dataset = catalog.load(data)
+    dataset = catalog.load(data, refuse=False)
     with progress("looking", sum(len(records) for records in dataset.splits.values())) as advance:
         examination = doctor.examine(dataset, not quick, advance)
     found = examination.checkup

@@ -1,7 +1,9 @@
 """From records to batches: torch datasets, and which samples an epoch takes in which order.
 
 Shapes: images are uint8 `[N, H, W, 3]` and targets uint8 `[N, H, W]`; they travel as bytes (a quarter of float32) and
-are normalised on the device. A target is coverage 0..255 when there is one class, else a class index with 255 = ignore.
+are normalised on the device. A target is coverage 0..255 when there is one class, else a class index with 255 = ignore. At
+the image's own resolution coverage is 0 or 255: training sees the mask that scores are taken on, and the same whether labels
+came as outlines or as mask images. What lies between comes from resampling.
 """
 
 from __future__ import annotations
@@ -14,9 +16,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from segdet.data import rasterize
 from segdet.data.augment import SegmentationAugment
 from segdet.data.images import ImageError, read_image
-from segdet.data.rasterize import class_index, foreground
 from segdet.data.records import Problem, Record, by_photograph
 
 Key = tuple[int, ...]  # (epoch, index of the record), and what else a plan has to say about the sample
@@ -50,7 +52,7 @@ class SegmentationSamples(Dataset[Any]):
         self, records: Sequence[Record], classes: int, augment: SegmentationAugment | None = None, seed: int = 0
     ) -> None:
         self.records = records
-        self.soft = classes == 1
+        self.classes = classes
         self.augment = augment
         self.seed = seed
 
@@ -63,7 +65,9 @@ class SegmentationSamples(Dataset[Any]):
         image = decoded(record)
         if isinstance(image, Problem):
             return image
-        target = foreground(record) if self.soft else class_index(record)
+        target = rasterize.target(record, self.classes)
+        if self.classes == 1:  # as shares of 255, since the augmentation resamples it smoothly
+            target *= 255
         if self.augment is not None:
             image, target = self.augment(image, target, [self.seed, epoch, index])
         return index, image, target

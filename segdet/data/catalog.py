@@ -65,11 +65,12 @@ def folder_of(name: str) -> Path | None:
     return None
 
 
-def load(name_or_path: str, progress: Progress | None = None) -> Dataset:
+def load(name_or_path: str, progress: Progress | None = None, refuse: bool = True) -> Dataset:
     """Read a dataset by name or path; `crack-demo` is drawn first when it is not there yet.
 
     Args:
         progress: called with (done, total) while pictures are drawn.
+        refuse: as `formats.read`.
 
     Raises:
         InputError: unknown name, nothing on disk, or data that cannot be read.
@@ -83,13 +84,13 @@ def load(name_or_path: str, progress: Progress | None = None) -> Dataset:
             raise InputError(
                 f"--data {name_or_path}: no such folder and no dataset of that name{_ways_out(name_or_path)}"
             )
-        return formats.read(path)
+        return formats.read(path, refuse=refuse)
     if folder is None and card is not None:
         if not card.generated:
             raise InputError(_missing(card))
         folder = _draw(card.name, progress)
     assert folder is not None
-    dataset = formats.read(folder, name_or_path)
+    dataset = formats.read(folder, name_or_path, refuse)
     if card is not None and (dataset.licence is None or card.task == "detection"):
         dataset = replace(dataset, licence=card.licence)
     return dataset

@@ -100,6 +100,11 @@ def class_index(record: Record) -> np.ndarray:
     return out
 
 
+def target(record: Record, classes: int) -> np.ndarray:
+    """What training and scores see of a record: uint8 `[H, W]`, 0 or 1 with one class, else as `class_index`."""
+    return binary(foreground(record)).astype(np.uint8) if classes == 1 else class_index(record)
+
+
 def _instances_coverage(instances: Iterable[Instance], height: int, width: int) -> np.ndarray:
     polygons: list[np.ndarray] = []
     stamps: list[np.ndarray] = []

@@ -11,9 +11,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+
+Box = tuple[float, float, float, float]  # x1, y1, x2, y2
 
 _SIBLING = re.compile(r"^(?P<stem>.+?)\.rf\.[0-9a-zA-Z]{8,}$")
 
@@ -32,10 +34,15 @@ class Instance:
 
     label: int
     polygons: tuple[np.ndarray, ...]
-    box: tuple[float, float, float, float]
+    box: Box
     rle: Mapping[str, Any] | None = None
     crowd: bool = False
     merged: bool = False
+
+    @property
+    def outlined(self) -> bool:
+        """Whether there is more than a box."""
+        return bool(self.polygons) or self.rle is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +65,52 @@ class Record:
         """(height, width) in pixels."""
         return self.height, self.width
 
+    @property
+    def outlined(self) -> bool:
+        """Whether any of its objects is outlined."""
+        return any(instance.outlined for instance in self.instances)
+
+
+Kind = Literal[
+    "malformed",  # a file or row that is not what its format says; training refuses the dataset
+    "not-finite",  # NaN or infinite coordinates
+    "outside",  # a shape outside its image
+    "no-area",  # a shape that encloses nothing
+    "shape",  # points, run lengths or corners that make no shape
+    "open",  # shapes that are meant to enclose nothing: lines, points
+    "class",  # a class, value or colour that is not declared
+    "repeated",  # the same row twice
+    "boxed",  # boxes among outlines: kept, for detection
+    "mask",  # a mask image that cannot be used
+    "ignored",  # pixels to be ignored where that cannot be: kept, as background
+    "size",  # labelled at another size than the image has
+    "image",  # an image file that cannot be used
+    "image-missing",  # an image that is listed but not there
+    "unlabelled",  # an image without the label file that the others have
+    "orphan",  # labels of an image that is not there or not listed
+    "stray",  # a file that is no label file
+]
+KEPT: frozenset[Kind] = frozenset({"boxed", "ignored"})  # told of, but nothing was left out
+
+
+class Fault(NamedTuple):
+    """What is wrong with a row, an object or a file, and of which kind that is."""
+
+    kind: Kind
+    what: str
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something in the data that was left out: which file, which row or object, and why."""
+    """Something in the data that cannot be used as it stands.
+
+    path: the file it is in. what: which row or object, and why. image: the picture it is about, where one is known.
+    """
 
     path: Path
     what: str
+    kind: Kind = "image"
+    image: Path | None = None
 
     def __str__(self) -> str:
         return f"{self.path}: {self.what}"
@@ -121,7 +167,7 @@ def by_photograph(records: Iterable[Record]) -> dict[str, list[int]]:
     return groups
 
 
-def clean_polygon(points: np.ndarray, width: int, height: int) -> tuple[np.ndarray | None, str | None]:
+def clean_polygon(points: np.ndarray, width: int, height: int) -> tuple[np.ndarray | None, Fault | None]:
     """Clip an outline to the image and judge it, before any rasteriser sees it.
 
     Rasterisers crash or hang on NaN and on coordinates such as 1e9, so nothing reaches them unchecked.
@@ -135,27 +181,26 @@ def clean_polygon(points: np.ndarray, width: int, height: int) -> tuple[np.ndarr
     """
     points = np.asarray(points, dtype=np.float64).reshape(-1, 2)
     if not np.isfinite(points).all():
-        return None, "a coordinate is not a finite number"
+        return None, Fault("not-finite", "a coordinate is not a finite number")
     if len(points) < 3:
-        return None, f"{len(points)} points make no polygon; at least 3 are needed"
+        return None, Fault("no-area", f"{len(points)} points make no polygon; at least 3 are needed")
     slack = 0.01 * np.array([width, height]) + 1.0
     if (points < -slack).any() or (points > np.array([width, height]) + slack).any():
         worst = points[np.argmax(np.abs(points - np.array([width, height]) / 2).max(axis=1))]
-        return None, f"point ({worst[0]:.6g}, {worst[1]:.6g}) lies outside the {width}x{height} image"
+        where = f"({worst[0]:.6g}, {worst[1]:.6g})"
+        return None, Fault("outside", f"point {where} lies outside the {width}x{height} image")
     points = np.clip(points, 0.0, [width, height])
     # Thickness across the main direction; the signed area would call a figure of eight empty.
     if np.linalg.svd(points - points.mean(axis=0), compute_uv=False)[1] <= 1e-3:
-        return None, "the polygon has no area"
+        return None, Fault("no-area", "the polygon has no area")
     return points.astype(np.float32), None
 
 
-def clean_box(
-    box: Iterable[float], width: int, height: int
-) -> tuple[tuple[float, float, float, float] | None, str | None]:
+def clean_box(box: Iterable[float], width: int, height: int) -> tuple[Box | None, Fault | None]:
     """Clip (x1, y1, x2, y2) to the image; `(box, None)`, or `(None, why)` when nothing is left of it."""
     x1, y1, x2, y2 = (float(value) for value in box)
     if not np.isfinite([x1, y1, x2, y2]).all():
-        return None, "a box coordinate is not a finite number"
+        return None, Fault("not-finite", "a box coordinate is not a finite number")
     slack_x, slack_y = 0.01 * width + 1.0, 0.01 * height + 1.0
     if (
         min(x1, x2) < -slack_x
@@ -163,15 +208,16 @@ def clean_box(
         or min(y1, y2) < -slack_y
         or max(y1, y2) > height + slack_y
     ):
-        return None, f"box ({x1:.6g}, {y1:.6g}, {x2:.6g}, {y2:.6g}) lies outside the {width}x{height} image"
+        where = f"({x1:.6g}, {y1:.6g}, {x2:.6g}, {y2:.6g})"
+        return None, Fault("outside", f"box {where} lies outside the {width}x{height} image")
     x1, x2 = (min(max(value, 0.0), float(width)) for value in (x1, x2))
     y1, y2 = (min(max(value, 0.0), float(height)) for value in (y1, y2))
     if x2 <= x1 or y2 <= y1:
-        return None, "the box has no area"
+        return None, Fault("no-area", "the box has no area")
     return (x1, y1, x2, y2), None
 
 
-def box_of(polygons: Iterable[np.ndarray]) -> tuple[float, float, float, float]:
+def box_of(polygons: Iterable[np.ndarray]) -> Box:
     """Smallest (x1, y1, x2, y2) around all parts."""
     points = np.concatenate(list(polygons))
     (x1, y1), (x2, y2) = points.min(axis=0), points.max(axis=0)

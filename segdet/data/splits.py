@@ -6,16 +6,18 @@ without any object first), and taken evenly from that order. So classes, sizes a
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 
-from segdet.data import masks
-from segdet.data.records import Dataset, Record, by_photograph
+from segdet.data import rasterize
+from segdet.data.records import Dataset, Problem, Record, by_photograph
 from segdet.errors import InputError
 
 HELD_OUT = 0.2  # share of photographs set aside when a dataset comes without a validation split
@@ -39,7 +41,7 @@ def fold(dataset: Dataset, k: int, n: int, seed: int = 0) -> Dataset:
     groups = list(by_photograph(pool).values())
     if len(groups) < n:
         raise InputError(f"--fold {k}/{n}: {dataset.name} has only {len(groups)} photographs")
-    order = _strata(pool, groups)
+    order = _strata(pool, groups, len(dataset.classes))
     rng = np.random.default_rng(seed)
     # Neighbours in the order go to different folds; the last, incomplete round goes to folds drawn by lot.
     rounds = [rng.permutation(n) for _ in range(0, len(order), n)]
@@ -62,7 +64,7 @@ def divide(dataset: Dataset, val: float, test: float = 0.0, seed: int = 0) -> Da
         wanted = " and ".join(f"{count} for {split}" for split, count in counts.items())
         raise InputError(f"{dataset.root}: {len(groups)} photographs; {wanted} leave none to train on")
     rng = np.random.default_rng(seed)
-    order = _strata(pool, groups)
+    order = _strata(pool, groups, len(dataset.classes))
     place = {}
     for split, count in counts.items():
         taken = _evenly(order, count, rng)
@@ -92,9 +94,34 @@ def with_validation(dataset: Dataset, seed: int = 0) -> tuple[Dataset, str | Non
             f"{dataset.root}: {len(groups)} photograph cannot be both trained and validated on; add images"
         )
     count = max(1, round(HELD_OUT * len(groups)))
-    taken = _evenly(_strata(train, groups), count, np.random.default_rng(seed))
+    taken = _evenly(_strata(train, groups, len(dataset.classes)), count, np.random.default_rng(seed))
     note = f"no validation split: {count} of {len(groups)} photographs held out of train"
     return _divide(dataset, train, {index for position in taken for index in groups[position]}), note
+
+
+def for_task(dataset: Dataset, task: str) -> Dataset:
+    """The dataset as a task can use it: for segmentation without images that have boxes only, and a problem that says so."""
+    known = any(record.outlined for records in dataset.splits.values() for record in records)
+    if task != "segmentation" or not known:
+        return dataset
+    splits = {split: outlined(records) for split, records in dataset.splits.items()}
+    count = sum(len(records) for records in dataset.splits.values()) - sum(len(records) for records in splits.values())
+    if not count:
+        return dataset
+    what = f"{count} images whose objects have boxes only are no use for segmentation and left out"
+    return replace(
+        dataset,
+        splits={split: records for split, records in splits.items() if records},
+        problems=(*dataset.problems, Problem(dataset.root, what, "boxed")),
+    )
+
+
+def outlined(records: Sequence[Record]) -> tuple[Record, ...]:
+    """Without the images whose objects have boxes only (three quarters of Pascal VOC).
+
+    As background they would teach, and count, that nothing stands in the boxes.
+    """
+    return tuple(record for record in records if record.outlined or not record.instances)
 
 
 def limited(dataset: Dataset, limit: int | None) -> Dataset:
@@ -110,28 +137,24 @@ def _spread(records: Sequence[Record], limit: int) -> tuple[Record, ...]:
     return tuple(records[index] for index in np.linspace(0, len(records) - 1, limit).round().astype(int))
 
 
-def _strata(pool: Sequence[Record], groups: Sequence[Sequence[int]]) -> list[int]:
+def _strata(pool: Sequence[Record], groups: Sequence[Sequence[int]], classes: int) -> list[int]:
     """Positions in `groups`, so that neighbours are alike: negatives, then by rarest class, then by labelled share."""
     labels = [{i.label for index in group for i in pool[index].instances} for group in groups]
     shown = Counter(label for some in labels for label in some)
     rank = {label: place for place, (label, _) in enumerate(sorted(shown.items(), key=lambda item: (item[1], item[0])))}
     rarest = [min((rank[label] for label in some), default=-1) for some in labels]
-    shares = [max(_share(pool[index]) for index in group) for group in groups]
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # drawing leaves the interpreter's lock
+        each = list(threads.map(lambda record: _share(record, classes), pool))
+    shares = [max(each[index] for index in group) for group in groups]
     return sorted(range(len(groups)), key=lambda position: (rarest[position], shares[position], position))
 
 
-def _share(record: Record) -> float:
-    """About how much of an image its objects take: good enough to sort by, and nothing is drawn for it."""
-    total = 0.0
-    for instance in record.instances:
-        if instance.rle is not None:
-            total += masks.area(instance.rle)
-        elif instance.polygons:
-            for x, y in (polygon.T for polygon in instance.polygons):
-                total += abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))) / 2
-        else:
-            total += (instance.box[2] - instance.box[0]) * (instance.box[3] - instance.box[1])
-    return total / (record.width * record.height)
+def _share(record: Record, classes: int) -> float:
+    """How much of an image its objects take: of outlined ones the pixels that training sees, whatever layout they are from."""
+    if record.outlined:
+        return float((rasterize.target(record, classes) % rasterize.IGNORE > 0).mean())
+    areas = ((x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (instance.box for instance in record.instances))
+    return sum(areas) / (record.width * record.height)
 
 
 def _evenly(order: Sequence[int], count: int, rng: np.random.Generator) -> set[int]:

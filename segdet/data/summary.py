@@ -18,7 +18,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     """Everything `segdet data info` prints, as plain values."""
     objects = Counter(instance.label for _, record in iterate(dataset) for instance in record.instances)
     records = [record for _, record in iterate(dataset)]
-    outlined = [record for record in records if any(i.polygons or i.rle for i in record.instances)]
+    outlined = [record for record in records if record.outlined]
     spread = [outlined[i] for i in np.linspace(0, len(outlined) - 1, min(_SAMPLE, len(outlined))).astype(int)]
     shares = [float(rasterize.binary(rasterize.foreground(record)).mean()) for record in spread]
     return {

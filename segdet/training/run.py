@@ -115,6 +115,7 @@ def _prepare(config: TrainConfig, accelerator: Accelerator, start_weights: bool)
     """Read the data and build the model."""
     with accelerator.main_process_first(), progress("drawing crack-demo", 220) as advance:
         dataset = catalog.load(config.data, lambda done, total: advance(1))
+    dataset = splits.for_task(dataset, arch_named(config.arch).task)
     if config.fold:
         dataset = splits.fold(dataset, *splits.parse_fold(config.fold), config.seed)
     dataset, note = splits.with_validation(dataset, config.seed)

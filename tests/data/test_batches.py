@@ -21,7 +21,7 @@ from segdet.data.batches import (
     evaluation_plan,
 )
 from segdet.data.images import read_image
-from segdet.data.rasterize import class_index, foreground
+from segdet.data.rasterize import binary, class_index, foreground
 from segdet.data.records import Problem, Record
 from segdet.data.stream import Stream, default_workers
 from tests.drawn import yolo_dataset
@@ -129,7 +129,7 @@ def test_processes_share_the_evaluation(world: int) -> None:
 def test_a_sample_is_the_image_and_its_target(walls: tuple[Record, ...]) -> None:
     index, image, target = SegmentationSamples(walls, 1)[0, 4]  # type: ignore[misc]
     assert index == 4 and (image == read_image(walls[4].image)).all()
-    assert (target == foreground(walls[4])).all() and 0 < (target > 0).mean() < 0.5
+    assert (target == binary(foreground(walls[4])) * 255).all() and 0 < (target > 0).mean() < 0.5
     _, _, target = SegmentationSamples(walls, 2)[0, 4]  # type: ignore[misc]
     assert (target == class_index(walls[4])).all() and set(np.unique(target)) == {0, 1}
     assert len(SegmentationSamples(walls, 1)) == 30

@@ -18,6 +18,7 @@ from segdet.errors import InputError
 from tests.data.helpers import HEIGHT, WIDTH, annotation, blank, coco, yolo
 from tests.data.test_mask_formats import STAMP, roboflow
 from tests.data.test_tool_formats import box, cvat, labelme, shape, voc
+from tests.drawn import plain
 from tests.layouts import save_mask
 
 many = settings(max_examples=300, deadline=None, derandomize=True, database=None)
@@ -64,11 +65,11 @@ outlines = st.one_of(
 
 
 def read_and_draw(root: Path) -> None:
-    """Fails on anything but records and InputError."""
+    """Fails on anything but records and InputError; what is refused is told by the doctor's reading, which refuses nothing."""
     try:
-        dataset = formats.read(root)
+        dataset = formats.read(root, refuse=False)
         dataset.fingerprint()
-    except InputError as error:
+    except InputError as error:  # no layout recognised
         assert str(root) in str(error) and "\n" not in str(error)
         return
     for records in dataset.splits.values():
@@ -79,6 +80,13 @@ def read_and_draw(root: Path) -> None:
             for x1, y1, x2, y2 in (instance.box for instance in record.instances):
                 assert 0 <= x1 <= x2 <= record.width and 0 <= y1 <= y2 <= record.height
     assert all("\n" not in str(problem) for problem in dataset.problems)
+    first = next((problem for problem in dataset.problems if problem.kind == "malformed"), None)
+    try:
+        again = formats.read(root)
+        assert first is None and plain(again) == plain(dataset)
+    except InputError as error:
+        assert first is not None or not any(dataset.splits.values())
+        assert first is None or str(error).startswith(str(first))
 
 
 @pytest.fixture(scope="module")
@@ -275,3 +283,76 @@ def test_any_mask_image(tmp_path_factory: pytest.TempPathFactory, seed: int, cut
         data[cut % len(data)] ^= 1 << seed % 8
         (root / "masks" / "a.png").write_bytes(bytes(data))
     read_and_draw(root)
+
+
+# Cards and lists: what names the classes, the splits and the images.
+lines = st.lists(
+    st.one_of(texts, st.sampled_from(["a", "a.png", "images/train/a.png", "../a", "/a", "a 1"])), max_size=5
+)
+
+
+@many
+@given(
+    content=st.one_of(
+        st.binary(max_size=100),
+        st.dictionaries(
+            st.sampled_from(["train", "val", "test", "path", "nc", "names", "license", "roboflow"]),
+            st.one_of(values, st.sampled_from(["images/train", "../images/train", "list.txt", "/", "."])),
+        ).map(lambda card: json.dumps({"train": "images/train", "names": ["crack"], **card}).encode()),
+        st.text("names:train[]{}&*a- \n!|>#\"'0", max_size=60).map(
+            lambda t: f"train: images/train\nnames: {t}".encode()
+        ),
+    ),
+    listed=lines,
+)
+def test_any_data_yaml_and_list(cards: Path, content: bytes, listed: list[str]) -> None:
+    (cards / "data.yaml").write_bytes(content)
+    (cards / "list.txt").write_bytes("\n".join(listed).encode("utf-8", "surrogatepass"))
+    read_and_draw(cards)
+
+
+@pytest.fixture(scope="module")
+def cards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return yolo(tmp_path_factory.mktemp("cards"))
+
+
+@many
+@given(
+    listed=st.one_of(lines.map("\n".join).map(str.encode), st.binary(max_size=60)), kind=st.booleans(), colours=lines
+)
+def test_any_voc_list_and_label_map(
+    tmp_path_factory: pytest.TempPathFactory, listed: bytes, kind: bool, colours: list[str]
+) -> None:
+    root = tmp_path_factory.getbasetemp() / "any-list"
+    if not root.exists():
+        save_mask(voc(root, box()) / "SegmentationClass" / "a.png", STAMP)
+        blank(root / "JPEGImages" / "b.png")
+        for folder in ("Main", "Segmentation"):
+            (root / "ImageSets" / folder).mkdir(parents=True)
+    (root / "ImageSets" / ("Main" if kind else "Segmentation") / "train.txt").write_bytes(listed)
+    (root / "labelmap.txt").write_text("\n".join(["background:0,0,0::", *colours, "crack:9,9,9::"]), encoding="utf-8")
+    read_and_draw(root)
+
+
+@many
+@given(
+    content=st.one_of(
+        st.binary(max_size=100),
+        st.dictionaries(st.sampled_from(["images", "annotations", "categories", "licenses", "info"]), values).map(
+            lambda told: json.dumps(told).encode()
+        ),
+        st.tuples(st.integers(0, 400), st.binary(max_size=3)).map(lambda cut: COCO_BYTES[: cut[0]] + cut[1]),
+    )
+)
+def test_any_bytes_as_a_coco_file(instances: Path, content: bytes) -> None:
+    (instances / "_annotations.coco.json").write_bytes(content)
+    read_and_draw(instances)
+
+
+COCO_BYTES = json.dumps(
+    {
+        "images": [{"id": 1, "file_name": "a.png"}],
+        "categories": [{"id": 1, "name": "crack"}],
+        "annotations": [annotation(), annotation(id=2)],
+    }
+).encode()

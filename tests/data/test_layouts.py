@@ -8,22 +8,23 @@ import numpy as np
 import pytest
 
 from segdet.data import formats
-from segdet.data.rasterize import binary, class_index, foreground
-from segdet.data.records import Dataset
+from segdet.data.augment import SegmentationAugment
+from segdet.data.batches import SegmentationSamples, TrainingPlan
+from segdet.data.rasterize import target
+from segdet.data.records import Dataset, Record
+from segdet.data.splits import fold, with_validation
 from tests import layouts
 from tests.drawn import coco_dataset, plain, yolo_dataset
 
 SIZE = (64, 96)
+ROBOFLOW = ("ultralytics", "roboflow")
+COCO = ("roboflow", "coco2017")
 
 
 def targets(dataset: Dataset) -> dict[str, list[tuple[object, ...]]]:
     """What training sees of the labels, and what its order depends on."""
-    one = len(dataset.classes) == 1
     return {
-        split: [
-            (r.image.name, r.photograph, r.size, (binary(foreground(r)) if one else class_index(r)).tobytes())
-            for r in records
-        ]
+        split: [(r.image.name, r.photograph, r.size, target(r, len(dataset.classes)).tobytes()) for r in records]
         for split, records in dataset.splits.items()
     }
 
@@ -54,6 +55,49 @@ def test_mask_layouts_give_the_same_targets(layout: str, first: Dataset, tmp_pat
     assert targets(dataset) == targets(first)
     assert dataset.classes == first.classes and dataset.problems == ()
     assert all(i.merged for records in dataset.splits.values() for record in records for i in record.instances)
+
+
+def every_layout(root: Path, train: int, val: int, classes: tuple[str, ...]) -> dict[str, Dataset]:
+    written = {
+        **{
+            f"yolo {kind}": yolo_dataset(root / f"y{kind}", kind, train, val, SIZE, classes=classes)
+            for kind in ROBOFLOW
+        },
+        **{f"coco {kind}": coco_dataset(root / f"c{kind}", kind, train, val, SIZE, classes=classes) for kind in COCO},
+        **{
+            name: layouts.write(root / name, name, train, val, SIZE, classes=classes)
+            for name in (*layouts.POLYGONS, *layouts.MASKS)
+        },
+    }
+    return {name: formats.read(folder) for name, folder in written.items()}
+
+
+def stem(record: Record) -> str:
+    return record.photograph.split(".rf.")[0]
+
+
+@pytest.mark.parametrize("classes", [("crack",), ("crack", "stain")], ids=len)
+def test_training_sees_the_same_pixels_in_every_layout(classes: tuple[str, ...], tmp_path: Path) -> None:
+    """The same samples in the same order make the same loss."""
+    augment = SegmentationAugment(32, soft=len(classes) == 1)
+    expected = None
+    for name, dataset in every_layout(tmp_path, 6, 2, classes).items():
+        records = dataset.splits["train"]
+        samples = SegmentationSamples(records, len(classes), augment, seed=3)
+        plan = TrainingPlan(records, 2, seed=3)
+        epoch = [(stem(records[i]), *(a.tobytes() for a in samples[e, i][1:])) for batch in plan for e, i in batch]  # type: ignore[index]
+        expected = expected or epoch
+        assert epoch == expected, name
+
+
+@pytest.mark.parametrize("classes", [("crack",), ("crack", "stain")], ids=len)
+def test_every_layout_is_divided_alike(classes: tuple[str, ...], tmp_path: Path) -> None:
+    expected = None
+    for name, dataset in every_layout(tmp_path, 24, 0, classes).items():
+        drawn = [sorted(map(stem, fold(dataset, k, 4).splits["val"])) for k in (1, 2, 3, 4)]
+        drawn.append(sorted(map(stem, with_validation(dataset, seed=1)[0].splits["val"])))
+        expected = expected or drawn
+        assert drawn == expected, name
 
 
 @pytest.mark.parametrize(

@@ -32,14 +32,14 @@ def points(*pairs: tuple[float, float]) -> np.ndarray:
 
 def test_a_good_outline_is_kept_as_it_is() -> None:
     outline = points((10, 10), (190.25, 12), (100, 99.5))
-    polygon, why = clean_polygon(outline, WIDTH, HEIGHT)
-    assert why is None
+    polygon, fault = clean_polygon(outline, WIDTH, HEIGHT)
+    assert fault is None
     assert polygon is not None and polygon.dtype == np.float32 and polygon.tolist() == outline.tolist()
 
 
 def test_a_flat_list_of_coordinates_is_taken_too() -> None:
-    polygon, why = clean_polygon(np.array([1.0, 2, 30, 4, 5, 60]), WIDTH, HEIGHT)
-    assert why is None and polygon is not None and polygon.tolist() == [[1, 2], [30, 4], [5, 60]]
+    polygon, fault = clean_polygon(np.array([1.0, 2, 30, 4, 5, 60]), WIDTH, HEIGHT)
+    assert fault is None and polygon is not None and polygon.tolist() == [[1, 2], [30, 4], [5, 60]]
 
 
 @pytest.mark.parametrize(
@@ -61,31 +61,31 @@ def test_a_flat_list_of_coordinates_is_taken_too() -> None:
     ],
 )
 def test_an_unusable_outline_is_refused_with_the_reason(outline: np.ndarray, reason: str) -> None:
-    polygon, why = clean_polygon(outline, WIDTH, HEIGHT)
+    polygon, fault = clean_polygon(outline, WIDTH, HEIGHT)
     assert polygon is None
-    assert why is not None and reason in why and "\n" not in why
+    assert fault is not None and reason in fault.what and "\n" not in fault.what
 
 
 def test_points_on_one_slanted_line_have_no_area() -> None:
-    polygon, why = clean_polygon(points((5, 5), (20, 20), (60, 60)), WIDTH, HEIGHT)
-    assert polygon is None and why is not None and "no area" in why
+    polygon, fault = clean_polygon(points((5, 5), (20, 20), (60, 60)), WIDTH, HEIGHT)
+    assert polygon is None and fault is not None and "no area" in fault.what
 
 
 def test_a_figure_of_eight_covers_pixels_and_is_kept() -> None:
     eight = points((10, 10), (50, 50), (50, 10), (10, 50))  # its two halves have areas of opposite sign
-    polygon, why = clean_polygon(eight, WIDTH, HEIGHT)
-    assert why is None and polygon is not None and len(polygon) == 4
+    polygon, fault = clean_polygon(eight, WIDTH, HEIGHT)
+    assert fault is None and polygon is not None and len(polygon) == 4
 
 
 def test_a_slight_overshoot_is_clipped_to_the_image() -> None:
-    polygon, why = clean_polygon(points((-0.8, -0.3), (WIDTH + 2.5, 50), (100, HEIGHT + 1.5)), WIDTH, HEIGHT)
-    assert why is None
+    polygon, fault = clean_polygon(points((-0.8, -0.3), (WIDTH + 2.5, 50), (100, HEIGHT + 1.5)), WIDTH, HEIGHT)
+    assert fault is None
     assert polygon is not None and polygon.tolist() == [[0, 0], [WIDTH, 50], [100, HEIGHT]]
 
 
 def test_the_message_names_the_point_that_is_farthest_out() -> None:
-    _, why = clean_polygon(points((0, 0), (250, 30), (9000, 40)), WIDTH, HEIGHT)
-    assert why is not None and "9000" in why and "200x100" in why
+    _, fault = clean_polygon(points((0, 0), (250, 30), (9000, 40)), WIDTH, HEIGHT)
+    assert fault is not None and "9000" in fault.what and "200x100" in fault.what
 
 
 def test_a_good_box_is_kept_and_an_overshoot_clipped() -> None:
@@ -108,8 +108,8 @@ def test_a_good_box_is_kept_and_an_overshoot_clipped() -> None:
     ],
 )
 def test_an_unusable_box_is_refused_with_the_reason(box: tuple[float, ...], reason: str) -> None:
-    clean, why = clean_box(box, WIDTH, HEIGHT)
-    assert clean is None and why is not None and reason in why and "\n" not in why
+    clean, fault = clean_box(box, WIDTH, HEIGHT)
+    assert clean is None and fault is not None and reason in fault.what and "\n" not in fault.what
 
 
 def test_the_box_of_several_parts_holds_them_all() -> None:

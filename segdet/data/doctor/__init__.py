@@ -19,8 +19,7 @@ from segdet.data.doctor import copies, exports, labels, pictures, upright
 from segdet.data.doctor.copies import Pair
 from segdet.data.doctor.findings import Checkup, Finding, by_severity
 from segdet.data.doctor.scan import Facts, scan
-from segdet.data.images import is_image
-from segdet.data.records import Dataset, Problem, by_photograph, iterate
+from segdet.data.records import Dataset, by_photograph, iterate
 
 Progress = Callable[[str, int, int], object]
 
@@ -58,11 +57,12 @@ def examine(dataset: Dataset, look_alike: bool = True, advance: Callable[[], obj
 
 
 def _findings(dataset: Dataset, facts: dict[Path, Facts]) -> Iterator[Finding]:
-    unread, problems = _apart(dataset)
+    if not facts:
+        yield Finding("no-images", "error", "not a single usable image", "The other findings say why.", 0)
     yield from copies.siblings(dataset)
-    yield from labels.check(_sound(dataset, facts), problems)
+    yield from labels.check(_sound(dataset, facts), dataset.problems)
     yield from upright.check(dataset, facts)
-    yield from pictures.check(dataset, unread, facts)
+    yield from pictures.check(dataset, facts)
     yield from exports.check(dataset.root)
     val = dataset.splits.get("val")
     if val is None:
@@ -78,13 +78,6 @@ def _sound(dataset: Dataset, facts: dict[Path, Facts]) -> Dataset:
     """Without the images that cannot be decoded: they are told of already, and an empty label there means nothing."""
     kept = {s: tuple(r for r in records if not facts[r.image].damage) for s, records in dataset.splits.items()}
     return replace(dataset, splits=kept)
-
-
-def _apart(dataset: Dataset) -> tuple[list[Problem], list[Problem]]:
-    """The reader's problems: those of image files themselves, and those of labels."""
-    labelled = ("labelled as", "listed in")
-    unread = [p for p in dataset.problems if is_image(p.path) and not any(word in p.what for word in labelled)]
-    return unread, [p for p in dataset.problems if p not in unread]
 
 
 def figures(dataset: Dataset) -> dict[str, Any]:

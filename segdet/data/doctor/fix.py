@@ -7,8 +7,7 @@ from pathlib import Path
 
 from segdet.data.convert import convert
 from segdet.data.doctor import Examination
-from segdet.data.doctor.labels import KEPT
-from segdet.data.records import Dataset, Record, iterate
+from segdet.data.records import KEPT, Dataset, Record, iterate
 from segdet.errors import InputError
 from segdet.files import write_text
 
@@ -38,7 +37,7 @@ def write(dataset: Dataset, examination: Examination, folder: Path) -> Cleaned:
     cleaned, dropped = without(dataset, examination)
     if not cleaned.splits.get("train"):
         raise InputError(f"--fix {folder}: nothing of train would be left; mend the labels first")
-    dropped += [f"label left out: {problem}" for problem in dataset.problems if KEPT not in problem.what]
+    dropped += [f"label left out: {problem}" for problem in dataset.problems if problem.kind not in KEPT]
     layout = "YOLO" if dataset.format == "YOLO" else "COCO"
     convert(cleaned, folder, layout.lower(), compare=20)
     lines = [f"{len(dropped)} things of {dataset.root} were left out.", *dropped]

@@ -2,62 +2,67 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from segdet.data.boxes import area_of
 from segdet.data.doctor.findings import Case, Finding, Severity
-from segdet.data.records import Dataset, Instance, Problem, iterate
+from segdet.data.records import Dataset, Instance, Kind, Problem, Record, iterate
 
 _TINY = 16.0  # pixels of area; smaller objects are clicks that went wrong or lost in any resize
 _RARE_EMPTY = 0.02  # where fewer images than this are empty, each empty one is suspicious
 _FEW = 20  # objects of a class below which its score says little
 _VERTICES = 3000  # outlines with more are not searched for crossings (the search is quadratic)
 
-KEPT = "a box among polygons"  # in the words of a problem that left nothing out
 _AGAIN = "Export or label them again; the objects are background until then."
-_KINDS: dict[str, tuple[Severity, str, str]] = {
-    "label-not-finite": ("error", "labels with NaN or infinite coordinates", _AGAIN),
-    "label-outside": ("error", "labels outside their image", "Made for another picture or size? " + _AGAIN),
-    "size-mismatch": ("error", "images whose size is not the one that was labelled", _AGAIN),
-    "label-mask": ("error", "masks that cannot be used", _AGAIN),
-    "label-class": ("error", "labels of classes that are not declared", "Correct the class list or the labels."),
-    "label-degenerate": (
-        "warning",
-        "labels without area",
+
+# What the reader's problems are called here. Boxes among outlines are told by `_kinds`, image files by `pictures`.
+_TOLD: dict[Kind, tuple[str, Severity, str, str]] = {
+    "malformed": (
+        "label-malformed", "error", "label files, lists or rows that cannot be read",
+        "Training refuses the dataset until they are corrected or removed; `--fix FOLDER` writes a copy without them.",
+    ),
+    "not-finite": ("label-not-finite", "error", "labels with NaN or infinite coordinates", _AGAIN),
+    "outside": ("label-outside", "error", "labels outside their image", f"Made for another picture or size? {_AGAIN}"),
+    "size": ("size-mismatch", "error", "images whose size is not the one that was labelled", _AGAIN),
+    "shape": ("label-shape", "error", "labels whose points or corners make no shape", _AGAIN),
+    "mask": ("label-mask", "error", "masks that cannot be used", "Their images are left out. Export the masks again."),
+    "class": (
+        "label-class", "error", "labels of classes that are not declared", "Correct the class list or the labels.",
+    ),
+    "no-area": (
+        "label-degenerate", "warning", "labels without area",
         "They are left out; `--fix FOLDER` writes a copy without them.",
     ),
-    "image-missing": ("warning", "images that are listed but not there", "Restore the files or export again."),
-    "label-orphan": ("warning", "labels of images that are not listed", "They belong to nothing; export again."),
-    "label-left-out": ("warning", "things that were left out", "See each case."),
-    "label-repeated": ("note", "labels that repeat an earlier row", "One is kept."),
-}
-
-# The reader's words and what they mean; the first that occurs counts.
-_WORDS = (
-    ("not a finite number", "label-not-finite"),
-    ("lies outside", "label-outside"),
-    ("labelled as", "size-mismatch"),
-    ("run-length mask is", "size-mismatch"),
-    ("same as an earlier", "label-repeated"),
-    ("mask", "label-mask"),
-    ("run length", "label-mask"),
-    ("class", "label-class"),
-    ("categor", "label-class"),
-    ("no area", "label-degenerate"),
-    ("make no polygon", "label-degenerate"),
-    ("listed in", "image-missing"),
-    ("not listed", "label-orphan"),
-)
+    "image-missing": (
+        "image-missing", "warning", "images that are listed but not there", "Restore the files or export again.",
+    ),
+    "unlabelled": (
+        "image-unlabelled", "warning", "images without a label file, where others have one",
+        "They are left out, since nobody said that they show nothing. Label them, or save an empty label.",
+    ),
+    "orphan": (
+        "label-orphan", "warning", "labels of images that are not there or not listed",
+        "They belong to nothing; restore the images or export again.",
+    ),
+    "repeated": ("label-repeated", "note", "labels that repeat an earlier row", "One is kept."),
+    "open": (
+        "label-open", "note", "kinds of lines and points, which enclose nothing",
+        "Neither a mask nor a box comes from them; draw as polygons what shall be found.",
+    ),
+    "ignored": (
+        "pixels-ignored", "note", "masks with pixels to be ignored",
+        "With one class they count as background, in training and in scores.",
+    ),
+    "stray": ("file-stray", "note", "files that are no label files", "They are not read; nothing to do if they belong there."),
+}  # fmt: skip
 
 
 def check(dataset: Dataset, problems: Sequence[Problem]) -> Iterator[Finding]:
-    """Findings about labels; `problems` are those of the reader that are not about image files."""
-    yield from _left_out(dataset, problems)
+    """Findings about labels; `problems` are the reader's."""
+    yield from _left_out(problems)
     yield from _empty(dataset)
     yield from _crossing(dataset)
     yield from _small(dataset)
@@ -66,36 +71,21 @@ def check(dataset: Dataset, problems: Sequence[Problem]) -> Iterator[Finding]:
     yield from _classes(dataset)
 
 
-def _left_out(dataset: Dataset, problems: Sequence[Problem]) -> Iterator[Finding]:
-    by_stem: dict[str, Path] = {}
-    for _, record in iterate(dataset):
-        by_stem.setdefault(record.image.name, record.image)
-        by_stem.setdefault(record.image.stem, record.image)
-    groups: dict[str, list[Case]] = defaultdict(list)
+def _left_out(problems: Sequence[Problem]) -> Iterator[Finding]:
+    groups: dict[Kind, list[Case]] = defaultdict(list)
     for problem in problems:
-        if KEPT in problem.what:  # told by `_kinds`, with all the others
-            continue
-        code = next((code for words, code in _WORDS if words in problem.what), "label-left-out")
-        image = _image_of(problem, by_stem)
-        groups[code].append(Case((image,) if image else (), f"{problem.path.name}: {problem.what}"))
-    for code, cases in groups.items():
-        severity, title, advice = _KINDS[code]
-        yield Finding(code, severity, f"{title} ({len(cases)})", advice, len(cases), tuple(cases))
-
-
-def _image_of(problem: Problem, by_stem: dict[str, Path]) -> Path | None:
-    """The picture a label problem is about: a label file has its stem, a JSON's message names it in brackets."""
-    named = re.search(r"\(([^()]+)\):", problem.what)
-    for name in (named[1] if named else "", problem.path.name, problem.path.stem):
-        if name in by_stem:
-            return by_stem[name]
-    return None
+        shown = (problem.image,) if problem.image is not None else ()
+        groups[problem.kind].append(Case(shown, f"{problem.path.name}: {problem.what}"))
+    for kind, (code, severity, title, advice) in _TOLD.items():
+        if groups[kind]:
+            cases = tuple(groups[kind])
+            yield Finding(code, severity, f"{title} ({len(cases)})", advice, len(cases), cases)
 
 
 def _empty(dataset: Dataset) -> Iterator[Finding]:
     records = [record for _, record in iterate(dataset)]
     empty = [(split, record) for split, record in iterate(dataset) if not record.instances]
-    if not empty:
+    if records and not empty:
         yield Finding(
             "no-empty-images",
             "note",
@@ -103,6 +93,7 @@ def _empty(dataset: Dataset) -> Iterator[Finding]:
             "How often a model raises false alarms cannot be measured; add pictures without any object.",
             0,
         )
+    if not empty:
         return
     cases = tuple(Case((record.image,), f"no label ({split})") for split, record in empty)
     rare = len(empty) < _RARE_EMPTY * len(records)
@@ -206,18 +197,26 @@ def _key(instance: Instance) -> tuple[int, ...]:
 
 
 def _kinds(dataset: Dataset) -> Iterator[Finding]:
-    """Boxes in one image and outlines in another."""
-    boxes = [(s, r) for s, r in iterate(dataset) if any(not i.polygons and i.rle is None for i in r.instances)]
-    outlined = sum(any(i.polygons or i.rle is not None for i in r.instances) for _, r in iterate(dataset))
-    if boxes and outlined:
+    """Boxes beside outlines: in one image, or in one image and another. Beside a semantic mask they tell its objects apart."""
+    if not any(record.outlined for _, record in iterate(dataset)):
+        return
+    lone = [(s, r) for s, r in iterate(dataset) if not all(i.outlined for i in r.instances) and not _merged(r)]
+    mixed = tuple(Case((r.image,), f"boxes without outline ({s})") for s, r in lone if r.outlined)
+    boxed = tuple(Case((r.image,), f"boxes only ({s})") for s, r in lone if not r.outlined)
+    if mixed:
         yield Finding(
-            "kinds-mixed",
-            "warning",
-            f"{_count(len(boxes), 'image')} with boxes only for some objects, in a set with outlines",
-            "For masks a boxed object is background. Outline them, or train a detector.",
-            len(boxes),
-            tuple(Case((record.image,), f"boxes without outline ({split})") for split, record in boxes),
-        )
+            "kinds-mixed", "warning", f"{_count(len(mixed), 'image')} with boxes only for some objects and outlines for others",
+            "For masks a boxed object is background. Outline them, or train a detector.", len(mixed), mixed,
+        )  # fmt: skip
+    if boxed:
+        yield Finding(
+            "boxes-only", "note", f"{_count(len(boxed), 'image')} with boxes only, in a set with outlines",
+            "Segmentation leaves them out; detection uses them.", len(boxed), boxed,
+        )  # fmt: skip
+
+
+def _merged(record: Record) -> bool:
+    return any(instance.merged for instance in record.instances)
 
 
 def _classes(dataset: Dataset) -> Iterator[Finding]:

@@ -8,18 +8,14 @@ from pathlib import Path
 from segdet.data.doctor.findings import Case, Finding
 from segdet.data.doctor.scan import Facts
 from segdet.data.images import Header
-from segdet.data.records import Dataset, Problem, iterate
+from segdet.data.records import Dataset, iterate
 
 _CORNERED = 0.1  # share of a split's images with black corners that is worth a word
 
 
-def check(dataset: Dataset, unread: list[Problem], facts: Mapping[Path, Facts]) -> Iterator[Finding]:
-    """Damaged, unusual and turned images, and black corners.
-
-    Args:
-        unread: problems of the reader that are about image files.
-    """
-    damaged = [Case((problem.path,), problem.what) for problem in unread]
+def check(dataset: Dataset, facts: Mapping[Path, Facts]) -> Iterator[Finding]:
+    """Damaged, unusual and turned images, and black corners."""
+    damaged = [Case((problem.path,), problem.what) for problem in dataset.problems if problem.kind == "image"]
     damaged += [Case((path,), fact.damage) for path, fact in facts.items() if fact.damage]
     if damaged:
         yield Finding(

@@ -1,9 +1,10 @@
 """Adapters from folder layouts to records, one file each.
 
 To add a format, write a module with an `ADAPTER` that recognises its own layout and reads it, and list it in
-`ADAPTERS`. Two rules hold for every adapter: what cannot be read at all (a row that is not numbers, JSON that does not
-parse) raises `InputError` naming file and row; what can be read but makes no sense (a point outside the image, an
-unknown class) is left out and reported as a `Problem`.
+`ADAPTERS`. One rule holds for every adapter: whatever is wrong is left out and becomes a `Problem` that names file and row
+and says of which kind it is, and the rest is read. What that means is decided here: `read` refuses a dataset with
+`malformed` files or rows (a row that is not numbers, JSON that does not parse), and tells of everything else (a point
+outside the image, an unknown class); for the doctor it refuses nothing.
 """
 
 from __future__ import annotations
@@ -49,18 +50,32 @@ def recognise(path: Path) -> tuple[Adapter, str]:
     raise InputError(f"{path}: no dataset layout recognised; segdet reads: {known}")
 
 
-def read(path: Path, name: str | None = None) -> Dataset:
+def read(path: Path, name: str | None = None, refuse: bool = True) -> Dataset:
     """Read a dataset from disk: the same records in the same order, by file name, whatever the layout.
 
+    Args:
+        refuse: refuse malformed labels and a dataset without a usable image; else both are left to the caller, who finds
+            them in `problems`.
+
     Raises:
-        InputError: as `recognise`, or labels that cannot be read, or no usable image.
+        InputError: as `recognise`; and what `refuse` says.
     """
     adapter, evidence = recognise(path)
     with index.remembered(path):
         dataset = adapter.read(path, name or (path.parent.name if path.is_file() else path.resolve().name), evidence)
-    if not any(dataset.splits.values()):
-        raise InputError(f"{path}: {dataset.format} layout, but no usable image" + _first(dataset))
+    if refuse:
+        _refuse(path, dataset)
     return replace(dataset, splits={split: _ordered(records) for split, records in dataset.splits.items()})
+
+
+def _refuse(path: Path, dataset: Dataset) -> None:
+    malformed = [problem for problem in dataset.problems if problem.kind == "malformed"]
+    if malformed:
+        others = f" (and {len(malformed) - 1} more: `segdet data check` lists them all)" if len(malformed) > 1 else ""
+        raise InputError(f"{malformed[0]}{others}")
+    if not any(dataset.splits.values()):
+        first = f" (first problem: {dataset.problems[0]})" if dataset.problems else ""
+        raise InputError(f"{path}: {dataset.format} layout, but no usable image{first}")
 
 
 def _ordered(records: Iterable[Record]) -> tuple[Record, ...]:
@@ -75,7 +90,3 @@ def _ordered(records: Iterable[Record]) -> tuple[Record, ...]:
         else replace(record, photograph=f"{record.image.parent.name}/{record.photograph}")
         for record in by_name
     )
-
-
-def _first(dataset: Dataset) -> str:
-    return f" (first problem: {dataset.problems[0]})" if dataset.problems else ""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Any, Protocol
+
+import yaml
 
 from segdet.data import index
 from segdet.data.images import ImageError, is_image
@@ -29,7 +33,7 @@ class Adapter:
 
     layout: what it looks like, in a few words, for messages.
     recognise: the evidence that `path` has this layout, or None.
-    read: all its splits.
+    read: all its splits. Whatever is wrong becomes a problem of the dataset, and the reading goes on with the rest.
     """
 
     name: str
@@ -38,12 +42,29 @@ class Adapter:
     read: _Read
 
 
+class Malformed(InputError):
+    """A file or row that is not what its format says. Adapters note it (`noting`) and go on with the rest."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(f"{path}: {what}")
+        self.problem = Problem(path, what, "malformed")
+
+
+@contextmanager
+def noting(problems: list[Problem], image: Path | None = None) -> Iterator[None]:
+    """What is `Malformed` in the block ends the block only, and becomes a problem (about `image`, where one is known)."""
+    try:
+        yield
+    except Malformed as error:
+        problems.append(replace(error.problem, image=image))
+
+
 def header_size(image: Path, problems: list[Problem]) -> tuple[int, int] | None:
     """(height, width) of the upright image, or None and a problem when the file cannot be used."""
     try:
         return index.image_size(image)
     except ImageError as error:
-        problems.append(Problem(image, str(error).removeprefix(f"{image}: ")))
+        problems.append(Problem(image, str(error).removeprefix(f"{image}: "), "image", image))
         return None
 
 
@@ -56,6 +77,14 @@ def there(path: Path) -> bool:
     """Whether a file is there; no name out of a label file, however odd or long, is an error."""
     try:
         return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def folder_there(path: Path) -> bool:
+    """The same of a folder."""
+    try:
+        return path.is_dir()
     except (OSError, ValueError):
         return False
 
@@ -80,9 +109,43 @@ def read_text(file: Path, what: str) -> str:
     """A text file as UTF-8 (with or without a byte order mark).
 
     Raises:
-        InputError: it cannot be read; the message ends with `what` it should be.
+        Malformed: it cannot be read; the message ends with `what` it should be. FileNotFoundError: there is none.
     """
     try:
-        return file.read_text(encoding="utf-8-sig")
-    except (UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{file}: not a text file; {what}") from error
+        content = file.read_bytes()
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        row = content.count(b"\n", 0, error.start) + 1
+        raise Malformed(file, f"not a text file (row {row} is not UTF-8); {what}") from error
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Malformed(file, f"cannot be read ({error.strerror}); {what}") from error
+
+
+def load_yaml(file: Path, what: str) -> Any:
+    """The content of a YAML file.
+
+    Raises:
+        Malformed: it is none, or cannot be read; the message says what it should be, or in which row it goes wrong.
+    """
+    try:
+        return yaml.safe_load(read_text(file, what))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        mark = getattr(error, "problem_mark", None)
+        row = f"row {mark.line + 1}: " if mark is not None else ""
+        raise Malformed(file, f"not valid YAML ({row}{reason}); correct it or export again") from error
+
+
+def load_json(file: Path, advice: str) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        Malformed: it is none; the message says in which line it goes wrong, and ends with `advice`.
+    """
+    try:
+        return json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise Malformed(file, f"not valid JSON ({reason}); {advice}") from error

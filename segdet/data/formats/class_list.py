@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from segdet.data.formats.base import read_text
-from segdet.errors import InputError
+from segdet.data.formats.base import load_yaml, noting, read_text
+from segdet.data.records import Problem
 
 BACKGROUND = frozenset({"background", "_background_", "__background__", "bg", "unlabeled", "unlabelled", "void"})
 
@@ -27,13 +26,24 @@ class ClassList:
     source: Path
     colours: Mapping[Colour, int] = field(default_factory=dict)
 
+    @property
+    def objects(self) -> dict[int, str]:
+        """Names by value without the background."""
+        return {value: name for value, name in self.names.items() if value or name.lower() not in BACKGROUND}
 
-def find(root: Path) -> ClassList | None:
-    """The class list in a dataset's folder, whatever tool left it there."""
+
+def find(root: Path, problems: list[Problem]) -> ClassList | None:
+    """The class list in a dataset's folder, whatever tool left it there; rows that make no sense are left out of it."""
     for name, load in (("_classes.csv", roboflow), ("labelmap.txt", labelmap), ("classes.txt", lines)):
         if (root / name).is_file():
-            return load(root / name)
-    return next((found for file in sorted(root.glob("*.y*ml")) if (found := _card(file)) is not None), None)
+            with noting(problems):
+                return load(root / name, problems)
+    for file in sorted(root.glob("*.y*ml")):
+        with noting(problems):
+            found = _card(file)
+            if found is not None:
+                return found
+    return None
 
 
 def is_roboflow(file: Path) -> bool:
@@ -41,7 +51,7 @@ def is_roboflow(file: Path) -> bool:
     return read_text(file, "export it again").split("\n")[0].split(",")[0].strip().lower() == "pixel value"
 
 
-def roboflow(file: Path) -> ClassList:
+def roboflow(file: Path, problems: list[Problem]) -> ClassList:
     """`_classes.csv` of Roboflow's png-mask-semantic: the header `Pixel Value, Class`, then `0, background`, ..."""
     names: dict[int, str] = {}
     rows = csv.reader(read_text(file, "export it again").splitlines(), skipinitialspace=True)
@@ -52,17 +62,19 @@ def roboflow(file: Path) -> ClassList:
                 continue
             value = row[0].strip()
             if len(row) < 2 or not (value.isascii() and value.isdigit()) or int(value) > 255 or int(value) in names:
-                raise InputError(
-                    f"{file}: row {rows.line_num} is not a new `pixel value, class` from 0 to 255: "
+                what = (
+                    f"row {rows.line_num} is not a new `pixel value, class` from 0 to 255: "
                     f"{','.join(row)[:40]!r}; correct or remove it"
                 )
-            names[int(value)] = row[1].strip()
+                problems.append(Problem(file, what, "malformed"))
+            else:
+                names[int(value)] = row[1].strip()
     except csv.Error as error:
-        raise InputError(f"{file}: row {rows.line_num}: {error}; export it again") from error
+        problems.append(Problem(file, f"row {rows.line_num}: {error}; export it again", "malformed"))
     return ClassList(names, file)
 
 
-def labelmap(file: Path) -> ClassList:
+def labelmap(file: Path, problems: list[Problem]) -> ClassList:
     """`labelmap.txt` of CVAT's mask and VOC exports: `name:r,g,b:parts:actions`; the line's number is the value."""
     names: dict[int, str] = {}
     colours: dict[Colour, int] = {}
@@ -71,13 +83,13 @@ def labelmap(file: Path) -> ClassList:
             continue
         name, _, rest = line.strip().partition(":")
         colour = [part.strip() for part in rest.split(":")[0].split(",")]
-        if not all(part.isascii() and part.isdigit() and int(part) < 256 for part in colour) or len(colour) != 3:
-            raise InputError(
-                f"{file}: row {number} is not `name:red,green,blue::`: {line[:40]!r}; correct or remove it"
-            )
         value = len(names)
-        names[value] = name
-        colours[int(colour[0]), int(colour[1]), int(colour[2])] = value
+        names[value] = name  # a row that makes no sense keeps its number, so that those below keep theirs
+        if not all(part.isascii() and part.isdigit() and int(part) < 256 for part in colour) or len(colour) != 3:
+            what = f"row {number} is not `name:red,green,blue::`: {line[:40]!r}; correct or remove it"
+            problems.append(Problem(file, what, "malformed"))
+        else:
+            colours[int(colour[0]), int(colour[1]), int(colour[2])] = value
     # CVAT sorts by name and masks hold colours, but a palette's index 0 is the background wherever its line stands.
     black = colours.get((0, 0, 0))
     if black:
@@ -87,7 +99,7 @@ def labelmap(file: Path) -> ClassList:
     return ClassList(names, file, colours)
 
 
-def lines(file: Path) -> ClassList:
+def lines(file: Path, problems: list[Problem]) -> ClassList:
     """`classes.txt`: a name a line. Its first line is value 0 when it names the background, else value 1."""
     names = [line.strip() for line in read_text(file, "one class name a line").splitlines() if line.strip()]
     first = 0 if names and names[0].lower() in BACKGROUND else 1
@@ -96,10 +108,7 @@ def lines(file: Path) -> ClassList:
 
 def _card(file: Path) -> ClassList | None:
     """`names` (Ultralytics) or `classes` in a YAML card; None when it has neither."""
-    try:
-        content: Any = yaml.safe_load(read_text(file, "a YAML card names the classes"))
-    except yaml.YAMLError as error:
-        raise InputError(f"{file}: not valid YAML ({str(error).splitlines()[0]}); correct it") from error
+    content: Any = load_yaml(file, "a YAML card names the classes")
     names = (content.get("names") or content.get("classes")) if isinstance(content, dict) else None
     if isinstance(names, list):
         names = dict(enumerate(names))

@@ -7,20 +7,28 @@ share with a real class. `area` is not read: Roboflow stores the box's.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
 from segdet.data import masks
-from segdet.data.formats.base import SPLIT_FOLDERS, Adapter, header_size, there
-from segdet.data.records import Dataset, Instance, Problem, Record, box_of, clean_box, clean_polygon, photograph_of
-from segdet.errors import InputError
+from segdet.data.formats.base import SPLIT_FOLDERS, Adapter, Malformed, header_size, load_json, noting, there
+from segdet.data.records import (
+    Dataset,
+    Fault,
+    Instance,
+    Problem,
+    Record,
+    box_of,
+    clean_box,
+    clean_polygon,
+    photograph_of,
+)
 
 
 @dataclass(frozen=True)
@@ -39,11 +47,15 @@ def _recognise(path: Path) -> str | None:
 def _read(path: Path, name: str, evidence: str) -> Dataset:
     files = {"train": _File(path, path.parent)} if path.is_file() else _files(path)
     root = path.parent if path.is_file() else path
-    contents = {split: _load(file.path) for split, file in files.items()}
-    categories = _categories(contents, files)
-    classes = tuple(categories.values())
     problems: list[Problem] = []
-    splits = {split: _records(contents[split], files[split], list(categories), classes, problems) for split in files}
+    contents: dict[str, dict[str, Any]] = {}
+    for split, file in files.items():
+        with noting(problems):
+            contents[split] = _load(file.path, problems)
+    categories = _categories(contents, files, problems)
+    labels = {number: index for index, number in enumerate(categories)}
+    splits = {split: _records(content, files[split], labels, problems) for split, content in contents.items()}
+    classes = tuple(categories.values())
     return Dataset(name, root, "COCO", classes, splits, tuple(problems), _licence(contents), (evidence,))
 
 
@@ -70,26 +82,37 @@ def _files(root: Path) -> dict[str, _File]:
     return found
 
 
-def _load(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_bytes())
-    except (ValueError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{file}: not valid JSON ({error}); export it again") from error
+def _load(file: Path, problems: list[Problem]) -> dict[str, Any]:
+    """The content, whose three lists hold nothing but objects with an `id`, images each its own.
+
+    Raises:
+        Malformed: no such content.
+    """
+    content = load_json(file, "export it again")
     if not isinstance(content, dict) or not isinstance(content.get("images"), list):
-        raise InputError(f"{file}: not a COCO file: it needs the lists `images`, `annotations` and `categories`")
+        raise Malformed(file, "not a COCO file: it needs the lists `images`, `annotations` and `categories`")
     for key in ("annotations", "categories"):
         if not isinstance(content.get(key), list):
-            raise InputError(f"{file}: the list `{key}` is missing; an instances file has it (captions do not)")
+            raise Malformed(file, f"the list `{key}` is missing; an instances file has it (captions do not)")
     for key in ("images", "annotations", "categories"):
+        sound, seen = [], set()
         for index, entry in enumerate(content[key]):
-            if not isinstance(entry, dict) or not isinstance(entry.get("id"), int):
-                raise InputError(f"{file}: {key}[{index}] is not an object with a whole-number `id`")
-    if len({image["id"] for image in content["images"]}) < len(content["images"]):
-        raise InputError(f"{file}: two images have the same id; number them apart")
+            if not isinstance(entry, dict) or type(entry.get("id")) is not int:
+                what = f"{key}[{index}] is not an object with a whole-number `id`; correct or remove it"
+                problems.append(Problem(file, what, "malformed"))
+            elif entry["id"] in seen and key == "images":
+                what = f"{key}[{index}]: two images have the same id {entry['id']}; number them apart"
+                problems.append(Problem(file, what, "malformed"))
+            else:
+                seen.add(entry["id"])
+                sound.append(entry)
+        content[key] = sound
     return content
 
 
-def _categories(contents: Mapping[str, dict[str, Any]], files: Mapping[str, _File]) -> dict[int, str]:
+def _categories(
+    contents: Mapping[str, dict[str, Any]], files: Mapping[str, _File], problems: list[Problem]
+) -> dict[int, str]:
     """Category id -> class name, ordered by id, without unused roots; all splits must agree."""
     names: dict[int, str] = {}
     roots: set[int] = set()
@@ -97,9 +120,8 @@ def _categories(contents: Mapping[str, dict[str, Any]], files: Mapping[str, _Fil
         for category in content["categories"]:
             number, name = category["id"], str(category.get("name", category["id"]))
             if names.setdefault(number, name) != name:
-                raise InputError(
-                    f"{files[split].path}: category {number} is {name!r}, but {names[number]!r} in another split"
-                )
+                what = f"category {number} is {name!r}, but {names[number]!r} in another place or split"
+                problems.append(Problem(files[split].path, what, "malformed"))
             if category.get("supercategory") == "none":
                 roots.add(number)
     used = {_whole(a, "category_id") for content in contents.values() for a in content["annotations"]}
@@ -109,80 +131,94 @@ def _categories(contents: Mapping[str, dict[str, Any]], files: Mapping[str, _Fil
 
 
 def _records(
-    content: dict[str, Any], file: _File, ids: list[int], classes: tuple[str, ...], problems: list[Problem]
+    content: dict[str, Any], file: _File, labels: Mapping[int, int], problems: list[Problem]
 ) -> tuple[Record, ...]:
     by_image: dict[int, list[dict[str, Any]]] = {}
     for annotation in content["annotations"]:
         by_image.setdefault(_whole(annotation, "image_id"), []).append(annotation)
     known = {image["id"] for image in content["images"]}
     for image_id in by_image.keys() - known:
-        problems.append(
-            Problem(file.path, f"{len(by_image[image_id])} annotations of image {image_id}, which is not listed")
-        )
-    labels = {number: index for index, number in enumerate(ids)}
+        what = f"{len(by_image[image_id])} annotations of image {image_id}, which is not listed"
+        problems.append(Problem(file.path, what, "orphan"))
     records = []
     for image in content["images"]:
-        path = _image_path(image, file)
-        if not there(path):
-            problems.append(Problem(path, f"listed in {file.path.name} but not there"))
-            continue
-        size = header_size(path, problems)
-        if size is None:
-            continue
-        height, width = size
-        declared = (image.get("height"), image.get("width"))
-        if None not in declared and declared != (height, width):
-            problems.append(Problem(path, f"is {width}x{height}, but labelled as {declared[1]}x{declared[0]}"))
-            continue
-        instances = []
-        for annotation in by_image.get(image["id"], []):
-            instance, why = _instance(annotation, labels, width, height)
-            if instance is not None:
-                instances.append(instance)
-            if why:
-                problems.append(Problem(file.path, f"annotation {annotation['id']} ({path.name}): {why}"))
-        records.append(Record(path, width, height, tuple(instances), photograph_of(path)))
+        with noting(problems):
+            record = _record(image, by_image.get(image["id"], []), file, labels, problems)
+            if record is not None:
+                records.append(record)
     return tuple(records)
+
+
+def _record(
+    image: dict[str, Any],
+    annotations: list[dict[str, Any]],
+    file: _File,
+    labels: Mapping[int, int],
+    problems: list[Problem],
+) -> Record | None:
+    path = _image_path(image, file)
+    if not there(path):
+        problems.append(Problem(path, f"listed in {file.path.name} but not there", "image-missing"))
+        return None
+    size = header_size(path, problems)
+    if size is None:
+        return None
+    height, width = size
+    declared = (image.get("height"), image.get("width"))
+    if None not in declared and declared != (height, width):
+        what = f"is {width}x{height}, but labelled as {declared[1]}x{declared[0]}"
+        problems.append(Problem(path, " ".join(what.split()), "size", path))
+        return None
+    instances = []
+    for annotation in annotations:
+        instance, fault = _instance(annotation, labels, width, height)
+        if instance is not None:
+            instances.append(instance)
+        if fault is not None:
+            what = f"annotation {annotation['id']} ({path.name}): {fault.what}"
+            problems.append(Problem(file.path, what, fault.kind, path))
+    return Record(path, width, height, tuple(instances), photograph_of(path))
 
 
 def _image_path(image: dict[str, Any], file: _File) -> Path:
     name = image.get("file_name")
     if not isinstance(name, str) or not name:
-        raise InputError(f"{file.path}: image {image['id']} has no file_name")
-    path = file.images / name
+        raise Malformed(file.path, f"image {image['id']} has no file_name")
     if "\0" in name or len(name) > 1000:
-        raise InputError(f"{file.path}: image {image['id']} has a file_name that no file can have")
-    if not path.resolve().is_relative_to(file.images.resolve()):
-        raise InputError(f"{file.path}: file_name {name!r} leads out of {file.images}; correct it")
-    return path
+        raise Malformed(file.path, f"image {image['id']} has a file_name that no file can have")
+    parts = PurePosixPath(name.replace("\\", "/"))  # written on Windows
+    if parts.is_absolute() or ".." in parts.parts:  # links inside the folder are the owner's, and may lead anywhere
+        raise Malformed(file.path, f"file_name {name!r} leads out of {file.images}; correct it")
+    return file.images / parts
 
 
 def _instance(
     annotation: dict[str, Any], labels: Mapping[int, int], width: int, height: int
-) -> tuple[Instance | None, str | None]:
+) -> tuple[Instance | None, Fault | None]:
     """The instance, and what is wrong with it; an instance may be usable in part (one bad outline of two)."""
     label = labels.get(_whole(annotation, "category_id"))
     if label is None:
-        return None, f"category {annotation.get('category_id')} is not in `categories`"
+        named = " ".join(str(annotation.get("category_id")).split())[:40]
+        return None, Fault("class", f"category {named} is not in `categories`")
     crowd = bool(annotation.get("iscrowd", 0))
     outline = annotation.get("segmentation")
     if isinstance(outline, dict):
-        rle, why = _rle(outline, width, height)
+        rle, fault = _rle(outline, width, height)
         if rle is None:
-            return None, why
+            return None, fault
         box = masks.box(rle)
         if box[0] == box[2]:
-            return None, "the run-length mask marks no pixel"
+            return None, Fault("no-area", "the run-length mask marks no pixel")
         return Instance(label, (), box, rle, crowd), None
     polygons: list[np.ndarray] = []
-    complaint: str | None = None
+    complaint: Fault | None = None
     for part in outline if isinstance(outline, list) else []:
         numbers = _numbers(part)
         if numbers is None or len(numbers) % 2:
-            complaint = "an outline is not a list of x, y pairs"
+            complaint = Fault("shape", "an outline is not a list of x, y pairs")
             continue
-        polygon, why = clean_polygon(numbers, width, height)
-        complaint = complaint or why
+        polygon, fault = clean_polygon(numbers, width, height)
+        complaint = complaint or fault
         if polygon is not None:
             polygons.append(polygon)
     if polygons:
@@ -191,11 +227,11 @@ def _instance(
         return None, complaint
     given = _numbers(annotation.get("bbox"))
     if given is None or len(given) != 4:
-        return None, "neither an outline nor a box [x, y, width, height]"
+        return None, Fault("shape", "neither an outline nor a box [x, y, width, height]")
     with np.errstate(over="ignore"):  # what overflows is infinite, and refused as such
         corners = (given[0], given[1], given[0] + given[2], given[1] + given[3])
-    clean, why = clean_box(corners, width, height)
-    return (Instance(label, (), clean, None, crowd) if clean is not None else None), why
+    clean, fault = clean_box(corners, width, height)
+    return (Instance(label, (), clean, None, crowd) if clean is not None else None), fault
 
 
 def _whole(annotation: dict[str, Any], key: str) -> int:
@@ -214,21 +250,22 @@ def _numbers(value: Any) -> np.ndarray | None:
         return np.full(len(value), np.inf)
 
 
-def _rle(outline: dict[str, Any], width: int, height: int) -> tuple[dict[str, Any] | None, str | None]:
+def _rle(outline: dict[str, Any], width: int, height: int) -> tuple[dict[str, Any] | None, Fault | None]:
     """Checked compressed RLE. pycocotools returns uninitialised memory when the counts do not add up."""
     counts = outline.get("counts")
     if outline.get("size") != [height, width]:
-        return None, f"the run-length mask is {outline.get('size')}, the image [{height}, {width}]"
+        told = " ".join(str(outline.get("size")).split())[:40]
+        return None, Fault("size", f"the run-length mask is {told}, the image [{height}, {width}]")
     if isinstance(counts, list):
         if not all(isinstance(c, int) and c >= 0 for c in counts) or sum(counts) != height * width:
-            return None, "the run lengths do not add up to the image"
+            return None, Fault("shape", "the run lengths do not add up to the image")
         return coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width), None
     if isinstance(counts, str):
         runs = _decode_counts(counts)
         if runs is None or min(runs, default=-1) < 0 or sum(runs) != height * width:
-            return None, "the run lengths do not add up to the image"
+            return None, Fault("shape", "the run lengths do not add up to the image")
         return {"size": [height, width], "counts": counts.encode()}, None
-    return None, "a run-length mask without counts"
+    return None, Fault("shape", "a run-length mask without counts")
 
 
 def _decode_counts(text: str) -> list[int] | None:

@@ -17,16 +17,27 @@ from segdet.data.formats import shapes
 from segdet.data.formats.base import (
     SPLIT_FOLDERS,
     Adapter,
+    Malformed,
     header_size,
     images_under,
     in_order,
+    noting,
     split_named,
     split_of,
     there,
 )
 from segdet.data.formats.xml_files import number, parse, root_tag
-from segdet.data.records import Dataset, Instance, Problem, Record, box_of, clean_box, clean_polygon, photograph_of
-from segdet.errors import InputError
+from segdet.data.records import (
+    Dataset,
+    Fault,
+    Instance,
+    Problem,
+    Record,
+    box_of,
+    clean_box,
+    clean_polygon,
+    photograph_of,
+)
 
 _OPEN = ("polyline", "points", "cuboid", "skeleton", "tag")  # nothing that a mask or a box could come from
 
@@ -54,10 +65,14 @@ def _read(path: Path, name: str, evidence: str) -> Dataset:
     files = {"": path} if path.is_file() else _files(path)
     root = path.parent if path.is_file() else path
     problems: list[Problem] = []
-    roots = {split: _load(file) for split, file in files.items()}
+    roots: dict[str, ElementTree.Element] = {}
+    for split, file in files.items():
+        with noting(problems):
+            roots[split] = _load(file)
     classes = _classes(roots.values())
     splits: dict[str, list[Record]] = {}
-    for split, file in files.items():
+    for split in roots:
+        file = files[split]
         images = _Images(file.parent)
         ignored: Counter[str] = Counter()
         for element in roots[split].findall("image"):
@@ -66,17 +81,17 @@ def _read(path: Path, name: str, evidence: str) -> Dataset:
                 splits.setdefault(split or _split(element), []).append(record)
         if ignored:
             said = ", ".join(f"{count} {kind}" for kind, count in sorted(ignored.items()))
-            problems.append(Problem(file, f"shapes that enclose nothing: {said}"))
+            problems.append(Problem(file, f"shapes that enclose nothing: {said}", "open"))
     return Dataset(name, root, "CVAT", classes, in_order(splits), tuple(problems), None, (evidence,))
 
 
 def _load(file: Path) -> ElementTree.Element:
     root = parse(file)
     if root.tag != "annotations":
-        raise InputError(f"{file}: the root element is <{root.tag[:40]}>, not <annotations>; not a CVAT file")
+        raise Malformed(file, f"the root element is <{root.tag[:40]}>, not <annotations>; not a CVAT file")
     if root.find("image") is None:
         kind = "tracks of a video" if root.find("track") is not None else "no image"
-        raise InputError(f"{file}: holds {kind}; export the task as `CVAT for images 1.1`")
+        raise Malformed(file, f"holds {kind}; export the task as `CVAT for images 1.1`")
     return root
 
 
@@ -131,7 +146,7 @@ def _record(
     shown = f"image {element.get('id', '?')[:20]} ({' '.join(name.split())[:80]})"
     path = images.find(name)
     if path is None:
-        problems.append(Problem(file, f"{shown}: no such image in {images.folder}"))
+        problems.append(Problem(file, f"{shown}: no such image in {images.folder}", "image-missing"))
         return None
     size = header_size(path, problems)
     if size is None:
@@ -139,27 +154,28 @@ def _record(
     height, width = size
     declared = number(element, "width"), number(element, "height")
     if declared[0] > 0 and declared[1] > 0 and declared != (width, height):
-        problems.append(Problem(path, f"is {width}x{height}, but labelled as {declared[0]:.0f}x{declared[1]:.0f}"))
+        what = f"is {width}x{height}, but labelled as {declared[0]:.0f}x{declared[1]:.0f}"
+        problems.append(Problem(path, what, "size", path))
         return None
     instances = []
     for index, shape in enumerate(element, 1):
         if shape.tag in _OPEN:
             ignored[str(shape.tag)] += 1
             continue
-        instance, why = _instance(shape, classes, width, height)
+        instance, fault = _instance(shape, classes, width, height)
         if instance is not None:
             instances.append(instance)
-        if why:
-            problems.append(Problem(file, f"{shown}, shape {index}: {why}"))
+        if fault is not None:
+            problems.append(Problem(file, f"{shown}, shape {index}: {fault.what}", fault.kind, path))
     return Record(path, width, height, tuple(instances), photograph_of(path))
 
 
 def _instance(
     shape: ElementTree.Element, classes: tuple[str, ...], width: int, height: int
-) -> tuple[Instance | None, str | None]:
+) -> tuple[Instance | None, Fault | None]:
     name = shape.get("label", "").strip()
     if name not in classes:
-        return None, f"label {name[:40]!r} is not in the label list"
+        return None, Fault("class", f"label {name[:40]!r} is not in the label list")
     label = classes.index(name)
     if shape.tag == "box":
         return _box(shape, label, width, height)
@@ -168,14 +184,14 @@ def _instance(
     if shape.tag == "polygon":
         points = _points(shape.get("points", ""))
         if points is None:
-            return None, "its points are not `x,y;x,y;...`"
+            return None, Fault("shape", "its points are not `x,y;x,y;...`")
     elif shape.tag == "ellipse":
         x, y, across, down = (number(shape, key) for key in ("cx", "cy", "rx", "ry"))
         points = shapes.within(shapes.ellipse(x, y, across, down, _rotation(shape)), width, height)
     else:
-        return None, f"<{str(shape.tag)[:40]}> is no shape of CVAT"
-    polygon, why = clean_polygon(points, width, height)
-    return (Instance(label, (polygon,), box_of([polygon])) if polygon is not None else None), why
+        return None, Fault("shape", f"<{str(shape.tag)[:40]}> is no shape of CVAT")
+    polygon, fault = clean_polygon(points, width, height)
+    return (Instance(label, (polygon,), box_of([polygon])) if polygon is not None else None), fault
 
 
 def _points(text: str) -> np.ndarray | None:
@@ -191,38 +207,38 @@ def _rotation(shape: ElementTree.Element) -> float:
     return number(shape, "rotation") if shape.get("rotation") else 0.0
 
 
-def _box(shape: ElementTree.Element, label: int, width: int, height: int) -> tuple[Instance | None, str | None]:
+def _box(shape: ElementTree.Element, label: int, width: int, height: int) -> tuple[Instance | None, Fault | None]:
     x1, y1, x2, y2 = (number(shape, key) for key in ("xtl", "ytl", "xbr", "ybr"))
     if _rotation(shape):  # the upright box around it, as far as it lies in the image
         corners = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
         corners = shapes.within(shapes.turned(corners, (x1 + x2) / 2, (y1 + y2) / 2, _rotation(shape)), width, height)
         (x1, y1), (x2, y2) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
-    box, why = clean_box((x1, y1, x2, y2), width, height)
-    return (Instance(label, (), box) if box is not None else None), why
+    box, fault = clean_box((x1, y1, x2, y2), width, height)
+    return (Instance(label, (), box) if box is not None else None), fault
 
 
-def _mask(shape: ElementTree.Element, label: int, width: int, height: int) -> tuple[Instance | None, str | None]:
+def _mask(shape: ElementTree.Element, label: int, width: int, height: int) -> tuple[Instance | None, Fault | None]:
     """Runs along the rows of the mask's own rectangle, the first of background."""
     left, top, across, down = (number(shape, key) for key in ("left", "top", "width", "height"))
     if not all(value == int(value) and abs(value) < 1e6 for value in (left, top, across, down) if np.isfinite(value)):
-        return None, "the mask's left, top, width and height are not whole pixels"
+        return None, Fault("shape", "the mask's left, top, width and height are not whole pixels")
     if not np.isfinite([left, top, across, down]).all() or not (
         left >= 0 and top >= 0 and across > 0 and down > 0 and left + across <= width and top + down <= height
     ):
-        return None, f"the mask's rectangle lies outside the {width}x{height} image"
+        return None, Fault("outside", f"the mask's rectangle lies outside the {width}x{height} image")
     try:
         runs = np.array([int(run) for run in shape.get("rle", "").split(",")], np.int64)
     except (ValueError, OverflowError):
-        return None, "the run lengths are not whole numbers"
+        return None, Fault("shape", "the run lengths are not whole numbers")
     if (runs < 0).any() or (runs > width * height).any() or runs.sum() > across * down:
-        return None, "the run lengths do not add up to the mask's rectangle"
+        return None, Fault("shape", "the run lengths do not add up to the mask's rectangle")
     flat = np.zeros(int(across * down), np.uint8)
     drawn = np.repeat(np.arange(len(runs)) % 2, runs)
     flat[: len(drawn)] = drawn
     whole = np.zeros((height, width), np.uint8)
     whole[int(top) : int(top + down), int(left) : int(left + across)] = flat.reshape(int(down), int(across))
     if not whole.any():
-        return None, "the run-length mask marks no pixel"
+        return None, Fault("no-area", "the run-length mask marks no pixel")
     rle = masks.encode(whole)
     return Instance(label, (), masks.box(rle), rle), None
 

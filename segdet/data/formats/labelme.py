@@ -20,11 +20,31 @@ from PIL import Image
 
 from segdet.data import masks, rasterize
 from segdet.data.formats import shapes
-from segdet.data.formats.base import Adapter, header_size, images_under, in_order, read_text, split_of, there
+from segdet.data.formats.base import (
+    Adapter,
+    header_size,
+    images_under,
+    in_order,
+    load_json,
+    noting,
+    read_text,
+    split_of,
+    there,
+)
 from segdet.data.images import is_image
-from segdet.data.records import Dataset, Instance, Problem, Record, box_of, clean_box, clean_polygon, photograph_of
-from segdet.errors import InputError
+from segdet.data.records import (
+    Dataset,
+    Fault,
+    Instance,
+    Problem,
+    Record,
+    box_of,
+    clean_box,
+    clean_polygon,
+    photograph_of,
+)
 
+_ASKED = 50  # JSON files looked at to recognise the layout, should the first ones be damaged
 _OPEN = ("line", "linestrip", "point", "points")
 _IGNORED = "__ignore__"  # LabelMe's own name for pixels that count neither for nor against
 
@@ -32,8 +52,8 @@ _IGNORED = "__ignore__"  # LabelMe's own name for pixels that count neither for 
 def _recognise(path: Path) -> str | None:
     if not path.is_dir():
         return None
-    file = next(iter(_files(path)), None)
-    return f"{file.relative_to(path)}, a LabelMe file" if file is not None and _is_labelme(file) else None
+    file = next((file for file in _files(path)[:_ASKED] if _is_labelme(file)), None)
+    return f"{file.relative_to(path)}, a LabelMe file" if file is not None else None
 
 
 def _files(root: Path) -> list[Path]:
@@ -53,12 +73,11 @@ def _read(path: Path, name: str, evidence: str) -> Dataset:
     ignored: Counter[str] = Counter()
     contents = {}
     for file in _files(path):
-        content = _load(file)
-        if content is not None:
-            contents[file] = content
-        else:
-            problems.append(Problem(file, "not a LabelMe file (no list `shapes`)"))
-    classes = _classes(path, contents)
+        with noting(problems):
+            content = _load(file, problems)
+            if content is not None:
+                contents[file] = content
+    classes = _classes(path, contents, problems)
     images = {image.name: image for image in reversed(images_under(path))}
     splits: dict[str, list[Record]] = {}
     for file, content in contents.items():
@@ -67,7 +86,7 @@ def _read(path: Path, name: str, evidence: str) -> Dataset:
             splits.setdefault(split_of(file, path), []).append(record)
     if ignored:
         said = ", ".join(f"{count} {kind}" for kind, count in sorted(ignored.items()))
-        problems.append(Problem(path, f"shapes that enclose nothing: {said}"))
+        problems.append(Problem(path, f"shapes that enclose nothing: {said}", "open"))
     notes = [evidence]
     without = len(images) - len({record.image.name for records in splits.values() for record in records})
     if without:
@@ -75,26 +94,32 @@ def _read(path: Path, name: str, evidence: str) -> Dataset:
     return Dataset(name, path, "LabelMe", classes, in_order(splits), tuple(problems), None, tuple(notes))
 
 
-def _load(file: Path) -> dict[str, Any] | None:
-    """The content of a LabelMe file; None when it is some other JSON."""
-    try:
-        content = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{file}: not valid JSON ({error}); save it again or remove it") from error
+def _load(file: Path, problems: list[Problem]) -> dict[str, Any] | None:
+    """The content of a LabelMe file, whose shapes are nothing but objects with a label; None when it is some other JSON.
+
+    Raises:
+        Malformed: no JSON.
+    """
+    content = load_json(file, "save it again or remove it")
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+        problems.append(Problem(file, "not a LabelMe file (no list `shapes`)", "stray"))
         return None
     for index, shape in enumerate(content["shapes"]):
         if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
-            raise InputError(f"{file}: shapes[{index}] is not an object with a `label`; correct or remove it")
+            what = f"shapes[{index}] is not an object with a `label`; correct or remove it"
+            problems.append(Problem(file, what, "malformed"))
+            content["shapes"][index] = None  # the others keep their numbers
     return content
 
 
-def _classes(root: Path, contents: dict[Path, dict[str, Any]]) -> tuple[str, ...]:
+def _classes(root: Path, contents: dict[Path, dict[str, Any]], problems: list[Problem]) -> tuple[str, ...]:
     """The order of `labels.txt` where there is one, then the other labels, sorted."""
-    file = root / "labels.txt"
-    lines = read_text(file, "one label a line").splitlines() if file.is_file() else []
+    lines: list[str] = []
+    with noting(problems):
+        if (root / "labels.txt").is_file():
+            lines = read_text(root / "labels.txt", "one label a line").splitlines()
     named = dict.fromkeys(line.strip() for line in lines if line.strip() not in ("", "_background_", _IGNORED))
-    used = {shape["label"] for content in contents.values() for shape in content["shapes"]}
+    used = {shape["label"] for content in contents.values() for shape in content["shapes"] if shape is not None}
     return (*named, *sorted(used - set(named) - {_IGNORED, "_background_"}))
 
 
@@ -109,7 +134,8 @@ def _record(
 ) -> Record | None:
     path = _image(file, content, root, images)
     if path is None:
-        problems.append(Problem(file, f"its image {' '.join(str(content.get('imagePath')).split())[:80]} is not there"))
+        told = " ".join(str(content.get("imagePath")).split())[:80]
+        problems.append(Problem(file, f"its image {told} is not there", "image-missing"))
         return None
     size = header_size(path, problems)
     if size is None:
@@ -117,27 +143,27 @@ def _record(
     height, width = size
     declared = content.get("imageWidth"), content.get("imageHeight")
     if None not in declared and declared != (width, height):
-        problems.append(
-            Problem(
-                file, f"labelled as {str(declared[0])[:20]}x{str(declared[1])[:20]}, but the image is {width}x{height}"
-            )
-        )
+        told = " ".join(f"{str(declared[0])[:20]}x{str(declared[1])[:20]}".split())
+        problems.append(Problem(file, f"labelled as {told}, but the image is {width}x{height}", "size", path))
         return None
     parts: dict[Any, list[Instance]] = {}
     skipped: list[np.ndarray] = []
     for index, shape in enumerate(content["shapes"]):
+        if shape is None:
+            continue
         kind = str(shape.get("shape_type") or "polygon")
         if kind in _OPEN:
             ignored[kind] += 1
             continue
-        instance, why = _instance(shape, kind, classes, width, height)
+        instance, fault = _instance(shape, kind, classes, width, height)
         if instance is not None and shape["label"] == _IGNORED:
             skipped.append(rasterize.binary(rasterize.foreground(Record(path, width, height, (instance,), ""))))
         elif instance is not None and shape["label"] in classes:
             group = shape.get("group_id")
             parts.setdefault((shape["label"], group) if isinstance(group, int) else index, []).append(instance)
-        if why:
-            problems.append(Problem(file, f"shapes[{index}] ({' '.join(shape['label'].split())[:40]}): {why}"))
+        if fault is not None:
+            what = f"shapes[{index}] ({' '.join(shape['label'].split())[:40]}): {fault.what}"
+            problems.append(Problem(file, what, fault.kind, path))
     instances = tuple(_one(members) for members in parts.values())
     ignore = masks.encode(np.any(skipped, axis=0)) if skipped else None
     return Record(path, width, height, instances, photograph_of(path), ignore)
@@ -163,27 +189,27 @@ def _literal(text: str) -> str:
 
 def _instance(
     shape: dict[str, Any], kind: str, classes: tuple[str, ...], width: int, height: int
-) -> tuple[Instance | None, str | None]:
+) -> tuple[Instance | None, Fault | None]:
     label = classes.index(shape["label"]) if shape["label"] in classes else 0
     points = _points(shape.get("points"))
     if points is None:
-        return None, "its points are not pairs of numbers"
+        return None, Fault("shape", "its points are not pairs of numbers")
     if kind == "rectangle":
         if len(points) not in (2, 4):
-            return None, f"a rectangle of {len(points)} points; it has 2 or 4"
-        box, why = clean_box((*points.min(axis=0).tolist(), *points.max(axis=0).tolist()), width, height)
-        return (Instance(label, (), box) if box is not None else None), why
+            return None, Fault("shape", f"a rectangle of {len(points)} points; it has 2 or 4")
+        box, fault = clean_box((*points.min(axis=0).tolist(), *points.max(axis=0).tolist()), width, height)
+        return (Instance(label, (), box) if box is not None else None), fault
     if kind == "mask":
         return _mask(shape, points, label, width, height)
     if kind == "circle":
         if len(points) != 2:
-            return None, f"a circle of {len(points)} points; it has its centre and one on its edge"
+            return None, Fault("shape", f"a circle of {len(points)} points; it has its centre and one on its edge")
         radius = math.dist(points[0], points[1])
         points = shapes.within(shapes.ellipse(float(points[0, 0]), float(points[0, 1]), radius, radius), width, height)
     elif kind != "polygon":
-        return None, f"{kind[:40]!r} is no shape of LabelMe"
-    polygon, why = clean_polygon(points, width, height)
-    return (Instance(label, (polygon,), box_of([polygon])) if polygon is not None else None), why
+        return None, Fault("shape", f"{kind[:40]!r} is no shape of LabelMe")
+    polygon, fault = clean_polygon(points, width, height)
+    return (Instance(label, (polygon,), box_of([polygon])) if polygon is not None else None), fault
 
 
 def _points(value: Any) -> np.ndarray | None:
@@ -200,25 +226,27 @@ def _points(value: Any) -> np.ndarray | None:
 
 def _mask(
     shape: dict[str, Any], points: np.ndarray, label: int, width: int, height: int
-) -> tuple[Instance | None, str | None]:
+) -> tuple[Instance | None, Fault | None]:
     """A PNG in base64 whose upper left corner is the first point."""
     try:
         data = base64.b64decode(str(shape.get("mask") or ""), validate=True)
         with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
             if picture.width > width or picture.height > height:
-                return None, f"its mask is {picture.width}x{picture.height}, the image {width}x{height}"
+                return None, Fault(
+                    "outside", f"its mask is {picture.width}x{picture.height}, the image {width}x{height}"
+                )
             stamp = np.asarray(picture.convert("L")) > 0 if picture.mode != "1" else np.asarray(picture)
     except (binascii.Error, ValueError, OSError, SyntaxError, Image.DecompressionBombError):
-        return None, "its mask is not a PNG in base64"
+        return None, Fault("shape", "its mask is not a PNG in base64")
     if not np.isfinite(points).all() or (np.abs(points) > 1e6).any():
-        return None, "its mask's place is not a finite number"
+        return None, Fault("not-finite", "its mask's place is not a finite number")
     x, y = (int(value) for value in points[0].round())
     if x < 0 or y < 0 or x + stamp.shape[1] > width or y + stamp.shape[0] > height:
-        return None, f"its mask lies outside the {width}x{height} image"
+        return None, Fault("outside", f"its mask lies outside the {width}x{height} image")
     whole = np.zeros((height, width), bool)
     whole[y : y + stamp.shape[0], x : x + stamp.shape[1]] = stamp
     if not whole.any():
-        return None, "its mask marks no pixel"
+        return None, Fault("no-area", "its mask marks no pixel")
     rle = masks.encode(whole)
     return Instance(label, (), masks.box(rle), rle), None
 

@@ -77,7 +77,7 @@ def _read(path: Path, name: str, evidence: str) -> Dataset:
     for split, images, masks in _folders(root):
         for pair in _pairs(images, masks, problems):
             pairs[split or split_of(pair[0], images)].append(pair)
-    meaning, records = read_pairs(pairs, class_list.find(root), root, problems)
+    meaning, records = read_pairs(pairs, class_list.find(root, problems), root, problems)
     return Dataset(
         name, root, "mask folders", meaning.classes, in_order(records), tuple(problems), None, (evidence, meaning.why)
     )
@@ -91,10 +91,10 @@ def _pairs(images: Path, masks: Path, problems: list[Problem]) -> list[Pair]:
         key = image.relative_to(images).with_suffix("").as_posix()
         taken = next((key + suffix for suffix in _SUFFIXES if key + suffix in by_key), None)
         if taken is None:
-            problems.append(Problem(image, f"no mask of that name in {masks}"))
+            problems.append(Problem(image, f"no mask of that name in {masks}", "unlabelled", image))
         else:
             found.append((image, by_key.pop(taken)))
-    problems.extend(Problem(mask, f"no image of that name in {images}") for mask in by_key.values())
+    problems.extend(Problem(mask, f"no image of that name in {images}", "orphan", mask) for mask in by_key.values())
     return found
 
 

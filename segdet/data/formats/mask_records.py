@@ -14,11 +14,10 @@ import numpy as np
 
 from segdet.data import masks
 from segdet.data.formats.base import header_size
-from segdet.data.formats.class_list import BACKGROUND, VOC_COLOURS, ClassList, Colour
+from segdet.data.formats.class_list import VOC_COLOURS, ClassList, Colour
 from segdet.data.images import ImageError, read_label_image
 from segdet.data.rasterize import IGNORE
 from segdet.data.records import Instance, Problem, Record, photograph_of
-from segdet.errors import InputError
 
 _GREY = 100  # more different values than this, and no class list: a smooth grey mask rather than class numbers
 
@@ -44,9 +43,6 @@ def read_pairs(
 
     Masks are decoded here, once: an index that has not looked into them knows neither its classes nor which files are
     damaged. What is kept of each is its run lengths.
-
-    Raises:
-        InputError: a class list without a class.
     """
     colours = VOC_COLOURS if listed is None else listed.colours
     pairs = [(split, *pair) for split, some in splits.items() for pair in some]
@@ -56,6 +52,9 @@ def read_pairs(
     for regions, _, _ in read:
         if regions is not None:
             found.update({value: masks.area(rle) for value, rle in regions.items()})
+    if listed is not None and not listed.objects:
+        problems.append(Problem(listed.source, "names no class but the background; add the others", "malformed"))
+        listed = None
     meaning = meaning_of(found.keys(), listed)
     ignored = 0
     records: dict[str, list[Record]] = {split: [] for split in splits}
@@ -65,14 +64,14 @@ def read_pairs(
             continue
         strange = sorted(set(regions) - set(meaning.labels) - meaning.ignored - {0})
         if strange and not meaning.threshold:
-            problems.append(Problem(mask, f"value {strange[0]} is in no class list; those pixels are ignored"))
+            what = f"value {strange[0]} is in no class list; those pixels are ignored"
+            problems.append(Problem(mask, what, "class", image))
         record = _record(image, size, regions, meaning, strange)
         ignored += masks.area(record.ignore) if record.ignore is not None else 0
         records[split].append(record)
     if ignored and len(meaning.classes) == 1:
-        problems.append(
-            Problem(root, f"{ignored} pixels are marked to be ignored (255); with one class they count as background")
-        )
+        what = f"{ignored} pixels are marked to be ignored (255); with one class they count as background"
+        problems.append(Problem(root, what, "ignored"))
     return meaning, records
 
 
@@ -87,17 +86,18 @@ def _read(
     try:
         index = read_label_image(mask)
     except ImageError as error:
-        return None, size, [Problem(mask, str(error).removeprefix(f"{mask}: "))]
+        return None, size, [Problem(mask, str(error).removeprefix(f"{mask}: "), "mask", image)]
     if index.shape[:2] != size:
         what = f"is {index.shape[1]}x{index.shape[0]}, but its image {image.name} is {size[1]}x{size[0]}"
-        return None, size, [Problem(mask, what)]
+        return None, size, [Problem(mask, what, "size", image)]
     if index.ndim == 3:
         if not colours:
-            return None, size, [Problem(mask, "coloured, and no labelmap.txt says which colour is which class")]
+            what = "coloured, and no labelmap.txt says which colour is which class"
+            return None, size, [Problem(mask, what, "mask", image)]
         index, unknown = _indexed(index, colours)
         if unknown is not None:
             what = f"colour {unknown} is in no class list; those pixels are ignored"
-            trouble.append(Problem(mask, what))
+            trouble.append(Problem(mask, what, "class", image))
     return masks.regions(index), size, trouble
 
 
@@ -117,11 +117,7 @@ def _indexed(picture: np.ndarray, colours: Mapping[Colour, int]) -> tuple[np.nda
 
 
 def meaning_of(found: Iterable[int], listed: ClassList | None) -> Meaning:
-    """What the values that were `found` in all masks mean, by the class list if there is one, else by themselves.
-
-    Raises:
-        InputError: a class list without a class.
-    """
+    """What the values that were `found` in all masks mean, by the class list if there is one, else by themselves."""
     values = sorted(set(found) - {0})
     if listed is not None:
         return _listed(values, listed)
@@ -142,9 +138,7 @@ def meaning_of(found: Iterable[int], listed: ClassList | None) -> Meaning:
 
 
 def _listed(values: Sequence[int], listed: ClassList) -> Meaning:
-    named = {value: name for value, name in listed.names.items() if value or name.lower() not in BACKGROUND}
-    if not named:
-        raise InputError(f"{listed.source}: names no class but the background; add the others")
+    named = listed.objects
     why = f"classes from {listed.source.name}"
     if len(named) == 1 and len(values) == 1:  # whatever its number: 0/1 and 0/255 are both common
         return Meaning(tuple(named.values()), {values[0]: 0}, frozenset(), f"{why}; masks hold {_said(values)}")

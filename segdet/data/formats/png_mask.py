@@ -9,11 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from segdet.data.formats import class_list
-from segdet.data.formats.base import SPLIT_FOLDERS, Adapter, in_order
+from segdet.data.formats.base import SPLIT_FOLDERS, Adapter, Malformed, in_order, noting
 from segdet.data.formats.mask_records import Pair, read_pairs
 from segdet.data.images import is_image
 from segdet.data.records import Dataset, Problem
-from segdet.errors import InputError
 
 _SUFFIX = "_mask"
 
@@ -40,21 +39,23 @@ def _read(path: Path, name: str, evidence: str) -> Dataset:
     pairs: dict[str, list[Pair]] = {}
     listed: class_list.ClassList | None = None
     for split, folder in _folders(path).items():
-        file = folder / "_classes.csv"
-        if not class_list.is_roboflow(file):
-            raise InputError(
-                f"{file}: the class list of a classification export, which says what is in a picture but not where; "
-                "export the project as semantic segmentation masks or COCO"
-            )
-        own = class_list.roboflow(file)
-        if listed is not None and own.names != listed.names:
-            raise InputError(f"{file}: other classes than {listed.source}; export all splits together")
-        listed = own
         pairs[split] = _pairs(folder, problems)
+        with noting(problems):
+            own = _listed(folder / "_classes.csv", problems)
+            if listed is not None and own.names != listed.names:
+                raise Malformed(own.source, f"other classes than {listed.source}; export all splits together")
+            listed = own
     meaning, records = read_pairs(pairs, listed, path, problems)
     return Dataset(
         name, path, "PNG masks", meaning.classes, in_order(records), tuple(problems), None, (evidence, meaning.why)
     )
+
+
+def _listed(file: Path, problems: list[Problem]) -> class_list.ClassList:
+    if not class_list.is_roboflow(file):
+        what = "the class list of a classification export, which says what is in a picture but not where"
+        raise Malformed(file, f"{what}; export the project as semantic segmentation masks or COCO")
+    return class_list.roboflow(file, problems)
 
 
 def _pairs(folder: Path, problems: list[Problem]) -> list[Pair]:
@@ -66,9 +67,9 @@ def _pairs(folder: Path, problems: list[Problem]) -> list[Pair]:
         if mask is not None:
             found.append((image, mask))
         elif not stem.endswith(_SUFFIX):
-            problems.append(Problem(image, f"no mask {stem}{_SUFFIX}.png beside it"))
+            problems.append(Problem(image, f"no mask {stem}{_SUFFIX}.png beside it", "unlabelled", image))
         elif stem.removesuffix(_SUFFIX) not in images:
-            problems.append(Problem(image, "a mask without its image"))
+            problems.append(Problem(image, "a mask without its image", "orphan", image))
     return found
 
 

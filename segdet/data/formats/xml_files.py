@@ -6,31 +6,35 @@ import math
 from pathlib import Path
 from xml.etree import ElementTree
 
-from segdet.errors import InputError
+from segdet.data.formats.base import Malformed
+
+
+class _Refused(Exception):
+    """XML that label files do not hold."""
 
 
 class _Builder(ElementTree.TreeBuilder):
     """Entities can only be declared in a document type; label files have none, and bombs do."""
 
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
-        raise InputError("it declares a document type (DTD), which label files do not have and attacks do")
+        raise _Refused("it declares a document type (DTD), which label files do not have and attacks do")
 
 
 def parse(file: Path) -> ElementTree.Element:
     """The root element.
 
     Raises:
-        InputError: not XML, or XML with a document type.
+        Malformed: not XML, or XML with a document type.
     """
     parser = ElementTree.XMLParser(target=_Builder())
     try:
         parser.feed(file.read_bytes())
         return parser.close()
-    except InputError as error:
-        raise InputError(f"{file}: refused: {error}; remove it") from error
+    except _Refused as error:
+        raise Malformed(file, f"refused: {error}; remove it") from error
     except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{file}: not readable XML ({reason}); export it again") from error
+        raise Malformed(file, f"not readable XML ({reason}); export it again") from error
 
 
 def root_tag(file: Path) -> str | None:

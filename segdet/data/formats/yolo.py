@@ -9,17 +9,36 @@ machine), so they are tried in several ways before the folders themselves decide
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from segdet.data.formats.base import SPLIT_FOLDERS, Adapter, header_size, images_under, there
+from segdet.data.formats.base import (
+    SPLIT_FOLDERS,
+    Adapter,
+    Malformed,
+    folder_there,
+    header_size,
+    images_under,
+    load_yaml,
+    noting,
+    read_text,
+    there,
+)
 from segdet.data.images import is_image
-from segdet.data.records import Dataset, Instance, Problem, Record, box_of, clean_box, clean_polygon, photograph_of
-from segdet.errors import InputError
+from segdet.data.records import (
+    Dataset,
+    Fault,
+    Instance,
+    Problem,
+    Record,
+    box_of,
+    clean_box,
+    clean_polygon,
+    photograph_of,
+)
 
 _MAX_CLASSES = 10_000
 _SPLIT_KEYS = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test",)}
@@ -48,9 +67,13 @@ def _holds_rows(folder: Path) -> bool:
 def _read(path: Path, name: str, evidence: str) -> Dataset:
     card = path if path.is_file() else _card_of(path)
     root = card.parent if card is not None else path
-    content = _load_card(card) if card is not None else {}
-    names = _class_names(content, card)
     problems: list[Problem] = []
+    content: dict[str, Any] = {}
+    names: list[str] = []
+    if card is not None:
+        with noting(problems):
+            content = _load_card(card)
+            names = _class_names(content, card)
     splits: dict[str, tuple[Record, ...]] = {}
     highest = -1
     for split, images in _split_images(content, root, card, problems).items():
@@ -64,7 +87,8 @@ def _read(path: Path, name: str, evidence: str) -> Dataset:
     notes = [evidence]
     if not names:
         names = [f"class_{index}" for index in range(highest + 1)]
-        notes.append("no data.yaml: classes are named by their numbers")
+        without = "no data.yaml" if card is None else f"no class names in {card.name}"
+        notes.append(f"{without}: classes are named by their numbers")
     project = content.get("roboflow")
     licence = content.get("license") or (project.get("license") if isinstance(project, dict) else None)
     return Dataset(
@@ -74,8 +98,8 @@ def _read(path: Path, name: str, evidence: str) -> Dataset:
 
 def _is_card(path: Path) -> bool:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError):
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+    except OSError:
         return False
     return (
         re.search(r"^(names|nc)\s*:", text, re.MULTILINE) is not None
@@ -94,31 +118,27 @@ def _card_of(folder: Path) -> Path | None:
 
 
 def _load_card(card: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(card.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{card}: not valid YAML ({str(error).splitlines()[0]}); correct it or export again"
-        ) from error
+    what = "a data.yaml has the keys train, val and names"
+    content = load_yaml(card, what)
     if not isinstance(content, dict):
-        raise InputError(f"{card}: not a YAML mapping; a data.yaml has the keys train, val and names")
+        raise Malformed(card, f"not a YAML mapping; {what}")
     return content
 
 
-def _class_names(content: dict[str, Any], card: Path | None) -> list[str]:
+def _class_names(content: dict[str, Any], card: Path) -> list[str]:
     names, count = content.get("names"), content.get("nc")
     if isinstance(names, dict):
         if set(names) != set(range(len(names))):
-            raise InputError(f"{card}: class numbers in `names` are not 0..{len(names) - 1}; number them without holes")
+            raise Malformed(card, f"class numbers in `names` are not 0..{len(names) - 1}; number them without holes")
         names = [names[index] for index in range(len(names))]
     if isinstance(count, int) and count > _MAX_CLASSES:
-        raise InputError(f"{card}: nc is {count}; at most {_MAX_CLASSES} classes are possible")
+        raise Malformed(card, f"nc is {count}; at most {_MAX_CLASSES} classes are possible")
     if names is None:
         return [f"class_{index}" for index in range(int(count))] if isinstance(count, int) else []
     if not isinstance(names, list) or not names:
-        raise InputError(f"{card}: `names` must be a list of class names (or a mapping from numbers to names)")
+        raise Malformed(card, "`names` must be a list of class names (or a mapping from numbers to names)")
     if isinstance(count, int) and count != len(names):
-        raise InputError(f"{card}: nc is {count} but {len(names)} names are given; make them agree")
+        raise Malformed(card, f"nc is {count} but {len(names)} names are given; make them agree")
     return [str(name) for name in names]
 
 
@@ -145,26 +165,28 @@ def _split_images(
         images: list[Path] = []
         if entry is not None:
             for one in entry if isinstance(entry, list) else [entry]:
-                images.extend(_images_of(str(one), content, root))
+                images.extend(_images_of(str(one), content, root, problems))
         if not images and split in looked_up:
             images = images_under(looked_up[split])
         if images:
             splits[split] = images
-        elif entry is not None and split == "train":
-            raise InputError(f"{card}: {split}: {entry} leads to no image; correct the path in the file")
+        elif entry is not None and card is not None and split == "train":
+            what = f"{split}: {entry} leads to no image; correct the path in the file"
+            problems.append(Problem(card, " ".join(what.split()), "malformed"))
         elif entry is not None and card is not None and split == "val":  # exports without a test split still name it
-            problems.append(Problem(card, f"{split}: {entry} leads to no image"))
+            what = f"{split}: {entry} leads to no image"
+            problems.append(Problem(card, " ".join(what.split()), "image-missing"))
     return splits
 
 
-def _images_of(entry: str, content: dict[str, Any], root: Path) -> list[Path]:
+def _images_of(entry: str, content: dict[str, Any], root: Path, problems: list[Problem]) -> list[Path]:
     """The images behind one entry of data.yaml: a folder, or a text file that lists images."""
     base = root / str(content.get("path") or "").replace("\\", "/")
     for candidate in _places(entry, base, root):
-        if candidate.is_dir():
+        if folder_there(candidate):
             return images_under(candidate)
-        if candidate.is_file() and candidate.suffix == ".txt":
-            return _listed(candidate, root)
+        if candidate.suffix == ".txt" and there(candidate):
+            return _listed(candidate, root, problems)
     return []
 
 
@@ -179,20 +201,20 @@ def _places(entry: str, base: Path, root: Path) -> Iterator[Path]:
         yield root.joinpath(*parts[start:])
 
 
-def _listed(listing: Path, root: Path) -> list[Path]:
+def _listed(listing: Path, root: Path, problems: list[Problem]) -> list[Path]:
     images = []
-    try:
-        lines = listing.read_text(encoding="utf-8-sig").splitlines()
-    except (UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{listing}: not a text file; a list has one image path a line") from error
-    for line in lines:
+    lines: list[str] = []
+    with noting(problems):
+        lines = read_text(listing, "a list has one image path a line").splitlines()
+    for number, line in enumerate(lines, 1):
         entry = line.strip()
         if not entry:
             continue
         found = next((place for place in _places(entry, listing.parent, root) if there(place)), None)
         if found is None:
-            raise InputError(f"{listing}: {entry} is listed but not there; correct the list or restore the image")
-        if is_image(found):
+            what = f"row {number}: {entry[:200]} is listed but not there; correct the list or restore the image"
+            problems.append(Problem(listing, what, "malformed"))
+        elif is_image(found):
             images.append(found)
     return images
 
@@ -209,72 +231,81 @@ def _label_file(image: Path, root: Path) -> Path:
 
 
 def _read_record(image: Path, root: Path, classes: int | None, problems: list[Problem]) -> Record | None:
+    """The record of an image; None when its size or its labels cannot be known."""
     size = header_size(image, problems)
     if size is None:
         return None
     height, width = size
     file = _label_file(image, root)
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        text = ""
-    except (UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{file}: not a text file; export the labels again or remove it") from error
-    instances = _instances(text, file, width, height, classes, problems)
+    text: str | None = None
+    with noting(problems, image):
+        try:
+            text = read_text(file, "export the labels again or remove it")
+        except FileNotFoundError:
+            text = ""
+    if text is None:
+        return None
+    instances, found = _instances(text, width, height, classes)
+    problems.extend(Problem(file, fault.what, fault.kind, image) for fault in found)
     return Record(image, width, height, tuple(instances), photograph_of(image))
 
 
-def _instances(
-    text: str, file: Path, width: int, height: int, classes: int | None, problems: list[Problem]
-) -> Iterable[Instance]:
+def _instances(text: str, width: int, height: int, classes: int | None) -> tuple[list[Instance], list[Fault]]:
     seen: set[str] = set()
-    boxes, outlines = [], []
+    boxes: list[Instance] = []
+    outlines: list[Instance] = []
+    rows: list[int] = []  # where the boxes stand
+    faults = []
     for number, line in enumerate(text.splitlines(), 1):
         row = line.strip()
         if not row:
             continue
         if row in seen:
-            problems.append(Problem(file, f"row {number}: the same as an earlier row"))
+            faults.append(Fault("repeated", f"row {number}: the same as an earlier row"))
             continue
         seen.add(row)
-        label, values = _numbers(row, file, number)
-        if not 0 <= label < (_MAX_CLASSES if classes is None else classes):
-            known = f"in data.yaml (0..{classes - 1})" if classes else "a class number"
-            problems.append(Problem(file, f"row {number}: class {label} is not {known}"))
-            continue
-        if len(values) == 4:
-            x, y, w, h = values * np.array([width, height, width, height])
-            box, why = clean_box((x - w / 2, y - h / 2, x + w / 2, y + h / 2), width, height)
-            if box is not None:
-                boxes.append((number, Instance(label, (), box)))
-        else:
-            polygon, why = clean_polygon(values.reshape(-1, 2) * [width, height], width, height)
-            if polygon is not None:
-                outlines.append(Instance(label, (polygon,), box_of([polygon])))
-        if why:
-            problems.append(Problem(file, f"row {number}: {why}"))
+        instance, fault = _instance(row, width, height, classes)
+        if fault is not None:
+            faults.append(Fault(fault.kind, f"row {number}: {fault.what}"))
+        if instance is not None:
+            (outlines if instance.polygons else boxes).append(instance)
+            rows += [] if instance.polygons else [number]
     if boxes and outlines:
-        rows = ", ".join(str(number) for number, _ in boxes[:3])
-        problems.append(Problem(file, f"row {rows}: a box among polygons; it counts for detection, not for masks"))
-    return [*outlines, *(instance for _, instance in boxes)]
+        told = ", ".join(map(str, rows[:3]))
+        faults.append(Fault("boxed", f"row {told}: a box among polygons; it counts for detection, not for masks"))
+    return [*outlines, *boxes], faults
 
 
-def _numbers(row: str, file: Path, number: int) -> tuple[int, np.ndarray]:
-    """Class and coordinates of one row; anything else than numbers of the right count is an error."""
+def _instance(row: str, width: int, height: int, classes: int | None) -> tuple[Instance | None, Fault | None]:
+    read = _numbers(row)
+    if isinstance(read, Fault):
+        return None, read
+    label, values = read
+    if not 0 <= label < (_MAX_CLASSES if classes is None else classes):
+        known = f"in data.yaml (0..{classes - 1})" if classes else "a class number"
+        return None, Fault("class", f"class {label} is not {known}")
+    if len(values) == 4:
+        x, y, w, h = values * np.array([width, height, width, height])
+        box, fault = clean_box((x - w / 2, y - h / 2, x + w / 2, y + h / 2), width, height)
+        return (Instance(label, (), box) if box is not None else None), fault
+    polygon, fault = clean_polygon(values.reshape(-1, 2) * [width, height], width, height)
+    return (Instance(label, (polygon,), box_of([polygon])) if polygon is not None else None), fault
+
+
+def _numbers(row: str) -> tuple[int, np.ndarray] | Fault:
+    """Class and coordinates of one row."""
     try:
         label, *values = map(float, row.split())
         if label != int(label):
             raise ValueError
     except (ValueError, OverflowError):
         shown = row if len(row) <= 40 else row[:37] + "..."
-        raise InputError(
-            f"{file}: row {number} is not `class x y ...` in numbers: {shown!r}; correct or remove it"
-        ) from None
+        return Fault("malformed", f"not `class x y ...` in numbers: {shown!r}; correct or remove it")
     if len(values) != 4 and (len(values) < 6 or len(values) % 2):
-        raise InputError(
-            f"{file}: row {number} has {len(values)} coordinates; a box has 4, a polygon an even number from 6 on"
-        )
-    return int(label), np.clip(values, -1e9, 1e9)  # far outside stays outside, without overflow; NaN stays NaN
+        what = f"{len(values)} coordinates; a box has 4, a polygon an even number from 6 on; correct or remove it"
+        return Fault("malformed", what)
+    # Far outside stays outside, without overflow; what is not finite stays so.
+    return int(label), np.where(np.isfinite(values), np.clip(values, -1e9, 1e9), values)
 
 
 ADAPTER = Adapter("yolo", "YOLO text labels (data.yaml, images/ and labels/)", _recognise, _read)

@@ -55,7 +55,7 @@ def objects(record: Record, losses: Losses) -> Iterator[Instance]:
             found = boxes.parts(instance)
             losses.add("class regions of masks written as connected parts, each an object", len(found))
             yield from found
-        elif merged and not instance.polygons and instance.rle is None:
+        elif merged and not instance.outlined:
             losses.add("boxes beside masks left out: the masks' parts are the objects")
         else:
             yield instance
@@ -93,7 +93,7 @@ def label_image(record: Record, classes: int) -> np.ndarray:
 
 def count_unsaid(record: Record, classes: int, losses: Losses) -> None:
     """Count what a label image cannot say about a record."""
-    outlined = [i for i in record.instances if i.polygons or i.rle is not None]
+    outlined = [i for i in record.instances if i.outlined]
     losses.add("boxes without an outline left out", len(record.instances) - len(outlined))
     losses.add("outlines rounded to whole pixels", sum(bool(i.polygons) for i in outlined))
     single = [i for i in outlined if not i.merged]

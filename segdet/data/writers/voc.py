@@ -32,7 +32,7 @@ def _write(dataset: Dataset, root: Path, names: Names, losses: Losses, advance: 
         "classes of the same name that become one in the XML files", len(dataset.classes) - len(set(dataset.classes))
     )
     records = [record for some in dataset.splits.values() for record in some]
-    masked = any(i.polygons or i.rle is not None for record in records for i in record.instances)
+    masked = any(record.outlined for record in records)
     folders = ["Annotations", "ImageSets/Main"]
     if masked:
         folders += ["SegmentationClass", "SegmentationObject", "ImageSets/Segmentation"]
@@ -85,7 +85,7 @@ def _masks(record: Record, classes: tuple[str, ...], root: Path, stem: str, loss
     own = Losses()
     index = label_image(record, len(classes))
     count_unsaid(record, len(classes), own)
-    outlined = [i for i in record.instances if i.polygons or i.rle is not None]
+    outlined = [i for i in record.instances if i.outlined]
     if outlined:
         own.counts["boxes beside outlined objects: in the XML file, but not read again"] = own.counts.pop(
             "boxes without an outline left out", 0
@@ -109,7 +109,7 @@ def _numbered(record: Record, index: np.ndarray, losses: Losses) -> np.ndarray |
     numbers = np.zeros(record.size, np.uint8)
     order = sorted(enumerate(record.instances, 1), key=lambda pair: -_area(pair[1].box))
     for number, instance in order:
-        if instance.polygons or instance.rle is not None:
+        if instance.outlined:
             inside = whole(instance, record)
             same = inside & (numbers > 0)
             losses.add("pixels of several objects at once: the smaller one has them", int(same.sum()))

@@ -38,7 +38,7 @@ def _rows(record: Record, losses: Losses) -> list[str]:
         if instance.crowd:
             losses.add("crowds left out")
             continue
-        if instance.polygons or instance.rle is not None:
+        if instance.outlined:
             outlined += 1
             found += [
                 _row(instance.label, polygon / [record.width, record.height])
