@@ -64,6 +64,9 @@ def train(
     sync_bn: bool | None = typer.Option(
         None, "--sync-bn", help="Batch norm over the images of all GPUs.", show_default=False
     ),
+    cache: str | None = typer.Option(
+        None, help="Keep decoded images: auto (in memory if they are few), ram, disk or off.  [default: auto]"
+    ),
     workers: int | None = typer.Option(None, help="Loader processes.  [default: from the machine]"),
     seed: int | None = typer.Option(None, help="Of everything random.  [default: 0]"),
     fold: str | None = typer.Option(None, help="K/N: fold K of N photographs is the validation set."),
@@ -77,7 +80,7 @@ def train(
     given: dict[str, Any] = {
         "arch": arch, "data": data, "backbone": backbone, "weights": weights, "freeze": freeze, "epochs": epochs,
         "time_budget": time_budget, "val_every": val_every, "freeze_epochs": freeze_epochs, "patience": patience,
-        "save_every": save_every, "accumulate": accumulate, "compile": compile or None, "sync_bn": sync_bn or None,
+        "save_every": save_every, "cache": cache, "accumulate": accumulate, "compile": compile or None, "sync_bn": sync_bn or None,
         "imgsz": imgsz, "batch": batch, "lr": lr, "layer_decay": layer_decay, "optimizer": optimizer, "schedule": schedule,
         "loss": loss, "device": device, "precision": precision, "workers": workers, "seed": seed, "fold": fold,
         "limit": limit, "out": out, "name": name,

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from segdet.data import rasterize
 from segdet.data.augment import SegmentationAugment
-from segdet.data.images import ImageError, read_image
+from segdet.data.cache import ImageCache, decoded_once
 from segdet.data.records import Problem, Record, by_photograph
 
 Key = tuple[int, ...]  # (epoch, index of the record), and what else a plan has to say about the sample
@@ -49,9 +49,10 @@ class SegmentationSamples(Dataset[Any]):
     """
 
     def __init__(
-        self, records: Sequence[Record], classes: int, augment: SegmentationAugment | None = None, seed: int = 0
-    ) -> None:
-        self.records = records
+        self, records: Sequence[Record], classes: int, augment: SegmentationAugment | None = None, seed: int = 0,
+        cache: ImageCache | None = None,
+    ) -> None:  # fmt: skip
+        self.records, self.cache = records, cache
         self.classes = classes
         self.augment = augment
         self.seed = seed
@@ -62,7 +63,7 @@ class SegmentationSamples(Dataset[Any]):
     def __getitem__(self, key: Key) -> tuple[int, np.ndarray, np.ndarray] | Problem:
         epoch, index = key[:2]
         record = self.records[index]
-        image = decoded(record)
+        image = decoded_once(self.records, index, self.cache)
         if isinstance(image, Problem):
             return image
         target = rasterize.target(record, self.classes)
@@ -71,17 +72,6 @@ class SegmentationSamples(Dataset[Any]):
         if self.augment is not None:
             image, target = self.augment(image, target, [self.seed, epoch, index])
         return index, image, target
-
-
-def decoded(record: Record) -> np.ndarray | Problem:
-    """The image of a record, RGB uint8 `[H, W, 3]`, or why it cannot be had."""
-    try:
-        image = read_image(record.image)
-    except ImageError as error:
-        return Problem(record.image, str(error).removeprefix(f"{record.image}: "))
-    if image.shape[:2] != record.size:
-        return Problem(record.image, f"changed on disk: it was {record.width}x{record.height} when it was listed")
-    return image
 
 
 def collate(samples: Sequence[tuple[int, np.ndarray, np.ndarray] | Problem]) -> Batch:

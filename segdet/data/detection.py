@@ -15,8 +15,9 @@ import torch
 from torch.utils.data import Dataset
 
 from segdet.data.augment_boxes import AspectAugment, SquareAugment
-from segdet.data.batches import Key, TrainingPlan, decoded
+from segdet.data.batches import Key, TrainingPlan
 from segdet.data.boxes import boxes_of
+from segdet.data.cache import ImageCache, decoded_once
 from segdet.data.records import Problem, Record
 
 MULTIPLE = 32  # of padded sizes: maps of stride 32 then end where the padding begins
@@ -87,16 +88,17 @@ class DetectionSamples(Dataset[Any]):
     """Decoded and (for training) augmented samples by key; as reproducible as `SegmentationSamples`."""
 
     def __init__(
-        self, records: Sequence[Record], augment: SquareAugment | AspectAugment | None = None, seed: int = 0
-    ) -> None:
-        self.records, self.augment, self.seed = records, augment, seed
+        self, records: Sequence[Record], augment: SquareAugment | AspectAugment | None = None, seed: int = 0,
+        cache: ImageCache | None = None,
+    ) -> None:  # fmt: skip
+        self.records, self.augment, self.seed, self.cache = records, augment, seed, cache
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, key: Key) -> tuple[int, np.ndarray, np.ndarray, np.ndarray] | Problem:
         record = self.records[key[1]]
-        image = decoded(record)
+        image = decoded_once(self.records, key[1], self.cache)
         if isinstance(image, Problem):
             return image
         boxes, labels, crowd = boxes_of(record)

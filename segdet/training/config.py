@@ -73,6 +73,7 @@ class TrainConfig(BaseModel):
     patience: int | None = Field(None, ge=1, description="Stop after so many epochs without a better score")
     save_every: str = Field("2m", description="Time between two saved states within an epoch")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="Arithmetic of the network")
+    cache: Literal["auto", "ram", "disk", "off"] = Field("auto", description="Keep decoded images for the next epoch")
     workers: int | None = Field(None, ge=0, description="Loader processes (default: from the machine)")
     seed: int = Field(0, ge=0, description="Of everything random")
     fold: str | None = Field(None, description="K/N: use fold K of N as validation")

@@ -14,6 +14,7 @@ from segdet.console import progress
 from segdet.data.augment_boxes import AspectAugment, SquareAugment
 from segdet.data.batches import TrainingPlan, evaluation_plan
 from segdet.data.boxes import usual_size
+from segdet.data.cache import cache_for
 from segdet.data.detection import DetectionBatch, DetectionPlan, DetectionSamples, collate_boxes
 from segdet.data.records import Problem
 from segdet.data.stream import Stream, default_workers
@@ -57,7 +58,7 @@ class DetectionTask:
         records = dataset.splits["train"]
         if isinstance(model, DFINE) and config.weights in ("imagenet", "none") and (size := usual_size(records)):
             model.decoder.expect(*size)
-        self.samples = DetectionSamples(records, augment, config.seed)
+        self.samples = DetectionSamples(records, augment, config.seed, cache_for(records, config.cache, workers))
         self.multiple = multiple
         self.plan: TrainingPlan = DetectionPlan(records, config.images, config.seed, setup.imgsz, multiple, rank, world)
         self.train = Stream(self.samples, self.plan, workers, pin, collate_boxes)

@@ -19,6 +19,7 @@ from segdet.data.batches import (
     TrainingPlan,
     evaluation_plan,
 )
+from segdet.data.cache import cache_for
 from segdet.data.records import Problem
 from segdet.data.stream import Stream, default_workers
 from segdet.errors import InputError, SegdetError
@@ -53,8 +54,10 @@ class SegmentationTask:
         pin = accelerator.device.type == "cuda"
         turns = count == 1 if config.quarter_turns is None else config.quarter_turns
         augment = SegmentationAugment(setup.imgsz, turns, soft=count == 1)
-        self.samples = SegmentationSamples(dataset.splits["train"], count, augment, config.seed)
-        self.plan = TrainingPlan(dataset.splits["train"], config.images, config.seed, rank, world)
+        records = dataset.splits["train"]
+        cache = cache_for(records, config.cache, workers)
+        self.samples = SegmentationSamples(records, count, augment, config.seed, cache)
+        self.plan = TrainingPlan(records, config.images, config.seed, rank, world)
         self.train = Stream(self.samples, self.plan, workers, pin)
         validation = evaluation_plan(self.records, config.images, rank, world)
         self.val = Stream(SegmentationSamples(self.records, count), validation, workers, pin)
