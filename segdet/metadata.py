@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from segdet.errors import InputError
 
 KEY = "segdet"  # in safetensors' metadata and ONNX's metadata_props
+
+# Of `metrics.json`: what stands elsewhere in the metadata, or is too long for it.
+_LONG = frozenset({"threshold", "operate", "classes", "confusion", "curve", "calibration", "speed"})
 
 
 class DataSource(BaseModel):
@@ -27,7 +31,8 @@ class Metadata(BaseModel):
     """Everything needed to rebuild, run and judge a model.
 
     options: further arguments of the architecture (decoder widths and the like).
-    mean, std: normalisation in units of 0..1. threshold: probability from which a pixel is foreground.
+    mean, std: normalisation in units of 0..1. threshold: probability from which a pixel is foreground, or a box shown.
+    operate: the rule that chose it on validation data. metrics: scores there, without tables and curves.
     opset, source_sha256, parity: only in ONNX files.
     """
 
@@ -43,12 +48,20 @@ class Metadata(BaseModel):
     mean: list[float]
     std: list[float]
     threshold: float | None = None
+    operate: str | None = None
     data: DataSource
     metrics: dict[str, Any] = {}
     version: str
     opset: int | None = None
     source_sha256: str | None = None
     parity: dict[str, Any] | None = None
+
+    def measured(self, metrics: Mapping[str, Any]) -> Metadata:
+        """The description with the threshold and scores of a measurement."""
+        brief = {key: value for key, value in metrics.items() if key not in _LONG}
+        return self.model_copy(
+            update={"threshold": metrics["threshold"], "operate": metrics.get("operate"), "metrics": brief}
+        )
 
     def to_json(self) -> str:
         """Compact JSON without the fields that are not set."""

@@ -22,7 +22,7 @@ def check(
     """The doctor: what would make training wrong or its scores too good. Exit code 1 when something would."""
     from segdet import files
     from segdet.console import progress
-    from segdet.data import catalog, doctor
+    from segdet.data import catalog, doctor, leaks
     from segdet.data.doctor import fix as fixing
     from segdet.reporting import checkup as page
 
@@ -30,6 +30,8 @@ def check(
     with progress("looking", sum(len(records) for records in dataset.splits.values())) as advance:
         examination = doctor.examine(dataset, not quick, advance)
     found = examination.checkup
+    if not quick:
+        leaks.remember(dataset, examination.pairs)
     cleaned = fixing.write(dataset, examination, fix) if fix is not None else None
     folder = files.new_folder("runs", f"check-{dataset.name}") if out is None else out
     page.write(folder / "check.html", dataset, found)

@@ -10,6 +10,7 @@ import torch
 import yaml
 from accelerate import Accelerator
 
+from segdet import provenance
 from segdet.console import progress, say
 from segdet.data import catalog, splits
 from segdet.data.records import by_photograph
@@ -60,7 +61,7 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
     described = _metadata(setup)
 
     def save(which: str, state: Mapping[str, torch.Tensor], metrics: dict[str, Any]) -> None:
-        weights.save(run / "weights" / f"{which}.safetensors", state, _with(described, metrics))
+        weights.save(run / "weights" / f"{which}.safetensors", state, described.measured(metrics))
 
     trainer = Trainer(setup, task, run, save)
     if state is not None:
@@ -109,12 +110,16 @@ def _describe(setup: Setup, task: Task, run: Path) -> None:
     write_text(run / "config.yaml", yaml.safe_dump(setup.config.model_dump(), sort_keys=False))
     if setup.dataset.problems:
         write_text(run / "problems.txt", "\n".join(map(str, setup.dataset.problems)) + "\n")
+    accelerator = setup.accelerator
+    provenance.write(run, device=f"{accelerator.device} in {accelerator.mixed_precision}".replace(" in no", " in fp32"))
     pictures.labels(setup.dataset, run / "labels.png")
     task.draw_samples(run)
 
 
 def _metadata(setup: Setup) -> Metadata:
     config, dataset, backbone = setup.config, setup.dataset, setup.backbone
+    # Whoever measures the file later must leave the same photographs out.
+    held_out: dict[str, Any] = {"seed": config.seed, **({"fold": config.fold} if config.fold else {})}
     return Metadata(
         schema=1,
         task=arch_named(config.arch).task,
@@ -125,15 +130,9 @@ def _metadata(setup: Setup) -> Metadata:
         imgsz=setup.imgsz,
         mean=list(backbone.mean),
         std=list(backbone.std),
-        data=DataSource(name=dataset.name, sha256=dataset.fingerprint(), licence=dataset.licence),
+        data=DataSource(name=dataset.name, sha256=dataset.fingerprint(), licence=dataset.licence, **held_out),
         version=__version__,
     )
-
-
-def _with(described: Metadata, metrics: Mapping[str, Any]) -> Metadata:
-    """The description with threshold and metrics: numbers, not the rows per class."""
-    brief = {key: value for key, value in metrics.items() if key not in ("classes", "threshold")}
-    return described.model_copy(update={"threshold": metrics["threshold"], "metrics": brief})
 
 
 def _headline(setup: Setup, run: Path) -> str:
@@ -154,12 +153,11 @@ def _finish(trainer: Trainer, described: Metadata) -> None:
     best = trainer.run / "weights" / "best.safetensors"
 
     def describe(metrics: dict[str, Any]) -> Metadata:
-        model, _ = weights.load(best)
-        final = _with(described, metrics)
-        weights.save(best, model.state_dict(), final)
+        final = described.measured(metrics)
+        weights.describe(best, final)
         return final
 
-    summary = trainer.task.finish(trainer.run, trainer.history, describe)
+    summary = trainer.task.finish(trainer.run, describe)
     if trainer.problems:
         say(f"{len(trainer.problems)} images could not be read and were skipped")
     say(summary)
