@@ -22,8 +22,9 @@ def check(
     """The doctor: what would make training wrong or its scores too good. Exit code 1 when something would."""
     from segdet import files
     from segdet.console import progress
-    from segdet.data import catalog, doctor, leaks
+    from segdet.data import catalog, doctor
     from segdet.data.doctor import fix as fixing
+    from segdet.data.doctor import leaks
     from segdet.reporting import checkup as page
 
     dataset = catalog.load(data)

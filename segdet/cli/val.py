@@ -24,7 +24,9 @@ def val(
         None, help="Choose the threshold by max-f1, recall=0.95 or precision=0.9 and store it in the file."
     ),
     imgsz: int | None = typer.Option(
-        None, min=32, help="Resize images to this side before the network.  [default: their own size, or the detector's]"
+        None,
+        min=32,
+        help="Resize images to this side before the network.  [default: their own size, or the detector's]",
     ),
     limit: int | None = typer.Option(None, min=1, help="At most this many images."),
     device: str = typer.Option("cpu", help="cpu, cuda or cuda:N."),

@@ -78,13 +78,7 @@ def comparison(record: Record, result: DetectionEvaluation, index: int, threshol
     told = ["" if t >= 0 else result.classes[k] for t, k in zip(taken, labels, strict=True)]
     inside = taken != -2  # boxes in crowd regions are neither right nor wrong
     return [
-        drawing.boxes(
-            image,
-            truth,
-            [drawing.colour_of(int(k)) for k in true_labels],
-            [f"{name} (crowd)" if many else name for name, many in zip(names, crowd, strict=True)],
-            _LETTERS,
-        ),
+        labelled(record, image, result.classes),
         drawing.boxes(
             image,
             boxes,
@@ -100,6 +94,13 @@ def comparison(record: Record, result: DetectionEvaluation, index: int, threshol
             _LETTERS,
         ),
     ]
+
+
+def labelled(record: Record, image: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """The image, RGB uint8, with its labelled boxes and their names."""
+    truth, labels, crowd = boxes_of(record)
+    names = [f"{classes[k]} (crowd)" if many else classes[k] for k, many in zip(labels, crowd, strict=True)]
+    return drawing.boxes(image, truth, [drawing.colour_of(int(k)) for k in labels], names, _LETTERS)
 
 
 def curve_figure(result: DetectionEvaluation, threshold: float) -> Figure:

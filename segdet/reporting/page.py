@@ -11,7 +11,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from segdet.data.leaks import Leak
+from segdet.data.doctor.leaks import Leak
 from segdet.data.records import Dataset, by_photograph
 from segdet.files import write_text
 from segdet.metadata import Metadata
@@ -27,7 +27,9 @@ max-width:72rem;padding:0 1rem}
 h1{font-size:1.6rem;margin-bottom:.2rem}h2{font-size:1.2rem;margin-top:2.2rem;border-bottom:1px solid var(--line)}
 p.sub,td.why,figcaption{color:var(--soft)}table{border-collapse:collapse;width:100%}td,th{padding:.3rem .8rem .3rem 0;text-align:left;
 border-bottom:1px solid var(--line);vertical-align:top}td.n{font-variant-numeric:tabular-nums;white-space:nowrap}
-.wide{overflow-x:auto}.big{display:flex;flex-wrap:wrap;gap:1rem;margin:1rem 0}.big div{background:var(--card);
+
+.wide{overflow-x:auto}.wide table{font-size:.92rem}.wide tr:first-child th{white-space:normal;vertical-align:bottom}
+.big{display:flex;flex-wrap:wrap;gap:1rem;margin:1rem 0}.big div{background:var(--card);
 border:1px solid var(--line);border-radius:8px;padding:.8rem 1.2rem}
 .big b{font-size:1.7rem;display:block}img{max-width:100%;height:auto}svg.plot{max-width:100%;height:auto}
 code{background:var(--card);padding:.1rem .3rem;overflow-wrap:anywhere}

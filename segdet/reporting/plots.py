@@ -192,6 +192,7 @@ def ranges(rows: Sequence[tuple[str, float, float, float]], title: str, zero: bo
         axis.plot([low, high], [-place, -place], color=COLOURS[0], linewidth=3, solid_capstyle="round")
         axis.plot(value, -place, "o", color=COLOURS[1])
     axis.set_yticks([-k for k in range(len(rows))], [name for name, *_ in rows])
+    axis.set_ylim(0.6 - len(rows), 0.6)
     axis.set(xlabel=title)
     if zero:
         axis.axvline(0, color="#888888", linestyle="--")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from segdet import provenance
-from segdet.data import leaks
+from segdet.data.doctor import leaks
 from segdet.data.records import Dataset
 from segdet.evaluation import tally as tallies
 from segdet.evaluation.detection import DetectionEvaluation

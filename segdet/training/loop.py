@@ -34,13 +34,14 @@ class Interrupted(SegdetError):
 class Trainer:
     """Trains `model` for `config.epochs` and keeps the best and the last averaged weights.
 
-    save(which, state dict, metrics): writes `weights/<which>.safetensors`.
+    save(which, state dict, metrics): writes `weights/<which>.safetensors`. told: gets every row of `results.csv`.
     """
 
     setup: Setup
     task: Task
     run: Path
     save: Callable[[str, Mapping[str, torch.Tensor], dict[str, Any]], None]
+    told: Callable[[Mapping[str, float | None]], None] = lambda row: None
     history: list[dict[str, float | None]] = field(default_factory=list)
     best: float = -1.0
     problems: dict[Path, Problem] = field(default_factory=dict)
@@ -188,6 +189,7 @@ class Trainer:
                 self.save("best", state, metrics)
             checkpoints.save_state(self.run, self.state())
             checkpoints.write_history(self.run, self.history)
+            self.told(row)
             told = [f"val loss {val_loss:.4f}"] if val_loss is not None else []
             told += [f"{key} {metrics[key]:.4f}" for key in self.task.columns[:2] if metrics.get(key) is not None]
             told += ["best"] if better else []

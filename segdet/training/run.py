@@ -20,9 +20,10 @@ from segdet.metadata import DataSource, Metadata
 from segdet.models import weights
 from segdet.models.registry import arch_named, build_model
 from segdet.reporting import pictures
-from segdet.training import checkpoints, devices
+from segdet.training import checkpoints, devices, loggers
 from segdet.training.config import TrainConfig
 from segdet.training.detection import DetectionTask
+from segdet.training.loggers import Loggers
 from segdet.training.loop import Trainer
 from segdet.training.segmentation import SegmentationTask
 from segdet.training.task import Setup, Task
@@ -39,6 +40,7 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
     """
     state = checkpoints.load_state(resume) if resume is not None else None
     arch_named(config.arch)
+    loggers.chosen(config)  # what is not installed is told before anything is made
     accelerator = devices.accelerator(config.device, config.precision)
     if accelerator.device.type == "cpu":
         devices.keep_freed_memory()
@@ -70,9 +72,14 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
             raise InputError(f"--resume {resume}: it is done ({trainer.epoch} epochs); train a new run for more")
         say(f"going on with {run} in epoch {trainer.epoch + 1}, step {trainer.start + 1}")
     say(_headline(setup, run))
-    trainer.fit()
-    if accelerator.is_main_process:
-        _finish(trainer, described)
+    if not accelerator.is_main_process:
+        trainer.fit()
+    else:
+        with Loggers(setup.config, run, trainer.epoch) as told:
+            trainer.told = told.epoch
+            trainer.fit()
+            _finish(trainer, described)
+            told.finish(run)
     accelerator.wait_for_everyone()
     return run
 
