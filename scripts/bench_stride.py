@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from segdet.data import catalog, rasterize
-from segdet.evaluation import thin
+from segdet.evaluation import ratios, thin
 from segdet.evaluation.binary import BinaryScores, binned, histogram
 
 STRIDES = (1, 2, 4, 8, 16, 32)
@@ -31,15 +31,14 @@ def main() -> None:
     for stride in STRIDES:
         scores = BinaryScores()
         answers = [coarse(torch.from_numpy(mask).float(), stride) for mask in masks]
-        for answer, mask, record in zip(answers, masks, records, strict=True):
-            scores.add(*histogram(binned(answer), mask), record.photograph)
+        for answer, mask in zip(answers, masks, strict=True):
+            scores.add(*histogram(binned(answer), mask))
         threshold = scores.best_threshold()
-        at = scores.at(threshold)
+        pooled = scores.counts(threshold).sum(axis=0)
         counts = sum(thin.counts(answer >= threshold, mask) for answer, mask in zip(answers, masks, strict=True))
-        fine = thin.scores(counts)
-        print(
-            f"| {stride} | {at['iou']:.3f} | {at['f1']:.3f} | {fine['f1_2px']:.3f} | {fine['cldice']:.3f} |", flush=True
-        )
+        fine = thin.scores(np.asarray(counts))
+        overall = f"{ratios.iou(*pooled):.3f} | {ratios.f1(*pooled):.3f}"
+        print(f"| {stride} | {overall} | {fine['f1_2px']:.3f} | {fine['cldice']:.3f} |", flush=True)
 
 
 def coarse(mask: torch.Tensor, stride: int) -> np.ndarray:

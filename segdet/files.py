@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -81,8 +82,11 @@ def write_text(path: str | Path, content: str) -> None:
 
 
 def write_json(path: str | Path, content: Any, indent: int | None = 2) -> None:
-    """Write `content` to `path` atomically, as JSON; NaN and infinities are refused."""
-    write_text(path, json.dumps(content, indent=indent, allow_nan=False, ensure_ascii=False) + "\n")
+    """Write `content` to `path` atomically, as JSON with lists of numbers on one line; NaN and infinities are refused."""
+    text = json.dumps(content, indent=indent, allow_nan=False, ensure_ascii=False)
+    if indent:  # a line break within a string is written as \n, so only lists can match
+        text = re.sub(r"\[\s*\n[-+\d.eE,\s]+\]", lambda found: re.sub(r"\s+", "", found[0]).replace(",", ", "), text)
+    write_text(path, text + "\n")
 
 
 def new_folder(parent: str | Path, name: str) -> Path:

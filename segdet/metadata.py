@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from segdet.errors import InputError
 
 KEY = "segdet"  # in safetensors' metadata and ONNX's metadata_props
+
+# Of `metrics.json`: what stands elsewhere in the metadata, or is too long for it.
+_LONG = frozenset({"threshold", "operate", "classes", "confusion", "curve", "calibration", "speed", "damp_duplicates"})
 
 
 class DataSource(BaseModel):
@@ -27,7 +31,8 @@ class Metadata(BaseModel):
     """Everything needed to rebuild, run and judge a model.
 
     options: further arguments of the architecture (decoder widths and the like).
-    mean, std: normalisation in units of 0..1. threshold: probability from which a pixel is foreground.
+    mean, std: normalisation in units of 0..1. threshold: probability from which a pixel is foreground, or a box shown.
+    operate: the rule that chose it on validation data. metrics: scores there, without tables and curves.
     damp_duplicates: whether a detector lowers the scores of boxes that lie on surer ones (`duplicates.damped`).
     opset, source_sha256, parity: only in ONNX files.
     """
@@ -45,12 +50,25 @@ class Metadata(BaseModel):
     std: list[float]
     threshold: float | None = None
     damp_duplicates: bool = False
+    operate: str | None = None
     data: DataSource
     metrics: dict[str, Any] = {}
     version: str
     opset: int | None = None
     source_sha256: str | None = None
     parity: dict[str, Any] | None = None
+
+    def measured(self, metrics: Mapping[str, Any]) -> Metadata:
+        """The description with the threshold and scores of a measurement."""
+        brief = {key: value for key, value in metrics.items() if key not in _LONG}
+        update: dict[str, Any] = {
+            "threshold": metrics["threshold"],
+            "operate": metrics.get("operate"),
+            "metrics": brief,
+        }
+        if "damp_duplicates" in metrics:  # chosen while training; a later measurement keeps what was chosen
+            update["damp_duplicates"] = metrics["damp_duplicates"]
+        return self.model_copy(update=update)
 
     def to_json(self) -> str:
         """Compact JSON without the fields that are not set."""

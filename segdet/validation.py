@@ -5,39 +5,50 @@ It sits above evaluation, models and inference because it joins them: evaluation
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import cv2
 import numpy as np
 import torch
 
 from segdet.console import progress
 from segdet.data import splits
 from segdet.data.batches import Batch, SegmentationSamples, evaluation_plan
-from segdet.data.images import ImageError, read_ahead
+from segdet.data.images import ImageError, read_ahead, resize
 from segdet.data.records import Problem, Record
 from segdet.data.stream import Stream, default_workers
 from segdet.errors import InputError
 from segdet.evaluation import detection, segmentation
 from segdet.evaluation.detection import DetectionEvaluation, Detections
-from segdet.evaluation.segmentation import Evaluation, Predict
+from segdet.evaluation.mask_errors import MaskError
+from segdet.evaluation.operating import DEFAULT, Rule, parse
+from segdet.evaluation.segmentation import Answer, Evaluation, Predict
+from segdet.evaluation.tally import Tally
 from segdet.inference.session import Session, open_session
 from segdet.metadata import Metadata
 from segdet.models import weights
-from segdet.models.common import predict
+from segdet.models.common import normalise, predict
 
 Counted = TypeVar("Counted", Evaluation, DetectionEvaluation)
 
 
 @dataclass
 class Measured(Generic[Counted]):
-    """metrics: the content of `metrics.json`; evaluation: the counts and predictions behind it."""
+    """A measurement.
+
+    metrics: the content of `metrics.json`. evaluation: predictions and counts. tally: what was counted in every image.
+    errors: of masks, one by one; empty for detection.
+    """
 
     metadata: Metadata
     metrics: dict[str, Any]
     evaluation: Counted
+    tally: Tally
+    errors: list[MaskError] = field(default_factory=list)
 
 
 def validate(
@@ -46,17 +57,23 @@ def validate(
     split: str,
     *,
     classes: Sequence[str] | None = None,
+    rule: Rule | None = None,
+    imgsz: int | None = None,
     batch: int = 4,
     workers: int | None = None,
     device: str = "cpu",
 ) -> Measured[Any]:
     """Measure weights (safetensors) or an ONNX file on `records`, in float32.
 
-    On "val" the threshold is chosen anew; on any other split the stored one is used. The model's task decides what is
-    counted, and with it the kind of evaluation.
+    On "val" the threshold is chosen anew, by `rule` or the one the file was made with; on any other split the stored one is
+    used. The model's task decides what is counted, and with it the kind of evaluation.
+
+    Args:
+        imgsz: the longer side (segmentation) or the network's side (detection) images are resized to before the network. Scores
+            are taken at the images' own size all the same. None: their own size, or the detector's.
 
     Raises:
-        InputError: an unusable file, or classes that differ from the dataset's.
+        InputError: an unusable file, classes that differ from the dataset's, or a rule where no threshold may be chosen.
     """
     session = open_session(source, device) if source.suffix == ".onnx" else None
     metadata = session.metadata if session is not None else weights.read_metadata(source)
@@ -64,38 +81,107 @@ def validate(
         raise InputError(
             f"{source}: knows the classes {metadata.classes}, the dataset has {list(classes)}; use matching data"
         )
+    if rule is not None and split != "val":
+        raise InputError(f"--operate {rule}: thresholds are chosen on val; on {split} the stored one is used")
     threshold = None if split == "val" or metadata.threshold is None else metadata.threshold
+    rule = rule or parse(metadata.operate or DEFAULT)
     if metadata.task == "detection":
-        found = _onnx_detections(session) if session is not None else _torch_detections(source, device)
+        measured: Measured[Any] = _boxes(source, session, metadata, records, split, rule, threshold, imgsz, device)
+    else:
+        answer = _sized(_onnx_masks(session) if session is not None else _torch_masks(source, device), imgsz)
+        if any(record.outlined for record in records):
+            records = splits.outlined(records)
+        samples = SegmentationSamples(records, len(metadata.classes))
+        batches = Stream(samples, evaluation_plan(records, batch), default_workers() if workers is None else workers)
         with progress(f"measuring on {split}", len(records)) as advance:
-            boxes = detection.evaluate_detections(found, _images(records), records, metadata.classes, advance)
-        return Measured(metadata, detection.full_metrics(boxes, records, split, threshold), boxes)
-    answer = _onnx_masks(session) if session is not None else _torch_masks(source, device)
-    if any(record.outlined for record in records):
-        records = splits.outlined(records)
-    samples = SegmentationSamples(records, len(metadata.classes))
-    batches = Stream(samples, evaluation_plan(records, batch), default_workers() if workers is None else workers)
+            masks = segmentation.evaluate(answer, batches, records, metadata.classes, advance, keep=True)
+        judged = segmentation.judge(masks, split, rule, threshold)
+        measured = Measured(metadata, judged.metrics, masks, judged.tally, judged.errors)
+    if imgsz is not None:
+        measured.metrics["imgsz"] = imgsz
+    measured.metrics["speed"] = _speed(measured.evaluation, session, device)
+    return measured
+
+
+def _boxes(
+    source: Path,
+    session: Session | None,
+    metadata: Metadata,
+    records: Sequence[Record],
+    split: str,
+    rule: Rule,
+    threshold: float | None,
+    imgsz: int | None,
+    device: str,
+) -> Measured[DetectionEvaluation]:
+    if session is not None and imgsz is not None:
+        raise InputError(f"--imgsz {imgsz}: {source} has its size inside; measure the weights it was exported from")
+    found = _onnx_detections(session) if session is not None else _torch_detections(source, device, imgsz)
     with progress(f"measuring on {split}", len(records)) as advance:
-        masks = segmentation.evaluate(answer, batches, records, metadata.classes, advance, keep=True)
-    return Measured(metadata, segmentation.full_metrics(masks, records, split, threshold), masks)
+        boxes = detection.evaluate_detections(found, _images(records), records, metadata.classes, advance)
+    judged = detection.judge(boxes, split, rule, threshold)
+    return Measured(metadata, judged.metrics, boxes, judged.tally)
+
+
+def _speed(result: Evaluation | DetectionEvaluation, session: Session | None, device: str) -> dict[str, Any]:
+    """What predicting took, on this machine as busy as it was."""
+    if session is not None:
+        import onnxruntime
+
+        runtime, device = f"onnxruntime {onnxruntime.__version__}", session.device
+    else:
+        runtime = f"torch {torch.__version__}"
+    name = (
+        torch.cuda.get_device_name() if device.startswith("cuda") and torch.cuda.is_available() else platform.machine()
+    )
+    return {
+        "seconds_per_image": result.seconds / max(1, len(result.indices)),
+        "device": f"{device} ({name})",
+        "threads": torch.get_num_threads(),
+        "runtime": runtime,
+    }
 
 
 def _torch_masks(source: Path, device: str) -> Predict:
     model, metadata = weights.load(source)
     model.to(device, memory_format=torch.channels_last)
 
-    def answer(batch: Batch) -> np.ndarray:
-        return predict(model, batch.images, metadata.mean, metadata.std)
+    def answer(batch: Batch) -> Answer:
+        if len(metadata.classes) == 1:
+            return predict(model, batch.images, metadata.mean, metadata.std)
+        with torch.inference_mode():  # as the exported graph does
+            logits = model(normalise(batch.images.to(device), metadata.mean, metadata.std))
+            confidence, index = logits.softmax(dim=1).max(dim=1)
+        return index.to(torch.uint8).cpu().numpy(), confidence.cpu().numpy()
 
     return answer
 
 
 def _onnx_masks(session: Session) -> Predict:
-    def answer(batch: Batch) -> np.ndarray:
+    def answer(batch: Batch) -> Answer:
         mask, confidence = session.run(batch.images.numpy())
-        return confidence if len(session.metadata.classes) == 1 else mask
+        return confidence if len(session.metadata.classes) == 1 else (mask, confidence)
 
     return answer
+
+
+def _sized(answer: Predict, imgsz: int | None) -> Predict:
+    """As `answer`, on images whose longer side is `imgsz`, with its masks brought back to the images' own size."""
+    if imgsz is None:
+        return answer
+
+    def resized(batch: Batch) -> Answer:
+        height, width = batch.images.shape[1:3]
+        scale = imgsz / max(height, width)
+        size = max(1, round(height * scale)), max(1, round(width * scale))
+        images = np.stack([resize(image, *size) for image in batch.images.numpy()])
+        answers = answer(Batch(torch.from_numpy(images), batch.targets, batch.indices))
+        if isinstance(answers, tuple):  # class numbers cannot be averaged
+            masks = [cv2.resize(one, (width, height), interpolation=cv2.INTER_NEAREST) for one in answers[0]]
+            return np.stack(masks), np.stack([resize(one, height, width) for one in answers[1]])
+        return np.stack([resize(one, height, width) for one in answers])
+
+    return resized
 
 
 @dataclass
@@ -121,10 +207,10 @@ def _images(records: Sequence[Record]) -> Iterator[_Images]:
         yield _Images(np.empty((0, 1, 1, 3), np.uint8), problems=[Problem(record.image, why)])
 
 
-def _torch_detections(source: Path, device: str) -> Callable[[_Images], list[Detections]]:
+def _torch_detections(source: Path, device: str, imgsz: int | None) -> Callable[[_Images], list[Detections]]:
     from segdet.models.detector import load_detector
 
-    predict_boxes, _ = load_detector(source, device)
+    predict_boxes, _ = load_detector(source, device, imgsz)
     return lambda batch: [Detections(*found) for found in predict_boxes(batch.images)]
 
 

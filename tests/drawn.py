@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from segdet.data.rasterize import binary, coverage
 from segdet.data.records import Dataset, Instance, Record
 from segdet.evaluation.detection import Detections
 
@@ -44,6 +45,12 @@ def crack_picture(seed: int, height: int = 96, width: int = 96) -> tuple[np.ndar
     wall = rng.uniform(140, 190) + rng.normal(0, 8, (height, width, 1)) + rng.normal(0, 2, (height, width, 3))
     image = wall * (1 - dark) + (45 + rng.normal(0, 4, (height, width, 1))) * dark
     return image.clip(0, 255).astype(np.uint8), polygons
+
+
+def crack_mask(seed: int, size: int = 128) -> np.ndarray:
+    """The mask of `crack_picture`, bool `[size, size]`."""
+    _, polygons = crack_picture(seed, size, size)
+    return binary(coverage(polygons, size, size))
 
 
 def yolo_dataset(

@@ -24,12 +24,15 @@ def check(
     from segdet.console import progress
     from segdet.data import catalog, doctor
     from segdet.data.doctor import fix as fixing
+    from segdet.data.doctor import leaks
     from segdet.reporting import checkup as page
 
     dataset = catalog.load(data, refuse=False)
     with progress("looking", sum(len(records) for records in dataset.splits.values())) as advance:
         examination = doctor.examine(dataset, not quick, advance)
     found = examination.checkup
+    if not quick:
+        leaks.remember(dataset, examination.pairs)
     cleaned = fixing.write(dataset, examination, fix) if fix is not None else None
     folder = files.new_folder("runs", f"check-{dataset.name}") if out is None else out
     page.write(folder / "check.html", dataset, found)

@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from segdet.cli import check, data, download, export, models, output, predict, train, val
+from segdet.cli import check, compare, data, download, export, models, output, predict, train, val
 from segdet.errors import SegdetError, nearest
 from segdet.version import __version__
 
@@ -29,6 +29,7 @@ data_app = typer.Typer(help="Look at datasets, check, convert, divide and downlo
 COMMANDS: dict[str, Callable[..., None]] = {
     "train": train.train,
     "val": val.val,
+    "compare": compare.compare,
     "export": export.export,
     "predict": predict.predict,
     "models": models.models,

@@ -71,6 +71,9 @@ def train(
     seed: int | None = typer.Option(None, help="Of everything random.  [default: 0]"),
     fold: str | None = typer.Option(None, help="K/N: fold K of N photographs is the validation set."),
     limit: int | None = typer.Option(None, help="At most this many images per split."),
+    logger: str | None = typer.Option(
+        None, help="none, or some of tensorboard,mlflow,wandb.  [default: tensorboard where it is installed]"
+    ),
     resume: Path | None = typer.Option(None, help="Go on with this run folder, exactly where it stopped."),
     out: str | None = typer.Option(None, help="Folder for run folders.  [default: runs]"),
     name: str | None = typer.Option(None, help="Name of the run folder.  [default: <arch>-<data>]"),
@@ -83,7 +86,7 @@ def train(
         "save_every": save_every, "cache": cache, "accumulate": accumulate, "compile": compile or None, "sync_bn": sync_bn or None,
         "imgsz": imgsz, "batch": batch, "lr": lr, "layer_decay": layer_decay, "optimizer": optimizer, "schedule": schedule,
         "loss": loss, "device": device, "precision": precision, "workers": workers, "seed": seed, "fold": fold,
-        "limit": limit, "out": out, "name": name,
+        "limit": limit, "logger": logger, "out": out, "name": name,
     }  # fmt: skip
     options = {"output_stride": output_stride, "upscale": upscale, "decoder": decoder, "size": size, "queries": queries}
     options = {key: value for key, value in options.items() if value is not None}

@@ -3,55 +3,80 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from segdet.cli import output
 from segdet.errors import InputError
 
+if TYPE_CHECKING:
+    from segdet.data.records import Dataset
+    from segdet.trained import Trained
+    from segdet.validation import Measured
+
 
 def val(
     source: Path = typer.Argument(..., help="Run folder, weights (.safetensors) or exported model (.onnx)."),
     data: str | None = typer.Option(None, help="Dataset name or folder.  [default: the one it was trained on]"),
     split: str = typer.Option("val", help="val (the threshold is chosen anew) or test (the stored one is used)."),
-    limit: int | None = typer.Option(None, help="At most this many images."),
+    operate: str | None = typer.Option(
+        None, help="Choose the threshold by max-f1, recall=0.95 or precision=0.9 and store it in the file."
+    ),
+    imgsz: int | None = typer.Option(
+        None,
+        min=32,
+        help="Resize images to this side before the network.  [default: their own size, or the detector's]",
+    ),
+    limit: int | None = typer.Option(None, min=1, help="At most this many images."),
     device: str = typer.Option("cpu", help="cpu, cuda or cuda:N."),
     workers: int | None = typer.Option(None, help="Loader processes.  [default: from the machine]"),
     out: Path | None = typer.Option(None, help="Also write the metrics to this JSON file."),
+    report: Path | None = typer.Option(None, help="Also write the report to this HTML file."),
 ) -> None:
     """Measure a model at the images' own resolution, with confidence intervals."""
-    from segdet.data import catalog, splits
+    from segdet.evaluation.operating import parse
     from segdet.files import write_json
-    from segdet.models import weights
+    from segdet.trained import dataset_for, open_trained, part_of
     from segdet.validation import validate
 
-    file = source if source.suffix == ".onnx" else weights.find(source)
-    dataset, _ = splits.with_validation(catalog.load(data or _trained_on(source, file)))
-    dataset = splits.limited(dataset, limit)
-    if not dataset.splits.get(split):
-        raise InputError(f"--split {split}: {dataset.root} has no such split; it has {', '.join(dataset.splits)}")
-    measured = validate(file, dataset.splits[split], split, classes=dataset.classes, device=device, workers=workers)
-    metrics = {**measured.metrics, "model": str(file), "data": dataset.name}
+    rule = parse(operate) if operate is not None else None
+    if rule is not None and limit is not None:
+        raise InputError(f"--operate {operate} with --limit {limit}: a threshold to keep is chosen on all images")
+    if report is not None and report.suffix not in (".html", ".htm"):
+        raise InputError(f"--report {report}: the file's name must end in .html")
+    trained = open_trained(source)
+    dataset = part_of(dataset_for(trained, data, limit), split)
+    measured = validate(
+        trained.file, dataset.splits[split], split, classes=dataset.classes, rule=rule, imgsz=imgsz, workers=workers, device=device,
+    )  # fmt: skip
+    metrics = {**measured.metrics, "model": str(trained.file), "data": dataset.name}
+    told = _table(metrics)
+    if rule is not None:
+        told += "\n" + _keep(trained, dataset, measured, own=data is None and imgsz is None)
     if out is not None:
         write_json(out, metrics)
-    output.emit(metrics, _table(metrics))
+    if report is not None:
+        from segdet.reporting import publish
+
+        about = publish.subject(trained.name, trained.run, dataset, split, measured.metadata)
+        publish.html(report, about, metrics, measured.evaluation, measured.errors)
+        told += f"\nreport: {report}"
+    output.emit(metrics, told)
 
 
-def _trained_on(source: Path, file: Path) -> str:
-    """The dataset a run or file names; a run remembers the path, weights and ONNX only the name."""
-    import yaml
+def _keep(trained: Trained, dataset: Dataset, measured: Measured[Any], own: bool) -> str:
+    """Store the threshold; when a run was measured on its own validation images, its numbers and report follow."""
+    from segdet.operating import store
+    from segdet.reporting import publish
 
-    config = source / "config.yaml"
-    if config.is_file():
-        return str(yaml.safe_load(config.read_text())["data"])
-    if file.suffix == ".onnx":
-        from segdet.inference.session import open_session
-
-        return open_session(file, "cpu").metadata.data.name
-    from segdet.models import weights
-
-    return weights.read_metadata(file).data.name
+    described = store(trained.file, trained.metadata, measured.metrics)
+    if trained.run is not None and own and trained.file.name == "best.safetensors":
+        publish.run_folder(
+            trained.run, dataset, described, measured.metrics, measured.evaluation, measured.tally, measured.errors
+        )
+    chosen = f"threshold {measured.metrics['threshold']:.3f} ({measured.metrics['operate']}) stored in {trained.file}"
+    return chosen if trained.file.suffix == ".onnx" else f"{chosen}; export again to have it in the ONNX file"
 
 
 _MASK_SCORES = (
@@ -64,6 +89,7 @@ _MASK_SCORES = (
     "f1_2px",
     "cldice",
     "boundary_iou",
+    "average_precision",
     "miou",
     "pixel_accuracy",
 )
@@ -95,14 +121,37 @@ def _table(metrics: dict[str, Any]) -> str:
         if metrics.get(name) is not None:
             interval = metrics["ci95"].get(name)
             rows.append((name, f"{metrics[name]:.4f}", f"{interval[0]:.4f} .. {interval[1]:.4f}" if interval else ""))
-    if len(metrics["classes"]) > 1:
-        main = "ap" if detection else "iou"
-        scored = {name: row[main] for name, row in metrics["classes"].items() if row[main] is not None}
-        rows += [(f"{main} of {name}", f"{value:.4f}", "") for name, value in scored.items()]
+    if not detection and metrics["calibration"]:
+        rows.append(("calibration error (ece)", f"{metrics['calibration']['ece']:.4f}", ""))
     if "oracle" in metrics:
         rows.append(("oracle: ods, ois", f"{metrics['oracle']['ods']:.4f}, {metrics['oracle']['ois']:.4f}", ""))
-    table = f"{heading}\n{output.table(rows)}"
-    if not detection:
-        return table
-    told = ", ".join(f"{number} {kind}" for kind, number in metrics["errors"].items())
-    return f"{table}\nat the threshold, IoU 0.5: {told}"
+    told = [heading, output.table(rows)]
+    if len(metrics["classes"]) > 1:
+        told.append(_classes(metrics["classes"], ("ap", "ap50") if detection else ("iou", "f1", "f1_2px", "cldice")))
+    if detection:
+        told.append(
+            "at the threshold, IoU 0.5: " + ", ".join(f"{number} {kind}" for kind, number in metrics["errors"].items())
+        )
+    else:
+        told += [
+            "mistakes: " + ", ".join(f"{row['count']} {kind}" for kind, row in metrics["errors"].items()),
+            _alarms(metrics["negatives"]),
+        ]
+    return "\n".join(told)
+
+
+def _alarms(negatives: dict[str, Any]) -> str:
+    if not negatives["images"]:
+        return "false alarms: no image without an object, so nothing is known about them"
+    return (
+        f"false alarms: something is marked on {negatives['false_positive_images']} of {negatives['images']} images without an "
+        f"object, {negatives['false_positive_area']:.3%} of their area"
+    )
+
+
+def _classes(classes: dict[str, Any], columns: tuple[str, ...]) -> str:
+    rows: list[tuple[str, ...]] = [("class", *columns)]
+    for name, row in classes.items():
+        if row[columns[0]] is not None:
+            rows.append((name, *(f"{row[column]:.4f}" for column in columns)))
+    return output.table(rows)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -12,14 +13,14 @@ import torch
 from segdet.data.records import Problem, Record
 from segdet.duplicates import damped
 from segdet.errors import SegdetError
-from segdet.evaluation import detection_errors
-from segdet.evaluation.binary import drawn, f1, share
+from segdet.evaluation import bootstrap, detection_errors
 from segdet.evaluation.coco import RECALLS, CocoScores, Detections, official
 from segdet.evaluation.matching import Matches, match_all
+from segdet.evaluation.operating import Rule
+from segdet.evaluation.ratios import f1, precision, recall
+from segdet.evaluation.tally import BoxTally
 
-__all__ = ["DetectionEvaluation", "Detections", "evaluate_detections", "full_metrics"]
-
-ROUNDS = 200  # of the bootstrap
+__all__ = ["DetectionEvaluation", "Detections", "evaluate_detections", "judge"]
 
 
 class Indexed(Protocol):
@@ -39,13 +40,14 @@ AnyBatch = TypeVar("AnyBatch", bound=Indexed)
 
 @dataclass
 class DetectionEvaluation:
-    """What was found over a split: `kept` holds the detections of every image that could be read, by index."""
+    """What was found over a split: `kept` holds the detections of every image that could be read, by index. seconds: spent predicting."""
 
     classes: Sequence[str]
     records: Sequence[Record]
     indices: list[int] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     kept: dict[int, Detections] = field(default_factory=dict)
+    seconds: float = 0.0
     _counted: tuple[CocoScores, Matches] | None = field(default=None, init=False, repr=False, compare=False)
 
     def add(self, index: int, found: Detections) -> None:
@@ -69,6 +71,7 @@ class DetectionEvaluation:
             self.indices += other.indices
             self.problems += other.problems
             self.kept |= other.kept
+            self.seconds += other.seconds
         self._counted = None
         return self
 
@@ -89,7 +92,7 @@ class DetectionEvaluation:
 
         Returns:
             "threshold", "ap" ... "ar_large" (0..1, None where no object is there to be found), "f1", "precision", "recall"
-            (1 where nothing is there and nothing was found).
+            (1 where nothing is there and nothing was found, else 0 where one of both is empty).
         """
         scores, matches = self.counted()
         chosen = matches.best_threshold() if threshold is None else threshold
@@ -98,29 +101,27 @@ class DetectionEvaluation:
             "threshold": chosen,
             **scores.twelve,
             "f1": float(f1(right, wrong, missed)),
-            "precision": float(share(right, right + wrong)),
-            "recall": float(share(right, right + missed)),
+            "precision": float(precision(right, wrong, missed)),
+            "recall": float(recall(right, wrong, missed)),
         }
 
-    def intervals(self, rounds: int = ROUNDS) -> dict[str, list[float] | None]:
-        """95 % bootstrap of "ap" and "ap50" over photographs (augmented copies are drawn together).
+    def threshold(self, rule: Rule) -> float:
+        """The confidence that `rule` chooses on these images, by precision and recall at IoU 0.5 over all classes together.
 
-        Exact for every resampling: the matches of each image are recounted with how often the image was drawn. AP of a
-        resampling is higher on average where classes have few objects (repeated images agree with each other, classes
-        that were not drawn are left out), so the percentiles are moved down by that difference.
+        Raises:
+            SegdetError: nothing fulfils the rule.
         """
-        names = [self.records[index].photograph for index in self.indices]
-        photographs, group = np.unique(np.asarray(names), return_inverse=True)
-        values = self.counted()[1].average_precision(drawn(len(photographs), rounds)[:, group])
-        out: dict[str, list[float] | None] = {}
-        for name, samples in (("ap", values.mean(axis=0)), ("ap50", values[0])):
-            samples, score = samples[np.isfinite(samples)], self.counted()[0].twelve[name]
-            if score is None:
-                out[name] = None
-            else:
-                ends = np.percentile(samples, [2.5, 97.5]) - (samples.mean() - score)
-                out[name] = [float(end) for end in ends.clip(0, 1)]
-        return out
+        matches = self.counted()[1]
+        return rule.choose(matches.curve(), matches.best_threshold())
+
+    def tally(self, threshold: float) -> BoxTally:
+        """What every detection is worth, image by image in the order of the records."""
+        records = [self.records[index] for index in sorted(self.indices)]
+        names, photographs = [record.image.name for record in records], [record.photograph for record in records]
+        place = np.argsort(np.argsort(self.indices, kind="stable"), kind="stable")  # of each image counted
+        matches = self.counted()[1]
+        ordered = replace(matches, image=place[matches.image], objects=matches.objects[np.argsort(place)])
+        return BoxTally(list(self.classes), names, photographs, threshold, ordered)
 
     def per_class(self) -> dict[str, dict[str, Any]]:
         """ "ap" and "ap50" (None without object) and the number of "objects", by class."""
@@ -186,38 +187,56 @@ def evaluate_detections(
     for batch in batches:
         result.problems += batch.problems
         if batch.indices:
-            for index, found in zip(batch.indices, predict(batch), strict=True):
+            began = time.perf_counter()
+            answers = predict(batch)
+            result.seconds += time.perf_counter() - began
+            for index, found in zip(batch.indices, answers, strict=True):
                 result.add(index, found)
         if advance is not None:
             advance(len(batch.indices) + len(batch.problems))
     return result
 
 
-def full_metrics(
-    result: DetectionEvaluation, records: Sequence[Record], split: str, threshold: float | None = None
-) -> dict[str, Any]:
-    """The content of `metrics.json`.
+@dataclass(frozen=True)
+class Judged:
+    """A finished measurement: the content of `metrics.json`, and what every detection is worth."""
+
+    metrics: dict[str, Any]
+    tally: BoxTally
+
+
+def judge(result: DetectionEvaluation, split: str, rule: Rule | None = None, threshold: float | None = None) -> Judged:
+    """Everything that is measured.
 
     Args:
-        threshold: None chooses the one with the best F1 on these very images (right for validation data only).
+        rule: how the threshold is chosen on these very images (right for validation data only).
+        threshold: to be used instead.
 
     Raises:
-        SegdetError: no image could be read.
+        SegdetError: no image could be read, or no threshold fulfils the rule.
     """
     if not result.indices:
-        raise SegdetError(f"{split}: none of its {len(records)} images could be read (first: {result.problems[0]})")
-    metrics = result.metrics(threshold)
+        raise SegdetError(
+            f"{split}: none of its {len(result.records)} images could be read (first: {result.problems[0]})"
+        )
+    rule = rule or Rule()
+    metrics = result.metrics(result.threshold(rule) if threshold is None else threshold)
     chosen = metrics["threshold"]
     errors = detection_errors.count(
-        [records[index] for index in result.indices], [result.kept[index] for index in result.indices], chosen
+        [result.records[index] for index in result.indices], [result.kept[index] for index in result.indices], chosen
     )
-    return {
-        "task": "detection",
-        "split": split,
-        "images": len(result.indices),
-        "skipped": len(result.problems),
-        **metrics,
-        "ci95": result.intervals(),
-        "classes": result.per_class(),
-        "errors": errors,
-    }
+    tally = result.tally(chosen)
+    return Judged(
+        {
+            "task": "detection",
+            "split": split,
+            "images": len(result.indices),
+            "skipped": len(result.problems),
+            "operate": str(rule),
+            **metrics,
+            "ci95": bootstrap.intervals(tally),
+            "classes": result.per_class(),
+            "errors": errors,
+        },
+        tally,
+    )

@@ -14,8 +14,8 @@ from pycocotools import mask as coco_mask
 
 from segdet.data.boxes import boxes_of
 from segdet.data.records import Record
-from segdet.evaluation.binary import f1, share
 from segdet.evaluation.coco import IOUS, MOST, RECALLS, Detections, sides
+from segdet.evaluation.ratios import f1, share
 
 STEPS = 1000  # thresholds are looked for among k / STEPS
 _LIMIT = 20_000_000  # numbers held at once while resampling

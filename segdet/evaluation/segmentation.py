@@ -2,52 +2,114 @@
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from segdet.data import rasterize
 from segdet.data.batches import Batch
 from segdet.data.records import Problem, Record
-from segdet.errors import SegdetError
-from segdet.evaluation import thin
+from segdet.errors import InputError, SegdetError
+from segdet.evaluation import bootstrap, mask_errors, thin
 from segdet.evaluation.binary import BINS, BinaryScores, binned, histogram
-from segdet.evaluation.multiclass import ClassScores, confusion
+from segdet.evaluation.calibration import Calibration
+from segdet.evaluation.mask_errors import MaskError
+from segdet.evaluation.multiclass import binary_matrix, confusion, counts_of
+from segdet.evaluation.operating import DEFAULT, Rule
+from segdet.evaluation.tally import MaskTally
 
-# uint8 images [N, H, W, 3] -> one class: float32 probabilities [N, H, W]; several: uint8 class indices [N, H, W].
-Predict = Callable[[Batch], np.ndarray]
+# One class: float32 probabilities [N, H, W]. Several: uint8 class indices [N, H, W], alone or with their float32 confidence.
+Answer: TypeAlias = np.ndarray | tuple[np.ndarray, np.ndarray]
+Predict = Callable[[Batch], Answer]
+
+_CURVE = 100  # steps of the curve in metrics.json
 
 
 @dataclass
 class Evaluation:
-    """What was counted over a split: `scores` has one entry per image that could be read."""
+    """What was counted over a split: one entry per image that could be read, in the order of `indices` (of records).
+
+    counts: of each image int64 `[classes, 3]`, for several classes. matrix: their confusion matrix `[K + 1, K + 1]`.
+    kept: predictions by index, compressed, for `mask`. seconds: spent predicting.
+    """
 
     classes: Sequence[str]
-    binary: BinaryScores
-    multi: ClassScores
+    records: Sequence[Record]
+    binary: BinaryScores = field(default_factory=BinaryScores)
+    counts: list[np.ndarray] = field(default_factory=list)
+    matrix: np.ndarray = field(default_factory=lambda: np.zeros((1, 1), np.int64))
+    calibration: Calibration = field(default_factory=Calibration)
     indices: list[int] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     kept: dict[int, tuple[np.dtype[Any], tuple[int, ...], bytes]] = field(default_factory=dict)
+    seconds: float = 0.0
 
     @property
     def one_class(self) -> bool:
         """Whether there is one foreground class (probabilities) rather than several (class indices)."""
         return len(self.classes) == 1
 
-    def metrics(self, threshold: float | None = None) -> dict[str, Any]:
-        """The scores at `threshold` (default: the one with the best pooled F1), without the thin-structure ones."""
-        if not self.one_class:
-            return {"threshold": None, **self.multi.scores()}
-        chosen = self.binary.best_threshold() if threshold is None else threshold
-        return {"threshold": chosen, **self.binary.at(chosen)}
+    def add(
+        self, index: int, answer: np.ndarray, target: np.ndarray, confidence: np.ndarray | None, keep: bool
+    ) -> None:
+        """Count one image: `answer` and `target` as `Predict` and `Batch` have them, for one image."""
+        if self.one_class:
+            labelled = rasterize.binary(target)
+            self.calibration.add(answer, labelled)
+            answer = binned(answer)
+            self.binary.add(*histogram(answer, labelled))
+        else:
+            found = confusion(answer, target, len(self.classes))
+            self.counts.append(counts_of(found[None])[0])
+            self.matrix = self.matrix + found
+            if confidence is not None:
+                known = target != rasterize.IGNORE
+                self.calibration.add(confidence[known], (answer == target)[known])
+        self.indices.append(index)
+        if keep:
+            self.kept[index] = (answer.dtype, answer.shape, zlib.compress(answer.tobytes(), 1))
+
+    def threshold(self, rule: Rule) -> float | None:
+        """The threshold that `rule` chooses on these images; None with several classes.
+
+        Raises:
+            InputError: a rule for a model that has no threshold. SegdetError: nothing fulfils the rule.
+        """
+        if self.one_class:
+            return rule.choose(self.binary.curve(), self.binary.best_threshold())
+        if rule.kind != DEFAULT:
+            raise InputError(
+                f"--operate {rule}: a model of several classes takes the likeliest class and has no threshold"
+            )
+        return None
+
+    def tally(self, threshold: float | None) -> MaskTally:
+        """Hits, extra and missed pixels of every image, in the order of the records."""
+        order = np.argsort(self.indices, kind="stable")
+        counts = np.array(self.counts) if threshold is None else self.binary.counts(threshold)[:, None]
+        chosen = [self.records[self.indices[k]] for k in order]
+        return MaskTally(
+            list(self.classes),
+            [record.image.name for record in chosen],
+            [record.photograph for record in chosen],
+            threshold,
+            np.array([record.width * record.height for record in chosen]),
+            counts[order],
+        )
+
+    def metrics(self) -> dict[str, Any]:
+        """Scores at the threshold with the best pooled F1, as training shows them after every epoch."""
+        threshold = self.threshold(Rule())
+        tally = self.tally(threshold)
+        return {"threshold": threshold, **_numbers(tally), "ci95": bootstrap.intervals(tally)}
 
     def iou_of_each(self, threshold: float | None) -> dict[int, float]:
         """IoU by index of the record."""
-        each = self.multi.iou_of_each() if threshold is None else self.binary.iou_of_each(threshold)
-        return dict(zip(self.indices, each.tolist(), strict=True))
+        return dict(zip(sorted(self.indices), self.tally(threshold).of_each().tolist(), strict=True))
 
     def mask(self, index: int, threshold: float | None) -> np.ndarray:
         """The kept prediction for a record: class indices, uint8 `[H, W]`, 0 = background."""
@@ -58,14 +120,25 @@ class Evaluation:
     def merge(self, others: Iterable[Evaluation]) -> Evaluation:
         """Add what other processes counted."""
         for other in others:
-            for on, off, photograph in zip(other.binary.on, other.binary.off, other.binary.photographs, strict=True):
-                self.binary.add(on, off, photograph)
-            for matrix, photograph in zip(other.multi.matrices, other.multi.photographs, strict=True):
-                self.multi.add(matrix, photograph)
+            self.binary.on += other.binary.on
+            self.binary.off += other.binary.off
+            self.counts += other.counts
+            self.matrix = self.matrix + other.matrix
+            self.calibration.merge(other.calibration)
             self.indices += other.indices
             self.problems += other.problems
             self.kept |= other.kept
+            self.seconds += other.seconds
         return self
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A finished measurement: the content of `metrics.json`, what was counted, and every error."""
+
+    metrics: dict[str, Any]
+    tally: MaskTally
+    errors: list[MaskError]
 
 
 def evaluate(
@@ -82,52 +155,109 @@ def evaluate(
         advance: called with the number of images after each batch.
         keep: also keep every prediction, compressed, for `Evaluation.mask`.
     """
-    result = Evaluation(classes, BinaryScores(), ClassScores(classes))
+    result = Evaluation(classes, records)
     for batch in batches:
         result.problems += batch.problems
         if batch.indices:
+            began = time.perf_counter()
             answers = predict(batch)
-            for answer, target, index in zip(answers, batch.targets.numpy(), batch.indices, strict=True):
-                photograph = records[index].photograph
-                if result.one_class:
-                    answer = binned(answer)
-                    result.binary.add(*histogram(answer, rasterize.binary(target)), photograph)
-                else:
-                    result.multi.add(confusion(answer, target, len(classes)), photograph)
-                result.indices.append(index)
-                if keep:
-                    result.kept[index] = (answer.dtype, answer.shape, zlib.compress(answer.tobytes(), 1))
+            result.seconds += time.perf_counter() - began
+            masks, sure = answers if isinstance(answers, tuple) else (answers, None)
+            targets = batch.targets.numpy()
+            for k, index in enumerate(batch.indices):
+                result.add(index, masks[k], targets[k], None if sure is None else sure[k], keep)
         if advance is not None:
             advance(len(batch.indices) + len(batch.problems))
     return result
 
 
-def full_metrics(
-    result: Evaluation, records: Sequence[Record], split: str, threshold: float | None = None
-) -> dict[str, Any]:
-    """The content of `metrics.json` from an evaluation that kept its predictions.
+def judge(result: Evaluation, split: str, rule: Rule | None = None, threshold: float | None = None) -> Judged:
+    """Everything that is measured, from an evaluation that kept its predictions.
 
     Args:
-        threshold: None chooses the one with the best F1 on these very images (right for validation data only).
+        rule: how the threshold is chosen on these very images (right for validation data only).
+        threshold: to be used instead.
 
     Raises:
-        SegdetError: no image could be read.
+        SegdetError: no image could be read, or none of its thresholds fulfils the rule.
     """
     if not result.indices:
-        raise SegdetError(f"{split}: none of its {len(records)} images could be read (first: {result.problems[0]})")
+        raise SegdetError(
+            f"{split}: none of its {len(result.records)} images could be read (first: {result.problems[0]})"
+        )
+    rule = rule or Rule()
+    if threshold is None:
+        threshold = result.threshold(rule)
+    tally, errors = _examine(result, threshold)
     metrics: dict[str, Any] = {
         "task": "segmentation",
         "split": split,
         "images": len(result.indices),
         "skipped": len(result.problems),
         "rasterizer": rasterize.NAME,
-        **result.metrics(threshold),
+        "threshold": threshold,
+        "operate": str(rule) if threshold is not None else None,
+        **_numbers(tally),
     }
+    pooled = tally.counts.sum(axis=0)
     if result.one_class:
-        total = np.zeros((len(thin.NAMES), 4), np.int64)
-        for index in result.indices:
-            target = rasterize.binary(rasterize.foreground(records[index]))
-            total += thin.counts(result.mask(index, metrics["threshold"]) > 0, target)
-        metrics |= thin.scores(total)
-        metrics["classes"] = {result.classes[0]: {key: metrics[key] for key in ("iou", "f1", "precision", "recall")}}
-    return metrics
+        metrics["average_precision"] = result.binary.average_precision()
+        metrics["oracle"] = result.binary.oracle()
+        matrix = binary_matrix(pooled[0, :3], int(tally.pixels.sum()))
+        metrics["curve"] = _thinned(result.binary.curve())
+    else:
+        matrix = result.matrix
+        metrics["miou"] = metrics["iou"]
+        metrics["pixel_accuracy"] = float(np.trace(matrix) / max(1, matrix.sum()))
+    return Judged(
+        metrics
+        | {
+            "ci95": bootstrap.intervals(tally),
+            "negatives": tally.negatives(),
+            "calibration": result.calibration.result(),
+            "errors": mask_errors.summary(errors),
+            "classes": tally.per_class(),
+            "confusion": {"labels": ["background", *result.classes], "matrix": matrix.tolist()},
+        },
+        tally,
+        errors,
+    )
+
+
+def _examine(result: Evaluation, threshold: float | None) -> tuple[MaskTally, list[MaskError]]:
+    """The tally with what is judged about thin structures, and all errors: a second look at every mask."""
+    tally = result.tally(threshold)
+    more = np.zeros((*tally.counts.shape[:2], len(thin.NAMES) * 4), np.int64)
+    pixels, errors = tally.pixels.copy(), []
+    for row, index in enumerate(sorted(result.indices)):
+        predicted = result.mask(index, threshold)
+        target = true_mask(result.records[index], result.one_class)
+        known = target != rasterize.IGNORE
+        pixels[row] = known.sum()
+        for label in np.flatnonzero(tally.counts[row].sum(axis=1)):
+            # What is ignored is taken out of both masks: it counts neither for nor against.
+            marked, labelled = (predicted == label + 1) & known, target == label + 1
+            lines = thin.centre_line(marked), thin.centre_line(labelled)
+            more[row, label] = thin.counts(marked, labelled, lines).ravel()
+            errors += mask_errors.find(marked, labelled, lines, index, int(label))
+    counts = np.concatenate([tally.counts, more], axis=2)
+    return MaskTally(tally.classes, tally.images, tally.photographs, threshold, pixels, counts), errors
+
+
+def true_mask(record: Record, one_class: bool) -> np.ndarray:
+    """The labels of a record as class indices, uint8 `[H, W]`: 0 = background, 255 = ignored (never with one class)."""
+    if one_class:
+        return rasterize.binary(rasterize.foreground(record)).astype(np.uint8)
+    return rasterize.class_index(record)
+
+
+def _numbers(tally: MaskTally) -> dict[str, float]:
+    """The scores in the order in which they are told."""
+    scores = {name: float(value[0]) for name, value in tally.scores().items()}
+    order = ("iou", "f1", "precision", "recall", "iou_per_image", "f1_per_image", *thin.NAMES)
+    return {name: scores[name] for name in order if name in scores}
+
+
+def _thinned(curve: dict[str, np.ndarray]) -> dict[str, list[float]]:
+    """The curve at thresholds 0, 0.01, ... 0.99, four digits: enough to draw it again."""
+    return {name: [round(float(v), 4) for v in values[:: BINS // _CURVE]] for name, values in curve.items()}

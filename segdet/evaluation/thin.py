@@ -12,27 +12,48 @@ import cv2
 import numpy as np
 from skimage.morphology import skeletonize
 
+from segdet.evaluation.ratios import harmonic, share
+
 TOLERANCE = 2  # pixels, for f1_2px
 _BOUNDARY = 0.02  # of the image diagonal, for boundary_iou
 
 NAMES = ("f1_2px", "cldice", "boundary_iou")
 
 
-def counts(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """int64 `[3, 4]` for bool `[H, W]` masks: for each of `NAMES`, (hit, all) of the prediction and (hit, all) of the target."""
-    return np.array([_tolerant(prediction, target), _centre_lines(prediction, target), _boundaries(prediction, target)])
+def counts(
+    prediction: np.ndarray, target: np.ndarray, lines: tuple[np.ndarray, np.ndarray] | None = None
+) -> np.ndarray:
+    """int64 `[3, 4]` for bool `[H, W]` masks: for each of `NAMES`, (hit, all) of the prediction and (hit, all) of the target.
+
+    Args:
+        lines: the `centre_line` of both, where they are known already.
+    """
+    lines = lines or (centre_line(prediction), centre_line(target))
+    return np.array(
+        [_tolerant(prediction, target), _followed(prediction, target, *lines), _boundaries(prediction, target)]
+    )
 
 
-def scores(total: np.ndarray) -> dict[str, float]:
-    """The three scores from summed `counts`."""
-    tolerant, lines, boundary = total.astype(np.float64)
+def centre_line(mask: np.ndarray) -> np.ndarray:
+    """The skeleton of a mask, bool `[H, W]`, one pixel wide and connected like the mask (Zhang & Suen 1984)."""
+    if not mask.any():
+        return np.zeros_like(mask)
+    # Skeletons do not depend on what lies around: only the part that holds the mask is looked at.
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    part = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    out = np.zeros_like(mask)
+    out[part] = skeletonize(mask[part])
+    return out
+
+
+def scores(total: np.ndarray) -> dict[str, np.ndarray]:
+    """The three scores from summed `counts` int64 `[..., 3, 4]`: each float64 `[...]`."""
+    tolerant, lines, boundary = (np.moveaxis(total[..., k, :], -1, 0) for k in range(len(NAMES)))
+    inside, predicted, _, true = boundary
     return {
-        "f1_2px": _harmonic(*tolerant),
-        "cldice": _harmonic(*lines),
-        # |A and B| / |A or B| from (intersection, |A|, intersection, |B|)
-        "boundary_iou": 1.0
-        if boundary[1] + boundary[3] == 0
-        else float(boundary[0] / (boundary[1] + boundary[3] - boundary[0])),
+        "f1_2px": harmonic(*tolerant),
+        "cldice": harmonic(*lines),
+        "boundary_iou": share(inside, predicted + true - inside),
     }
 
 
@@ -45,9 +66,8 @@ def _tolerant(prediction: np.ndarray, target: np.ndarray) -> Iterable[int]:
     return (prediction & near_target).sum(), prediction.sum(), (target & near_prediction).sum(), target.sum()
 
 
-def _centre_lines(prediction: np.ndarray, target: np.ndarray) -> Iterable[int]:
+def _followed(prediction: np.ndarray, target: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> Iterable[int]:
     """clDice (Shit et al. 2021, arXiv 2003.07311): how much of each centre line lies in the other mask."""
-    predicted, true = skeletonize(prediction), skeletonize(target)
     return (predicted & target).sum(), predicted.sum(), (true & prediction).sum(), true.sum()
 
 
@@ -64,11 +84,3 @@ def _rim(mask: np.ndarray, distance: int) -> np.ndarray:
     padded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     kept = cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=distance)[1:-1, 1:-1]
     return np.asarray(mask & (kept == 0))
-
-
-def _harmonic(hit_p: float, all_p: float, hit_t: float, all_t: float) -> float:
-    """F1 of precision hit_p / all_p and recall hit_t / all_t; both masks empty counts 1."""
-    if all_p == 0 or all_t == 0:
-        return 1.0 if all_p == all_t else 0.0
-    precision, recall = hit_p / all_p, hit_t / all_t
-    return 0.0 if precision + recall == 0 else float(2 * precision * recall / (precision + recall))

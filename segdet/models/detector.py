@@ -51,12 +51,14 @@ def detect(detector: Detector, images: np.ndarray | torch.Tensor) -> list[Found]
     return [(boxes, scores, labels) for boxes, scores, labels in zip(*parts, strict=True)]
 
 
-def load_detector(path: Path, device: str = "cpu") -> tuple[Callable[[np.ndarray], list[Found]], Metadata]:
-    """A function that detects, and the description, from a weights file.
+def load_detector(
+    path: Path, device: str = "cpu", imgsz: int | None = None
+) -> tuple[Callable[[np.ndarray], list[Found]], Metadata]:
+    """A function that detects, and the description, from a weights file; `imgsz` as in `weights.load`.
 
     Raises:
         InputError: as `weights.load`.
     """
-    model, metadata = weights.load(path)
+    model, metadata = weights.load(path, imgsz)
     detector = Detector(model, metadata.mean, metadata.std, metadata.damp_duplicates).to(device).eval()
     return lambda images: detect(detector, images), metadata

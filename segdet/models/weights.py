@@ -58,13 +58,18 @@ def read_metadata(path: Path) -> Metadata:
         raise InputError(f"{path}: not a weights file of segdet ({str(error).splitlines()[0]})") from error
 
 
-def load(path: Path) -> tuple[nn.Module, Metadata]:
+def load(path: Path, imgsz: int | None = None) -> tuple[nn.Module, Metadata]:
     """Rebuild the model of a weights file, in evaluation mode, on the CPU.
+
+    Args:
+        imgsz: side of images a detector works at, instead of the one it was trained with.
 
     Raises:
         InputError: as `read_metadata`, or tensors that do not fit.
     """
     metadata = read_metadata(path)
+    if imgsz is not None:
+        metadata = metadata.model_copy(update={"imgsz": imgsz})
     model, _ = build_model(metadata.arch, metadata.backbone, metadata.classes, "none", metadata.options, metadata.imgsz)
     try:
         model.load_state_dict(safetensors.torch.load_file(path))
@@ -73,6 +78,11 @@ def load(path: Path) -> tuple[nn.Module, Metadata]:
             f"{path}: its tensors do not fit a {metadata.arch} on {metadata.backbone}; train it again"
         ) from error
     return model.eval(), metadata
+
+
+def describe(path: Path, metadata: Metadata) -> None:
+    """Replace what a weights file says about itself; its tensors stay as they are."""
+    save(path, safetensors.torch.load_file(path), metadata)
 
 
 def start_from(path: Path, model: nn.Module, backbone: Backbone) -> str:

@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 from segdet import drawing
 from segdet.data.boxes import boxes_of
 from segdet.data.images import encode_jpeg, read_image
-from segdet.data.records import Dataset, Record
+from segdet.data.records import Record
 from segdet.evaluation.detection import DetectionEvaluation
 from segdet.evaluation.detection_errors import judge
 from segdet.files import write_bytes
-from segdet.metadata import Metadata
-from segdet.reporting import page, pictures
+from segdet.reporting import page, pictures, plots
+from segdet.reporting.page import Subject
 
 _FOUND, _WRONG, _MISSED = (0, 150, 80), (220, 40, 40), (30, 90, 220)
 _LETTERS = 30  # captions stay readable when three pictures share the width of a page
@@ -61,7 +61,7 @@ def validation(records: Sequence[Record], result: DetectionEvaluation, threshold
         ]
         if tiles:
             write_bytes(folder / f"val_{name}.jpg", encode_jpeg(drawing.grid(tiles, 3, 480)))
-    write_bytes(folder / "val_curves.png", pictures.png(curve_figure(result, threshold)))
+    write_bytes(folder / "val_curves.png", plots.png(curve_figure(result, threshold)))
 
 
 def comparison(record: Record, result: DetectionEvaluation, index: int, threshold: float) -> list[np.ndarray]:
@@ -78,13 +78,7 @@ def comparison(record: Record, result: DetectionEvaluation, index: int, threshol
     told = ["" if t >= 0 else result.classes[k] for t, k in zip(taken, labels, strict=True)]
     inside = taken != -2  # boxes in crowd regions are neither right nor wrong
     return [
-        drawing.boxes(
-            image,
-            truth,
-            [drawing.colour_of(int(k)) for k in true_labels],
-            [f"{name} (crowd)" if many else name for name, many in zip(names, crowd, strict=True)],
-            _LETTERS,
-        ),
+        labelled(record, image, result.classes),
         drawing.boxes(
             image,
             boxes,
@@ -102,6 +96,13 @@ def comparison(record: Record, result: DetectionEvaluation, index: int, threshol
     ]
 
 
+def labelled(record: Record, image: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """The image, RGB uint8, with its labelled boxes and their names."""
+    truth, labels, crowd = boxes_of(record)
+    names = [f"{classes[k]} (crowd)" if many else classes[k] for k, many in zip(labels, crowd, strict=True)]
+    return drawing.boxes(image, truth, [drawing.colour_of(int(k)) for k in labels], names, _LETTERS)
+
+
 def curve_figure(result: DetectionEvaluation, threshold: float) -> Figure:
     """Precision against recall, and scores against the confidence."""
     curve = result.curve()
@@ -109,8 +110,8 @@ def curve_figure(result: DetectionEvaluation, threshold: float) -> Figure:
     objects = {name: row["objects"] for name, row in result.per_class().items()}
     frequent = sorted(curve["classes"], key=lambda name: -objects[name])[:_NAMED]
     if len(curve["classes"]) > 1:
-        for name in frequent:
-            left.plot(curve["recall"], curve["classes"][name], linewidth=1, alpha=0.7, label=name)
+        for number, name in enumerate(frequent):
+            plots.line(left, curve["recall"], curve["classes"][name], number, name)
     left.plot(curve["recall"], curve["ap50"], color="black", linewidth=2, label="all classes, IoU 0.5")
     left.plot(
         curve["recall"], curve["ap"], color="black", linewidth=2, linestyle="--", label="all, mean of IoU 0.5 to 0.95"
@@ -120,9 +121,9 @@ def curve_figure(result: DetectionEvaluation, threshold: float) -> Figure:
         title += f" (the {_NAMED} most frequent classes)"
     left.set(title=title, xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     left.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
-    for name in ("precision", "recall", "f1"):
-        right.plot(curve["pooled"]["threshold"], curve["pooled"][name], label=name)
-    right.axvline(threshold, color="#d55e00", linestyle="--", label=f"threshold {threshold:.3f}")
+    for number, name in enumerate(("precision", "recall", "f1")):
+        plots.line(right, curve["pooled"]["threshold"], curve["pooled"][name], number, name)
+    right.axvline(threshold, color="#888888", linestyle="--", label=f"threshold {threshold:.3f}")
     right.set(
         title="all classes together, IoU 0.5", xlabel="confidence from which a box counts", xlim=(0, 1), ylim=(0, 1.02)
     )
@@ -132,43 +133,41 @@ def curve_figure(result: DetectionEvaluation, threshold: float) -> Figure:
     return figure
 
 
-def write_report(
-    run: Path,
-    dataset: Dataset,
-    metrics: Mapping[str, Any],
-    history: Sequence[Mapping[str, float | None]],
-    result: DetectionEvaluation,
-    metadata: Metadata,
-) -> None:
-    """Write `report.html` into the run folder."""
-    threshold, records = metrics["threshold"], dataset.splits["val"]
-    body = [
-        page.cards(metrics, {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "f1": f"F1 at {threshold:.2f}"}),
-        "<h2>Scores on the validation images</h2>",
+def write_report(path: Path, subject: Subject, metrics: Mapping[str, Any], result: DetectionEvaluation) -> None:
+    """Write the page to `path`."""
+    threshold = metrics["threshold"]
+    scores = [
         f"<p class=sub>{metrics['images']} images; boxes in their own pixels. The first twelve are COCO's numbers; "
         "<code>none</code> means that no such object is labelled. Intervals are 95 % bootstrap over photographs.</p>",
-        f"<table><tr><th>Score<th>Value<th>95 % interval<th>Meaning{''.join(page.score_rows(metrics, _EXPLAINED))}</table>",
-        "<h2>What kind of mistakes it makes</h2>",
-        f"<p class=sub>Counted at the threshold {threshold:.3f}.</p>",
-        _mistakes(metrics["errors"]),
-        "<h2>Where it fails and where it works</h2>",
+        page.table(("Score", "Value", "95 % interval", "Meaning"), page.score_rows(metrics, _EXPLAINED)),
+    ]
+    mistakes = [f"<p class=sub>Counted at the threshold {threshold:.3f}.</p>", _mistakes(metrics["errors"])]
+    sections: list[tuple[str, Sequence[str]]] = [
+        ("", [page.cards(metrics, {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "f1": f"F1 at {threshold:.2f}"})]),
+        ("Scores", scores),
+        ("What kind of mistakes it makes", mistakes),
+        ("Where it fails and where it works", _images(subject, result, threshold)),
+        ("Threshold", [page.drawing(curve_figure(result, threshold), _threshold_note(metrics))]),
+    ]
+    if len(metrics["classes"]) > 1:
+        sections.append(("Classes", _classes(metrics["classes"])))
+    page.write(path, subject, metrics, sections)
+
+
+def _images(subject: Subject, result: DetectionEvaluation, threshold: float) -> list[str]:
+    records = subject.dataset.splits[subject.split]
+    out = [
         "<p>Labels, prediction, and the difference:<span class=k style='background:#009650'></span>found"
         "<span class=k style='background:#dc2828'></span>wrong"
         "<span class=k style='background:#1e5adc'></span>missed.</p>",
     ]
-    each = result.f1_of_each(threshold)
-    ordered = _ordered(result, threshold)
+    each, ordered = result.f1_of_each(threshold), _ordered(result, threshold)
     for title, chosen in (("The worst", ordered["worst"][:6]), ("The best", ordered["best"][:3])):
         for index in chosen:
             tiles = drawing.grid(comparison(records[index], result, index, threshold), 3, 480)
             caption = f"{title}: {records[index].image.name}, F1 {each[index]:.3f}"
-            body.append(page.figure(encode_jpeg(tiles, 85), "jpeg", caption))
-    body += [
-        "<h2>Threshold</h2>",
-        page.figure(pictures.png(curve_figure(result, threshold)), "png", _threshold_note(threshold)),
-        *_classes(metrics["classes"]),
-    ]
-    page.write(run, dataset, history, metadata, pictures.png(pictures.results_figure(history)), body)
+            out.append(page.figure(encode_jpeg(tiles, 85), "jpeg", caption))
+    return out
 
 
 def _ordered(result: DetectionEvaluation, threshold: float) -> dict[str, list[int]]:
@@ -192,28 +191,30 @@ def _mistakes(errors: Mapping[str, int]) -> str:
         f"<td class=why>{page.escape(why)}"
         for kind, (title, why) in _MISTAKES.items()
     ]
-    return f"<table><tr><th>Kind<th>Number<th><th>Meaning{''.join(rows)}</table>"
+    return page.table(("Kind", "Number", "", "Meaning"), rows)
 
 
 def _classes(classes: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The table of classes, worst first; a long one is folded. Nothing when there is only one class."""
-    if len(classes) < 2:
-        return []
+    """The table of classes, worst first; a long one is folded."""
     there = {name: row for name, row in classes.items() if row["ap"] is not None}
     rows = [
         f"<tr><th>{page.escape(name)}<td class=n>{row['ap']:.4f}<td class=n>{row['ap50']:.4f}<td class=n>{row['objects']}"
         for name, row in sorted(there.items(), key=lambda item: item[1]["ap"])
     ]
-    table = f"<table><tr><th>Class<th>AP<th>AP50<th>Objects{''.join(rows)}</table>"
+    table = page.table(("Class", "AP", "AP50", "Objects"), rows)
     absent = [page.escape(name) for name in classes if name not in there]
     note = f"<p class=sub>Without object in these images: {', '.join(absent)}.</p>" if absent else ""
     if len(there) > 20:
         table = f"<details><summary>{len(there)} classes, worst first</summary>{table}</details>"
-    return ["<h2>Classes</h2>", table, note]
+    return [table, note]
 
 
-def _threshold_note(threshold: float) -> str:
+def _threshold_note(metrics: Mapping[str, Any]) -> str:
+    rule = metrics["operate"]
+    chosen = "the value with the best F1 on these images" if rule == "max-f1" else f"chosen by --operate {rule}"
+    if metrics["split"] != "val":
+        chosen = "chosen on validation images"
     return (
-        f"A box counts from confidence {threshold:.3f} on: the value with the best F1 on these images, stored in the weights "
-        "and the exported file. Another one can be given with --conf; AP does not depend on it."
+        f"A box counts from confidence {metrics['threshold']:.3f} on: {chosen}, stored in the weights and the exported file. "
+        "Another one can be given with --conf; AP does not depend on it."
     )

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from segdet.data import rasterize
 from segdet.data.images import encode_jpeg, read_image
 from segdet.data.records import Dataset, Record, iterate
 from segdet.drawing import agreement, boxes, colour_of, grid, overlay
-from segdet.evaluation.segmentation import Evaluation
+from segdet.evaluation.segmentation import Evaluation, true_mask
 from segdet.files import write_bytes
-
-matplotlib.use("Agg")  # no display is needed, and none is opened
-
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from segdet.reporting.plots import png
 
 SHOWN = 8  # worst and best validation images each
 _BLUE = "#0072b2"
-_SCORES = ("iou", "ap", "ap50", "f1", "precision", "recall")  # curves of results.png, where they were measured
 _ROW = 1200  # images at most whose masks are drawn for statistics
 
 
@@ -107,59 +102,6 @@ def box_samples(
     write_bytes(path, encode_jpeg(grid(tiles, 4, 320)))
 
 
-def results(history: Sequence[Mapping[str, float | None]], path: Path) -> None:
-    """`results.png`: losses, scores, learning rate and speed over the epochs."""
-    write_bytes(path, png(results_figure(history)))
-
-
-def results_figure(history: Sequence[Mapping[str, float | None]]) -> Figure:
-    """The curves of `results.csv` as a figure."""
-    panels = {
-        "loss": ("train/loss", "val/loss"),
-        "validation scores": [
-            f"metrics/{name}" for name in _SCORES if any(f"metrics/{name}" in row for row in history)
-        ],
-        "learning rate": ("lr",),
-        "images per second": ("images_per_second",),
-    }
-    figure, axes = plt.subplots(1, 4, figsize=(16, 3.8), layout="constrained")
-    for axis, (title, columns) in zip(axes, panels.items(), strict=True):
-        for column in columns:
-            measured = [row for row in history if row.get(column) is not None]
-            axis.plot(
-                [row["epoch"] for row in measured],
-                [row[column] for row in measured],
-                marker="." if len(history) < 40 else None,
-                label=column.split("/")[-1] if "loss" not in column else column,
-            )
-        axis.set(title=title, xlabel="epoch")
-        axis.grid(alpha=0.3)
-        if len(columns) > 1:
-            axis.legend(fontsize=8)
-    return figure
-
-
-def curve_figure(result: Evaluation, threshold: float) -> Figure:
-    """Precision against recall, and every score against the threshold, for one foreground class."""
-    curve = result.binary.curve()
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    chosen = round(threshold * len(curve["threshold"]))
-    left.plot(curve["recall"], curve["precision"], color=_BLUE)
-    left.plot(
-        curve["recall"][chosen], curve["precision"][chosen], "o", color="#d55e00", label=f"threshold {threshold:.3f}"
-    )
-    left.set(title="precision and recall of pixels", xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
-    left.legend()
-    for name in ("precision", "recall", "f1", "iou"):
-        right.plot(curve["threshold"], curve[name], label=name)
-    right.axvline(threshold, color="#d55e00", linestyle="--")
-    right.set(title="scores against the threshold", xlabel="threshold", ylim=(0, 1.02))
-    right.legend()
-    for axis in (left, right):
-        axis.grid(alpha=0.3)
-    return figure
-
-
 def validation(
     records: Sequence[Record], result: Evaluation, threshold: float | None, worst_first: Sequence[int], folder: Path
 ) -> None:
@@ -173,18 +115,12 @@ def comparison(record: Record, result: Evaluation, index: int, threshold: float 
     """Four pictures of one image, RGB uint8 `[H, W, 3]`: itself, labels, prediction, agreement."""
     image, predicted = read_image(record.image), result.mask(index, threshold)
     one = threshold is not None
-    target = rasterize.binary(rasterize.foreground(record)).astype(np.uint8) if one else rasterize.class_index(record)
-    target = np.where(target == rasterize.IGNORE, 0, target).astype(np.uint8)
+    target = true_mask(record, one)
+    if not one:  # what is ignored is neither right nor wrong
+        known = target != rasterize.IGNORE
+        target, predicted = np.where(known, target, 0).astype(np.uint8), np.where(known, predicted, 0).astype(np.uint8)
     return [image, overlay(image, target), overlay(image, predicted), agreement(image, predicted, target)]
 
 
 def _save(figure: Figure, path: Path) -> None:
     write_bytes(path, png(figure))
-
-
-def png(figure: Figure) -> bytes:
-    """A figure as PNG bytes; the figure is closed."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    plt.close(figure)
-    return buffer.getvalue()

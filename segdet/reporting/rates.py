@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib import pyplot as plt
 
 from segdet.files import write_bytes
-from segdet.reporting.pictures import png
+from segdet.reporting.plots import png
 
 
 def rate_test(rates: Sequence[float], losses: Sequence[float], lr: float, path: Path) -> None:

@@ -78,6 +78,7 @@ class TrainConfig(BaseModel):
     seed: int = Field(0, ge=0, description="Of everything random")
     fold: str | None = Field(None, description="K/N: use fold K of N as validation")
     limit: int | None = Field(None, ge=1, description="At most this many images per split")
+    logger: str | None = Field(None, description="none, or some of tensorboard, mlflow, wandb (default: see --help)")
     out: str = Field("runs", description="Folder for run folders")
     name: str | None = Field(None, description="Name of the run folder (default: <arch>-<data>)")
 

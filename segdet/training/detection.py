@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,15 +20,13 @@ from segdet.data.records import Problem
 from segdet.data.stream import Stream, default_workers
 from segdet.errors import InputError, SegdetError
 from segdet.evaluation.detection import Detections, evaluate_detections
-from segdet.files import write_json
 from segdet.metadata import Metadata
 from segdet.models.common import normalise
 from segdet.models.detection import Target
 from segdet.models.detector import Detector, detect
 from segdet.models.detr import DETR
 from segdet.models.dfine import DFINE
-from segdet.reporting import detection as drawing
-from segdet.reporting import pictures
+from segdet.reporting import pictures, publish
 from segdet.training.detection_losses import DETRLoss, DFINELoss
 from segdet.training.task import Setup
 from segdet.validation import validate
@@ -120,19 +118,15 @@ class DetectionTask:
             [sample[1:] for sample in shown], self.setup.dataset.classes, run / "samples" / "train.jpg"
         )
 
-    def finish(
-        self, run: Path, history: Sequence[Mapping[str, float | None]], describe: Callable[[dict[str, Any]], Metadata]
-    ) -> str:
+    def finish(self, run: Path, describe: Callable[[dict[str, Any]], Metadata]) -> str:
         """As `Task.finish`."""
         device = str(self.setup.accelerator.device)
         best = run / "weights" / "best.safetensors"
         measured = validate(best, self.records, "val", workers=self.setup.config.workers, device=device)
-        metrics, result = measured.metrics, measured.evaluation
-        described = describe(metrics)
-        write_json(run / "metrics.json", metrics)
-        pictures.results(history, run / "results.png")
-        drawing.validation(self.records, result, metrics["threshold"], run / "samples")
-        drawing.write_report(run, self.setup.dataset, metrics, history, result, described)
+        metrics = measured.metrics
+        publish.run_folder(
+            run, self.setup.dataset, describe(metrics), metrics, measured.evaluation, measured.tally, measured.errors
+        )
         return _summary(metrics, run)
 
 

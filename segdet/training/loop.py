@@ -47,13 +47,14 @@ class _NotANumber(Exception):
 class Trainer:
     """Trains for `config.epochs` (or the time there is) and keeps the best and the last weights.
 
-    save(which, state dict, metrics): writes `weights/<which>.safetensors`.
+    save(which, state dict, metrics): writes `weights/<which>.safetensors`. told: gets every row of `results.csv`.
     """
 
     setup: Setup
     task: Task
     run: Path
     save: Callable[[str, Mapping[str, torch.Tensor], dict[str, Any]], None]
+    told: Callable[[Mapping[str, float | None]], None] = lambda row: None
     history: list[dict[str, float | None]] = field(default_factory=list)
     best: float = -1.0
     problems: dict[Path, Problem] = field(default_factory=dict)
@@ -224,6 +225,7 @@ class Trainer:
             if better:
                 self.save("best", state, metrics)
             checkpoints.write_history(self.run, self.history)
+            self.told(row)
             told = [f"val loss {val_loss:.4f}"] if val_loss is not None else []
             told += [f"{key} {metrics[key]:.4f}" for key in self.task.columns[:2] if metrics.get(key) is not None]
             told += ["best"] if better else []

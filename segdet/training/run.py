@@ -11,6 +11,7 @@ import yaml
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
+from segdet import provenance
 from segdet.console import mute, progress, say
 from segdet.data import catalog, splits
 from segdet.data.records import by_photograph
@@ -20,9 +21,10 @@ from segdet.metadata import DataSource, Metadata
 from segdet.models import weights
 from segdet.models.registry import arch_named, build_model
 from segdet.reporting import pictures, rates
-from segdet.training import checkpoints, devices
+from segdet.training import checkpoints, devices, loggers
 from segdet.training.config import RECIPES, TrainConfig
 from segdet.training.detection import DetectionTask
+from segdet.training.loggers import Loggers
 from segdet.training.loop import Trainer
 from segdet.training.memory import batch_that_fits
 from segdet.training.rate_test import RateTest, rate_test
@@ -40,6 +42,7 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
         InputError: settings or data that cannot be used. SegdetError: training failed. Interrupted: by a signal.
     """
     state = checkpoints.load_state(resume) if resume is not None else None
+    loggers.chosen(config)  # what is not installed is told before anything is made
     setup, task = prepared(config, start_weights=resume is None)
     accelerator = setup.accelerator
     run = resume if resume is not None else _folder(setup)
@@ -50,7 +53,7 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
     described = _metadata(setup)
 
     def save(which: str, state: Mapping[str, torch.Tensor], metrics: dict[str, Any]) -> None:
-        weights.save(run / "weights" / f"{which}.safetensors", state, _with(described, metrics))
+        weights.save(run / "weights" / f"{which}.safetensors", state, described.measured(metrics))
 
     trainer = Trainer(setup, task, run, save)
     if state is not None:
@@ -59,9 +62,14 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
             raise InputError(f"--resume {resume}: it is done ({trainer.epoch} epochs); train a new run for more")
         say(f"going on with {run} in epoch {trainer.epoch + 1}, step {trainer.start + 1}")
     say(_headline(setup, run))
-    trainer.fit()
-    if accelerator.is_main_process:
-        _finish(trainer, described)
+    if not accelerator.is_main_process:
+        trainer.fit()
+    else:
+        with Loggers(setup.config, run, trainer.epoch) as told:
+            trainer.told = told.epoch
+            trainer.fit()
+            _finish(trainer)
+            told.finish(run)
     accelerator.wait_for_everyone()
     return run
 
@@ -151,12 +159,16 @@ def _describe(setup: Setup, task: Task, run: Path) -> None:
     write_text(run / "config.yaml", yaml.safe_dump(setup.config.model_dump(), sort_keys=False))
     if setup.dataset.problems:
         write_text(run / "problems.txt", "\n".join(map(str, setup.dataset.problems)) + "\n")
+    accelerator = setup.accelerator
+    provenance.write(run, device=f"{accelerator.device} in {accelerator.mixed_precision}".replace(" in no", " in fp32"))
     pictures.labels(setup.dataset, run / "labels.png")
     task.draw_samples(run)
 
 
 def _metadata(setup: Setup) -> Metadata:
     config, dataset, backbone = setup.config, setup.dataset, setup.backbone
+    # Whoever measures the file later must leave the same photographs out.
+    held_out: dict[str, Any] = {"seed": config.seed, **({"fold": config.fold} if config.fold else {})}
     return Metadata(
         schema=1,
         task=arch_named(config.arch).task,
@@ -167,16 +179,9 @@ def _metadata(setup: Setup) -> Metadata:
         imgsz=setup.imgsz,
         mean=list(backbone.mean),
         std=list(backbone.std),
-        data=DataSource(name=dataset.name, sha256=dataset.fingerprint(), licence=dataset.licence),
+        data=DataSource(name=dataset.name, sha256=dataset.fingerprint(), licence=dataset.licence, **held_out),
         version=__version__,
     )
-
-
-def _with(described: Metadata, metrics: Mapping[str, Any]) -> Metadata:
-    """The description with threshold and metrics: numbers, not the rows per class."""
-    apart = {key: metrics[key] for key in ("threshold", "damp_duplicates") if key in metrics}
-    brief = {key: value for key, value in metrics.items() if key not in ("classes", *apart)}
-    return described.model_copy(update={**apart, "metrics": brief})
 
 
 def _headline(setup: Setup, run: Path) -> str:
@@ -192,17 +197,16 @@ def _headline(setup: Setup, run: Path) -> str:
     )
 
 
-def _finish(trainer: Trainer, described: Metadata) -> None:
+def _finish(trainer: Trainer) -> None:
     """Measure the best weights in full precision, store threshold and metrics in them, and draw everything."""
     best = trainer.run / "weights" / "best.safetensors"
 
     def describe(metrics: dict[str, Any]) -> Metadata:
-        model, _ = weights.load(best)
-        final = _with(described, metrics)
-        weights.save(best, model.state_dict(), final)
+        final = weights.read_metadata(best).measured(metrics)
+        weights.describe(best, final)
         return final
 
-    summary = trainer.task.finish(trainer.run, trainer.history, describe)
+    summary = trainer.task.finish(trainer.run, describe)
     if trainer.problems:
         say(f"{len(trainer.problems)} images could not be read and were skipped")
     say(summary)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,10 @@ from segdet.data.cache import cache_for
 from segdet.data.records import Problem
 from segdet.data.stream import Stream, default_workers
 from segdet.errors import InputError, SegdetError
-from segdet.evaluation.segmentation import Evaluation, evaluate
-from segdet.files import write_json
+from segdet.evaluation.segmentation import evaluate
 from segdet.metadata import Metadata
 from segdet.models.common import answer, normalise
-from segdet.reporting import pictures, report
+from segdet.reporting import pictures, publish
 from segdet.training.losses import loss_named
 from segdet.training.task import Setup
 from segdet.validation import validate
@@ -101,27 +100,16 @@ class SegmentationTask:
         images, targets = [image for _, image, _ in shown], [target for _, _, target in shown]
         pictures.samples(images, targets, run / "samples" / "train.jpg")
 
-    def finish(
-        self, run: Path, history: Sequence[Mapping[str, float | None]], describe: Callable[[dict[str, Any]], Metadata]
-    ) -> str:
+    def finish(self, run: Path, describe: Callable[[dict[str, Any]], Metadata]) -> str:
         """As `Task.finish`."""
         best = run / "weights" / "best.safetensors"
         device = str(self.setup.accelerator.device)
         measured = validate(best, self.records, "val", workers=self.setup.config.workers, device=device)
-        metrics, result = measured.metrics, measured.evaluation
-        described = describe(metrics)
-        write_json(run / "metrics.json", metrics)
-        pictures.results(history, run / "results.png")
-        pictures.validation(
-            self.records, result, metrics["threshold"], _worst_first(result, metrics["threshold"]), run / "samples"
+        metrics = measured.metrics
+        publish.run_folder(
+            run, self.setup.dataset, describe(metrics), metrics, measured.evaluation, measured.tally, measured.errors
         )
-        report.write(run, self.setup.dataset, metrics, history, result, described)
         return _summary(metrics, run)
-
-
-def _worst_first(result: Evaluation, threshold: float | None) -> list[int]:
-    each = result.iou_of_each(threshold)
-    return sorted(each, key=lambda index: each[index])
 
 
 def _summary(metrics: Mapping[str, Any], run: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -56,9 +56,7 @@ class Task(Protocol):
         """A training batch with its targets as a picture."""
         ...
 
-    def finish(
-        self, run: Path, history: Sequence[Mapping[str, float | None]], describe: Callable[[dict[str, Any]], Metadata]
-    ) -> str:
+    def finish(self, run: Path, describe: Callable[[dict[str, Any]], Metadata]) -> str:
         """Measure the best weights, write metrics, pictures and report; the last line for the user.
 
         describe: stores threshold and metrics in the weights file and returns its description.

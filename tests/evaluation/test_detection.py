@@ -7,6 +7,7 @@ import io
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from segdet.data.boxes import area_of
 from segdet.data.records import Instance, Problem, Record
 from segdet.errors import SegdetError
 from segdet.evaluation import coco, detection_errors
-from segdet.evaluation.detection import DetectionEvaluation, Detections, evaluate_detections, full_metrics
+from segdet.evaluation.detection import DetectionEvaluation, Detections, evaluate_detections, judge
 from tests.drawn import boxed_records, found_near
 
 TWELVE = coco.TWELVE
@@ -29,6 +30,10 @@ def _evaluation(records: list[Record], found: list[Detections], classes: int) ->
     for index, one in enumerate(found):
         result.add(index, one)
     return result
+
+
+def _full(result: DetectionEvaluation, split: str, threshold: float | None = None) -> dict[str, Any]:
+    return judge(result, split, threshold=threshold).metrics
 
 
 def _found(*rows: tuple[float, float, float, float, float, int]) -> Detections:
@@ -147,12 +152,12 @@ def test_intervals_recount_what_pycocotools_would_count(seed: int) -> None:
 def test_intervals_hold_the_score_and_draw_siblings_together() -> None:
     records = boxed_records(5, 40, 3, crowds=False)
     found = found_near(records, 3, 5)
-    full = full_metrics(_evaluation(records, found, 3), records, "val")
+    full = _full(_evaluation(records, found, 3), "val")
     for name in ("ap", "ap50"):
         low, high = full["ci95"][name]
         assert low < full[name] < high and high - low < 0.4
     one_photograph = [Record(r.image, r.width, r.height, r.instances, "same") for r in records]
-    together = full_metrics(_evaluation(one_photograph, found, 3), one_photograph, "val")
+    together = _full(_evaluation(one_photograph, found, 3), "val")
     assert together["ci95"]["ap"] == pytest.approx([full["ap"], full["ap"]])
 
 
@@ -174,13 +179,13 @@ def test_threshold_f1_precision_and_recall_by_hand() -> None:
 def test_nothing_to_find_and_nothing_found() -> None:
     empty = _found()
     records = [_record(name="a"), _record(name="b")]
-    nothing = full_metrics(_evaluation(records, [empty, empty], 2), records, "val")
+    nothing = _full(_evaluation(records, [empty, empty], 2), "val")
     assert nothing["ap"] is None and nothing["ci95"]["ap"] is None and nothing["f1"] == 1.0
     assert nothing["classes"]["class 0"] == {"ap": None, "ap50": None, "objects": 0}
-    wrong = full_metrics(_evaluation(records, [empty, _found((0, 0, 9, 9, 0.6, 1))], 2), records, "val", 0.5)
+    wrong = _full(_evaluation(records, [empty, _found((0, 0, 9, 9, 0.6, 1))], 2), "val", 0.5)
     assert (wrong["f1"], wrong["errors"]["background"]) == (0.0, 1) and wrong["ap"] is None
     objects = [_record((0, 0, 40, 40, 1)), _record(name="b")]
-    missed = full_metrics(_evaluation(objects, [empty, empty], 2), objects, "val")
+    missed = _full(_evaluation(objects, [empty, empty], 2), "val")
     assert (missed["ap"], missed["recall"], missed["errors"]["missed"]) == (0.0, 0.0, 1)
     assert missed["classes"]["class 0"]["ap"] is None and missed["classes"]["class 1"]["ap"] == 0.0
     assert missed["ap_small"] is None and missed["ap_medium"] == 0.0
@@ -190,7 +195,7 @@ def test_nothing_to_find_and_nothing_found() -> None:
 def test_what_lies_in_a_crowd_is_neither_right_nor_wrong() -> None:
     records = [_record((0, 0, 100, 100, 0), (150, 0, 190, 40, 0), crowd=(0,))]
     found = [_found((150, 0, 190, 40, 0.9, 0), (10, 10, 30, 30, 0.8, 0), (50, 50, 90, 90, 0.7, 0))]
-    full = full_metrics(_evaluation(records, found, 1), records, "val", 0.5)
+    full = _full(_evaluation(records, found, 1), "val", 0.5)
     assert (full["ap"], full["precision"], full["recall"]) == (1.0, 1.0, 1.0)
     assert full["errors"] == {"correct": 1, **dict.fromkeys(detection_errors.KINDS, 0)}
     assert full["classes"]["class 0"]["objects"] == 1
@@ -230,13 +235,13 @@ def test_the_curve_is_what_ap_is_the_mean_of() -> None:
 def test_merged_parts_equal_the_whole_and_unsorted_scores_are_sorted() -> None:
     records = boxed_records(8, 12, 4, crowds=True)
     found = found_near(records, 4, 8)
-    whole = full_metrics(_evaluation(records, found, 4), records, "val")
+    whole = _full(_evaluation(records, found, 4), "val")
     parts = [DetectionEvaluation([f"class {k}" for k in range(4)], records) for _ in range(2)]
     for index, one in enumerate(found):
         turned = Detections(one.boxes[::-1], one.scores[::-1], one.labels[::-1])
         parts[index % 2].add(index, turned)
     parts[0].metrics()  # what was counted before the merge must not be kept
-    merged = full_metrics(parts[0].merge(parts[1:]), records, "val")
+    merged = _full(parts[0].merge(parts[1:]), "val")
     assert [merged[name] for name in TWELVE] == pytest.approx([whole[name] for name in TWELVE], abs=1e-12)
     assert merged["errors"] == whole["errors"] and merged["threshold"] == whole["threshold"]
 
@@ -251,7 +256,7 @@ def test_batches_problems_and_numbers_that_are_none() -> None:
     result = evaluate_detections(
         lambda batch: [found[i] for i in batch.indices], [two], records, ["a", "b"], seen.append
     )
-    full = full_metrics(result, records, "test", 0.3)
+    full = _full(result, "test", 0.3)
     assert seen == [3] and (full["images"], full["skipped"], full["split"]) == (2, 1, "test")
     theirs = _pycocotools([records[2], records[0]], [found[2], found[0]], 2)
     assert full["ap"] == pytest.approx(theirs[0], abs=1e-9)
@@ -260,4 +265,4 @@ def test_batches_problems_and_numbers_that_are_none() -> None:
         evaluate_detections(lambda batch: [broken, broken], [two], records[::-1], ["a", "b"])
     nothing = DetectionEvaluation(["a"], records, problems=two.problems)
     with pytest.raises(SegdetError, match="none of its 3 images could be read"):
-        full_metrics(nothing, records, "val")
+        _full(nothing, "val")

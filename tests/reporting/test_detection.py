@@ -13,8 +13,9 @@ from PIL import Image
 from segdet.data import catalog
 from segdet.data.records import Dataset
 from segdet.drawing import grid
-from segdet.evaluation.detection import DetectionEvaluation, Detections, full_metrics
-from segdet.reporting import detection, pictures
+from segdet.evaluation.detection import DetectionEvaluation, Detections, judge
+from segdet.reporting import detection, pictures, plots
+from segdet.reporting.page import Subject
 from tests.detectors import blob_dataset, blob_metadata
 from tests.drawn import found_near, yolo_dataset
 
@@ -34,6 +35,10 @@ def _evaluation(dataset: Dataset, found: list[Detections]) -> DetectionEvaluatio
     for index, one in enumerate(found):
         result.add(index, one)
     return result
+
+
+def _subject(dataset: Dataset) -> Subject:
+    return Subject("detr-blobs", None, dataset, "val", blob_metadata(), HISTORY, {}, ([], True))
 
 
 def _count(picture: np.ndarray, colour: tuple[int, int, int]) -> int:
@@ -76,19 +81,19 @@ def test_pictures_of_the_worst_and_the_best(blobs: Dataset, tmp_path: Path) -> N
 def test_the_report_tells_everything_and_needs_no_network(blobs: Dataset, tmp_path: Path) -> None:
     dataset = replace(blobs, classes=("<b>red</b>", *blobs.classes[1:]))
     result = _evaluation(dataset, found_near(blobs.splits["val"], 3, 0))
-    metrics = full_metrics(result, blobs.splits["val"], "val")
-    run = tmp_path / "detr-blobs"
-    run.mkdir()
-    detection.write_report(run, dataset, metrics, HISTORY, result, blob_metadata())
-    page = (run / "report.html").read_text()
+    metrics = judge(result, "val").metrics
+    detection.write_report(tmp_path / "report.html", _subject(dataset), metrics, result)
+    page = (tmp_path / "report.html").read_text()
     text = re.sub(r"data:image/[^']*", "", page)
-    assert "http" not in text and "<b>red</b>" not in text and "&lt;b&gt;red&lt;/b&gt;" in text
+    assert (
+        "http:" not in text and "https:" not in text and "<b>red</b>" not in text and "&lt;b&gt;red&lt;/b&gt;" in text
+    )
     for value in (metrics["ap"], metrics["ap50"], metrics["ar_100"], *metrics["ci95"]["ap"], metrics["recall"]):
         assert f"{value:.4f}" in text
     assert f"threshold {metrics['threshold']:.3f}" in text and "<td class=n>none" in text  # no large object is there
     for title, number in (("Found", metrics["errors"]["correct"]), ("Invented", metrics["errors"]["background"])):
         assert f"<th>{title}<td class=n>{number}<" in text
-    assert page.count("data:image/jpeg") >= 4 and page.count("data:image/png") == 2 and "2 epochs, 2.0 minutes" in text
+    assert page.count("data:image/jpeg") >= 4 and page.count("<svg") == 2 and "2 epochs, 2.0 minutes" in text
 
 
 def test_a_report_of_nothing_found_and_one_of_nothing_to_find(blobs: Dataset, tmp_path: Path) -> None:
@@ -96,10 +101,10 @@ def test_a_report_of_nothing_found_and_one_of_nothing_to_find(blobs: Dataset, tm
     empty = replace(blobs, splits={**blobs.splits, "val": tuple(replace(r, instances=()) for r in blobs.splits["val"])})
     for name, dataset in (("missed", blobs), ("empty", empty)):
         result = _evaluation(dataset, [nothing] * 8)
-        metrics = full_metrics(result, dataset.splits["val"], "val")
+        metrics = judge(result, "val").metrics
         (tmp_path / name).mkdir()
         detection.validation(dataset.splits["val"], result, metrics["threshold"], tmp_path / name)
-        detection.write_report(tmp_path / name, dataset, metrics, HISTORY, result, blob_metadata())
+        detection.write_report(tmp_path / name / "report.html", _subject(dataset), metrics, result)
         assert not (tmp_path / name / "val_best.jpg").exists()
         assert (tmp_path / name / "val_worst.jpg").exists() is (name == "missed")
 
@@ -128,8 +133,8 @@ def test_how_many_boxes_cover_a_place() -> None:
 def test_curves_follow_what_was_measured(scores: tuple[str, ...]) -> None:
     names = [f"metrics/{name}" for name in scores]
     history = [{"epoch": float(e), "train/loss": 1.0, **dict.fromkeys(names, None if e % 2 else 0.5)} for e in range(6)]
-    figure = pictures.results_figure(history)
-    assert [line.get_label() for line in figure.axes[1].lines] == list(scores)
+    figure = plots.results(history)
+    assert [line.get_label() for line in figure.axes[1].lines] == [*scores, "kept"]
     assert figure.axes[1].lines[0].get_xdata().tolist() == [0, 2, 4]
 
 
