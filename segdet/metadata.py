@@ -28,7 +28,7 @@ class Metadata(BaseModel):
 
     options: further arguments of the architecture (decoder widths and the like).
     mean, std: normalisation in units of 0..1. threshold: probability from which a pixel is foreground.
-    opset, source_sha256, parity: only in ONNX files.
+    opset, source_sha256, precision ("fp32", "fp16" or "int8"), parity: only in ONNX files.
     """
 
     model_config = ConfigDict(extra="ignore", populate_by_name=True)
@@ -48,6 +48,7 @@ class Metadata(BaseModel):
     version: str
     opset: int | None = None
     source_sha256: str | None = None
+    precision: str | None = None
     parity: dict[str, Any] | None = None
 
     def to_json(self) -> str:
