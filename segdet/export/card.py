@@ -183,10 +183,10 @@ def _limits(metadata: Metadata, dataset: Dataset, compared: dict[str, Any]) -> S
         f"Trained on `{metadata.data.name}` alone, with crops or images of {metadata.imgsz} pixels. Other materials, cameras, "
         "distances and light are not measured; try it on your own labelled photographs (`segdet val FILE --data FOLDER`)."
     )
-    negatives = [sum(not record.instances for record in records) for records in dataset.splits.values()]
-    if dataset.name == metadata.data.name and not sum(negatives[:1]):
+    train = dataset.splits.get("train", ()) if dataset.name == metadata.data.name else ()
+    if train and all(record.instances for record in train):
         lines.append(
-            f"No training image is without {' or '.join(metadata.classes[:3])}: false alarms elsewhere are likely."
+            f"Every training image shows {' or '.join(metadata.classes[:3])}: false alarms on other pictures are likely."
         )
     if compared["skipped"]:
         lines.append(f"{len(compared['skipped'])} images could not be read and were not compared.")

@@ -17,7 +17,8 @@ from segdet.metadata import Metadata
 from segdet.models.detector import Detector, detect
 
 SHOWN = 4
-_SIDE = 416
+_SIDE = 360
+_QUALITY = 82
 
 Columns = Callable[[np.ndarray], list[np.ndarray]]
 
@@ -36,7 +37,7 @@ def picture(
             rows.append(show(read_image(by_name[row["image"]].image)))
         except ImageError:  # gone since it was compared
             continue
-    return encode_jpeg(grid([tile for row in rows for tile in row], len(rows[0]), _SIDE))
+    return encode_jpeg(grid([tile for row in rows for tile in row], len(rows[0]), _SIDE), _QUALITY)
 
 
 def _masks(model: nn.Module, session: Session, metadata: Metadata) -> Columns:
