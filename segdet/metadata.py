@@ -34,7 +34,7 @@ class Metadata(BaseModel):
     mean, std: normalisation in units of 0..1. threshold: probability from which a pixel is foreground, or a box shown.
     operate: the rule that chose it on validation data. metrics: scores there, without tables and curves.
     damp_duplicates: whether a detector lowers the scores of boxes that lie on surer ones (`duplicates.damped`).
-    opset, source_sha256, parity: only in ONNX files.
+    opset, source_sha256, precision ("fp32", "fp16" or "int8"), parity: only in ONNX files.
     """
 
     model_config = ConfigDict(extra="ignore", populate_by_name=True)
@@ -56,6 +56,7 @@ class Metadata(BaseModel):
     version: str
     opset: int | None = None
     source_sha256: str | None = None
+    precision: str | None = None
     parity: dict[str, Any] | None = None
 
     def measured(self, metrics: Mapping[str, Any]) -> Metadata:

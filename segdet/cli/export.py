@@ -11,27 +11,43 @@ from segdet.cli import output
 
 def export(
     source: Path = typer.Argument(..., help="Run folder or weights (.safetensors)."),
-    out: Path | None = typer.Option(None, help="File to write.  [default: exports/<run>.onnx]"),
+    out: Path | None = typer.Option(None, help="File to write.  [default: exports/<run>.onnx, <run>-fp16, <run>-int8]"),
+    precision: str = typer.Option("fp32", help="fp32, fp16 (for GPUs, half the size) or int8 (for CPUs, a quarter)."),
     data: str | None = typer.Option(None, help="Dataset to compare on.  [default: the one it was trained on]"),
     tolerance: float | None = typer.Option(
-        None, help="Largest share of differing pixels on an image (0.0005), or pixels a box may move (0.5)."
+        None,
+        help="fp32: largest share of differing pixels on an image (0.0005), or pixels a box may move (0.5). "
+        "fp16, int8: largest loss of IoU (0.001, 0.01) or AP (0.005, 0.01).",
     ),
-    limit: int = typer.Option(50, help="Validation images to compare on."),
+    limit: int | None = typer.Option(
+        None, min=1, help="Validation images to compare on.  [default: 50; fp16 and int8: 200]"
+    ),
+    calibration: int = typer.Option(32, min=1, help="Training images that decide the ranges of int8."),
+    triton: Path | None = typer.Option(None, help="Also write a Triton model repository into this folder."),
 ) -> None:
     """Write one ONNX file, checked against the PyTorch model on real validation images."""
     import json
 
-    from segdet.export.onnx import export as run_export
-    from segdet.export.onnx import sentence
+    from segdet.export.gate import sentence
+    from segdet.export.job import export as run_export
 
-    file = run_export(source, out, data, tolerance, limit)
+    file = run_export(source, out, data, tolerance, limit, precision, calibration, triton)
     beside = file.with_suffix(".parity.json")
     compared = json.loads(beside.read_text())
+    metric = compared.get("iou") or compared.get("ap")
+    made = compared.get("quantised")
+    how = f"; int8: {made['recipe']}" if made else ""
     output.emit(
         {
             "model": str(file),
+            "precision": precision,
+            "bytes": file.stat().st_size,
             "parity": str(beside),
+            "card": str(file.with_suffix(".md")),
+            "agreement": compared["agreement"],
+            "delta": metric["delta"],
+            **({"recipe": made["recipe"]} if made else {}),
             **{key: value for key, value in compared.items() if key == "passed" or key.startswith("max_")},
         },
-        f"{file} ({file.stat().st_size / 1e6:.1f} MB): {sentence(compared)}; details in {beside}",
+        f"{file} ({file.stat().st_size / 1e6:.1f} MB{how}): {sentence(compared)}; details in {beside}",
     )

@@ -13,8 +13,8 @@ from typing import Any
 
 class _Export(ModuleType):
     def __call__(self, source: str | Path, **options: Any) -> Path:
-        """Export a run or weights file to ONNX and return the file; options are those of `export.onnx.export`."""
-        from segdet.export.onnx import export
+        """Export a run or weights file to ONNX and return the file; options are those of `export.job.export`."""
+        from segdet.export.job import export
 
         return export(source, **options)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from segdet.models.common import normalise
+from segdet.models.common import bounded, normalise
 
 
 class OneClassGraph(nn.Module):
@@ -18,7 +18,7 @@ class OneClassGraph(nn.Module):
         self.model, self.mean, self.std = model, tuple(mean), tuple(std)
 
     def forward(self, image: torch.Tensor, threshold: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        confidence = self.model(normalise(image, self.mean, self.std))[:, 0].sigmoid()
+        confidence = _logits(self.model, normalise(image, self.mean, self.std))[:, 0].sigmoid()
         return (confidence >= threshold).to(torch.uint8), confidence
 
 
@@ -30,5 +30,9 @@ class ClassesGraph(nn.Module):
         self.model, self.mean, self.std = model, tuple(mean), tuple(std)
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        confidence, index = self.model(normalise(image, self.mean, self.std)).softmax(dim=1).max(dim=1)
+        confidence, index = _logits(self.model, normalise(image, self.mean, self.std)).softmax(dim=1).max(dim=1)
         return index.to(torch.uint8), confidence
+
+
+def _logits(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return bounded(model, x, getattr(model, "most_pixels", None))

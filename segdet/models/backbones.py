@@ -112,6 +112,10 @@ class Tokens(Backbone):
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         return list(self.model.forward_intermediates(x, indices=self.depths, norm=True, intermediates_only=True))
 
+    def pad(self, x: torch.Tensor) -> torch.Tensor:
+        """As `Backbone.pad`; the number of patches becomes a value of its own while exporting."""
+        return pad_to_multiple(x, self.multiple, counted=True)
+
 
 def create_backbone(
     name: str, weights: str = "imagenet", output_stride: int | None = None, image_size: int = 224

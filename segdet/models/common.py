@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -25,12 +25,18 @@ def normalise(images: torch.Tensor, mean: Sequence[float], std: Sequence[float])
 Outputs: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...]
 
 
-def pad_to_multiple(x: torch.Tensor, multiple: int, mode: str = "replicate") -> torch.Tensor:
+def pad_to_multiple(x: torch.Tensor, multiple: int, mode: str = "replicate", counted: bool = False) -> torch.Tensor:
     """Extend `[N, C, H, W]` to the right and below to a multiple of `multiple`, repeating the last row and column.
 
     Repeating makes no edge at the border; zeros (`mode="constant"`) would, and edges look like cracks.
+
+    Args:
+        counted: for networks that cut the image into patches: while exporting, see `pad_to_windows`.
     """
     height, width = x.shape[-2:]
+    if counted and torch.compiler.is_exporting():
+        below, right = (_whole(length, multiple) - length for length in (height, width))
+        return F.pad(x, (0, right, 0, below), mode=mode)
     return F.pad(x, (0, -width % multiple, 0, -height % multiple), mode=mode)
 
 
@@ -80,6 +86,31 @@ class Upscaled(nn.Module):
         return resized(out, size)
 
 
+def bounded(model: nn.Module, x: torch.Tensor, most: int | None) -> torch.Tensor:
+    """`model(x)` with the logits at x's own size; of images with more than `most` pixels the model sees smaller ones.
+
+    Every token of a plain transformer looks at every other: memory grows with the square of the pixels, and 1920x1080
+    would take gigabytes. Validation, prediction and the exported graph share this.
+
+    Args:
+        most: pixels of an image that the model sees at most (`most_pixels` of a model), None = any number.
+    """
+    height, width = x.shape[-2:]
+    exporting = torch.compiler.is_exporting()
+    if most is None or (not exporting and height * width <= most):
+        logits: torch.Tensor = model(x)
+        return logits
+    pixels = torch.full((), height * width, dtype=torch.int64).to(torch.float32)
+    scale = (most / pixels).sqrt().clamp(max=1.0)
+    size: list[Any] = [(length * scale).floor().clamp(min=1.0).to(torch.int64).item() for length in (height, width)]
+    if exporting:
+        for length in size:
+            torch._check(length >= 1)
+            torch._check(length <= most)
+    seen = F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False, antialias=True)
+    return resized(model(seen), (height, width))
+
+
 def answer(logits: torch.Tensor) -> np.ndarray:
     """Logits float `[N, K, H, W]` -> probabilities float32 `[N, H, W]` (K = 1) or class indices uint8 `[N, H, W]`."""
     if logits.shape[1] == 1:
@@ -91,4 +122,4 @@ def predict(model: nn.Module, images: torch.Tensor, mean: Sequence[float], std: 
     """`answer` of a model in evaluation mode for RGB uint8 `[N, H, W, 3]`, in float32 on the model's device."""
     device = next(model.parameters()).device
     with torch.inference_mode():
-        return answer(model(normalise(images.to(device), mean, std)))
+        return answer(bounded(model, normalise(images.to(device), mean, std), getattr(model, "most_pixels", None)))

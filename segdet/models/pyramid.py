@@ -33,7 +33,7 @@ class SimplePyramid(nn.Module):
 
     def pad(self, x: torch.Tensor) -> torch.Tensor:
         """As `Backbone.pad`."""
-        return pad_to_multiple(x, self.multiple)
+        return pad_to_multiple(x, self.multiple, counted=True)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """`[N, 3, H, W]` -> `[N, width, H / s, W / s]` for s in `strides`."""

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from segdet.errors import InputError, nearest
-from segdet.models.backbones import Backbone, create_backbone
+from segdet.models.backbones import Backbone, Tokens, create_backbone
 from segdet.models.common import Upscaled
 from segdet.models.deeplab import DeepLabV3, DeepLabV3Plus
 from segdet.models.detr import DETR
@@ -18,6 +18,10 @@ from segdet.models.dfine import DFINE
 from segdet.models.fcn import FCN
 from segdet.models.segmenter import Segmenter
 from segdet.models.unet import UNet
+
+MOST_TOKENS = (
+    4096  # that a plain transformer looks at: 1024x1024 pixels in patches of 16, 200 MB of attention for three heads
+)
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,8 @@ def build_model(
 ) -> tuple[nn.Module, Backbone]:
     """The model and its backbone (which knows the normalisation).
 
+    A segmentation model's `most_pixels` says how many pixels of an image it may see (`common.bounded`), None = any number.
+
     Args:
         weights: of the backbone, "imagenet" or "none".
         options: further arguments of the architecture (`decoder_channels`, `decoder`, `atrous_rates`, `aux`), and
@@ -99,4 +105,9 @@ def build_model(
             raise InputError(f"--upscale {upscale}: {arch} resizes images itself; use a larger --imgsz")
         given["imgsz"] = imgsz
     model = entry.build(encoder, outputs_for(entry.task, classes), **given)
-    return (Upscaled(model, upscale) if upscale != 1 else model), encoder
+    if upscale != 1:
+        model = Upscaled(model, upscale)
+    model.most_pixels = (
+        int(MOST_TOKENS * encoder.strides[-1] ** 2 / upscale**2) if isinstance(encoder, Tokens) else None
+    )
+    return model, encoder

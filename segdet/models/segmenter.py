@@ -46,7 +46,7 @@ class Segmenter(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`[N, 3, H, W]` -> `[N, K, H, W]`; the image is padded with zeros after normalisation, as published."""
         height, width = x.shape[-2:]
-        padded = pad_to_multiple(x, self.encoder.strides[-1], mode="constant")
+        padded = pad_to_multiple(x, self.encoder.strides[-1], mode="constant", counted=True)
         masks = self.decoder(self.encoder(padded)[-1])
         return resized(masks, padded.shape[-2:])[..., :height, :width]
 

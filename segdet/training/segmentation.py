@@ -25,7 +25,7 @@ from segdet.data.stream import Stream, default_workers
 from segdet.errors import InputError, SegdetError
 from segdet.evaluation.segmentation import evaluate
 from segdet.metadata import Metadata
-from segdet.models.common import answer, normalise
+from segdet.models.common import answer, bounded, normalise
 from segdet.reporting import pictures, publish
 from segdet.training.losses import loss_named
 from segdet.training.task import Setup
@@ -79,7 +79,7 @@ class SegmentationTask:
         def predict(batch: Batch) -> np.ndarray:
             inputs = normalise(batch.images.to(accelerator.device), backbone.mean, backbone.std)
             with accelerator.autocast():
-                logits = network(inputs)
+                logits = bounded(network, inputs, self.setup.model.most_pixels)
             logits = logits.float()
             losses.append(float(self.criterion(logits, batch.targets.to(logits.device))))
             return answer(logits)

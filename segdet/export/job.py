@@ -1,0 +1,164 @@
+"""`segdet export`: one ONNX file, written only if it agrees with the model it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+from torch import nn
+
+from segdet.console import progress, say
+from segdet.data import catalog, splits
+from segdet.data.records import Dataset, Record
+from segdet.errors import InputError, SegdetError, nearest
+from segdet.export import half, search, triton, worst
+from segdet.export.card import card
+from segdet.export.gate import PRECISIONS, Gate, against_torch, sentence
+from segdet.export.onnx import OPSET, to_onnx, write
+from segdet.export.ranges import measure
+from segdet.files import replacing, write_bytes, write_json, write_text
+from segdet.inference.session import open_session
+from segdet.metadata import Metadata
+from segdet.models import weights
+
+PARITY_IMAGES = {"fp32": 50, "fp16": 200, "int8": 200}  # a metric needs more images than a bound on each one
+_HALF_IMAGES = 4  # images on which overflow is looked for
+
+
+def export(
+    source: str | Path,
+    out: str | Path | None = None,
+    data: str | None = None,
+    tolerance: float | None = None,
+    limit: int | None = None,
+    precision: str = "fp32",
+    calibration: int = search.CALIBRATION,
+    triton_repository: str | Path | None = None,
+) -> Path:
+    """Export a run folder or weights file to ONNX and prove the file on real validation images.
+
+    Args:
+        out: file to write (default: `exports/<run or file name>.onnx`, with `-fp16` or `-int8`).
+        data: dataset to compare on (default: the one it was trained on).
+        tolerance: fp32: largest share of differing pixels on any image, or for detection the pixels by which a corner may
+            move. fp16 and int8: largest loss of IoU or AP.
+        limit: images to compare on (default: 50, for fp16 and int8 200).
+        precision: fp32, fp16 or int8.
+        calibration: training images that decide the ranges of int8.
+        triton_repository: also write a Triton model repository into this folder.
+
+    Returns:
+        The ONNX file; `<name>.parity.json`, `<name>.worst.jpg` and the model card `<name>.md` stand beside it.
+
+    Raises:
+        InputError: no such weights, or no images to compare on. SegdetError: the file does not agree; none is left.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"--precision {precision}: say fp32, fp16 or int8{nearest(precision, PRECISIONS)}")
+    run, file = Path(source), weights.find(source)
+    model, metadata = weights.load(file)
+    target = _target(run, file, out, precision)
+    if triton_repository is not None:
+        triton.place(target, Path(triton_repository))  # better now than after minutes of work
+    dataset = _dataset(data, metadata, run)
+    records = splits.limited(dataset, limit or PARITY_IMAGES[precision]).splits["val"]
+    described = metadata.model_copy(
+        update={"opset": OPSET, "source_sha256": weights.sha256_of(file), "precision": precision}
+    )
+    proto = to_onnx(model, metadata)
+    gate = against_torch(model, metadata, precision, tolerance)
+    with replacing(target) as temporary:
+        for made, account in _made(proto, described, precision, dataset, calibration, tolerance):
+            write(made, described, temporary)
+            compared = {"precision": precision, **account, **_compared(temporary, gate, records)}
+            if compared["passed"]:
+                break
+            if precision == "int8":
+                say(f"{account['quantised']['recipe']}: {sentence(compared)}; trying with more layers in floats")
+        else:
+            raise SegdetError(
+                f"{target}: not written, the file does not agree with {file}: {sentence(compared)}; "
+                "the worst images are " + ", ".join(entry["image"] for entry in compared["worst"][:3])
+            )
+        brief = {key: value for key, value in compared.items() if key not in ("images", "worst")}
+        final = described.model_copy(update={"parity": brief})
+        write(made, final, temporary)
+        _beside(model, target, temporary, final, records, compared, run, dataset)
+    if triton_repository is not None:
+        say(f"Triton: {triton.write_repository(target, final, Path(triton_repository))}")
+    return target
+
+
+def _made(
+    proto: onnx.ModelProto,
+    metadata: Metadata,
+    precision: str,
+    dataset: Dataset,
+    calibration: int,
+    tolerance: float | None,
+) -> Iterator[tuple[onnx.ModelProto, dict[str, Any]]]:
+    """Models in the wanted precision, best first, each with an account of how it was made."""
+    train = dataset.splits.get("train", ())
+    if precision == "fp32":
+        yield proto, {}
+    elif precision == "fp16":
+        looked_at = splits.limited(dataset, _HALF_IMAGES).splits["val" if not train else "train"]
+        images = search.calibration_images(looked_at, whole=metadata.task == "detection")
+        made, kept = half.halved(proto, measure(proto, images, half.measured_tensors(proto)))
+        yield made, {"kept_in_float32": kept}
+    else:
+        for candidate in search.candidates(proto, metadata, train, calibration, tolerance):
+            yield candidate.proto, {"quantised": {**candidate.account(), "calibration_images": calibration}}
+
+
+def _compared(file: Path, gate: Gate, records: Sequence[Record]) -> dict[str, Any]:
+    session = open_session(file, "cpu")
+    with progress("comparing with PyTorch", len(records)) as advance:
+        return gate(session, records, advance)
+
+
+def _beside(
+    model: nn.Module,
+    target: Path,
+    temporary: Path,
+    metadata: Metadata,
+    records: Sequence[Record],
+    compared: dict[str, Any],
+    run: Path,
+    dataset: Dataset,
+) -> None:
+    """Write what stands beside the file."""
+    session = open_session(temporary, "cpu")
+    write_bytes(target.with_suffix(".worst.jpg"), worst.picture(model, session, metadata, records, compared))
+    write_json(target.with_suffix(".parity.json"), compared)
+    size = temporary.stat().st_size
+    write_text(target.with_suffix(".md"), card(target, size, metadata, compared, run, dataset))
+
+
+def _target(run: Path, file: Path, out: str | Path | None, precision: str) -> Path:
+    if out is None:
+        name = run.resolve().name if run.is_dir() else file.stem
+        return Path("exports") / f"{name}{'' if precision == 'fp32' else f'-{precision}'}.onnx"
+    if Path(out).suffix != ".onnx":
+        raise InputError(f"--out {out}: the file's name must end in .onnx")
+    return Path(out)
+
+
+def _dataset(data: str | None, metadata: Metadata, run: Path) -> Dataset:
+    """The dataset to compare on, divided as it was for training."""
+    config = run / "config.yaml"
+    settings: dict[str, Any] = {}
+    if data is None and config.is_file():  # a run knows path, fold and seed, weights only the name
+        import yaml
+
+        settings = yaml.safe_load(config.read_text()) or {}
+    seed = int(settings.get("seed", 0))
+    try:
+        dataset = catalog.load(data or settings.get("data", metadata.data.name))
+        if settings.get("fold"):
+            dataset = splits.fold(dataset, *splits.parse_fold(settings["fold"]), seed)
+        return splits.with_validation(dataset, seed)[0]
+    except InputError as error:
+        raise InputError(f"an export is proved on real images, and they cannot be had: {error}") from error

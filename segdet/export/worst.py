@@ -1,0 +1,69 @@
+"""A picture of the images on which an exported file differs most from its source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from segdet.data.images import ImageError, encode_jpeg, read_image
+from segdet.data.records import Record
+from segdet.drawing import agreement, boxes, colour_of, grid, overlay
+from segdet.export.parity import torch_reference
+from segdet.inference.session import Session
+from segdet.metadata import Metadata
+from segdet.models.detector import Detector, detect
+
+SHOWN = 4
+_SIDE = 360
+_QUALITY = 82
+
+Columns = Callable[[np.ndarray], list[np.ndarray]]
+
+
+def picture(
+    model: nn.Module, session: Session, metadata: Metadata, records: Sequence[Record], compared: dict[str, Any]
+) -> bytes:
+    """JPEG: a row for each of the worst images. Masks: photograph, PyTorch, the file, and where they differ (green: both,
+    red: the file only, blue: PyTorch only). Boxes: PyTorch, the file.
+    """
+    show = _boxes(model, session, metadata) if metadata.task == "detection" else _masks(model, session, metadata)
+    by_name = {record.image.name: record for record in records}
+    rows: list[list[np.ndarray]] = []
+    for row in compared["worst"][:SHOWN]:
+        try:
+            rows.append(show(read_image(by_name[row["image"]].image)))
+        except ImageError:  # gone since it was compared
+            continue
+    return encode_jpeg(grid([tile for row in rows for tile in row], len(rows[0]), _SIDE), _QUALITY)
+
+
+def _masks(model: nn.Module, session: Session, metadata: Metadata) -> Columns:
+    reference = torch_reference(model, metadata)
+
+    def show(image: np.ndarray) -> list[np.ndarray]:
+        theirs, _ = reference(image)
+        ours = session.run(image[None])[0][0]
+        return [image, overlay(image, theirs), overlay(image, ours), agreement(image, ours, theirs)]
+
+    return show
+
+
+def _boxes(model: nn.Module, session: Session, metadata: Metadata) -> Columns:
+    detector = Detector(model, metadata.mean, metadata.std, metadata.damp_duplicates).eval()
+    threshold = 0.5 if metadata.threshold is None else metadata.threshold
+
+    def show(image: np.ndarray) -> list[np.ndarray]:
+        tiles = []
+        for corners, scores, labels in (
+            detect(detector, image[None])[0],
+            [part[0] for part in session.run(image[None])],
+        ):
+            shown = scores >= threshold
+            names = [f"{metadata.classes[k]} {s:.2f}" for k, s in zip(labels[shown], scores[shown], strict=True)]
+            tiles.append(boxes(image, corners[shown], [colour_of(int(k)) for k in labels[shown]], names))
+        return tiles
+
+    return show
