@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from segdet.data.images import encode_png
+import numpy as np
+from PIL import Image
+
 from segdet.errors import InputError
-from segdet.files import write_bytes, write_json, write_text
+from segdet.files import replacing, write_bytes, write_json, write_text
+from segdet.inference import forms
 from segdet.inference.detection_results import DetectionResult
-from segdet.inference.results import Prediction
+from segdet.inference.ledger import Ledger
+from segdet.inference.results import Prediction, Segments
 from segdet.metadata import Metadata
 
 KINDS = {
-    "segmentation": ("overlay", "mask", "json"),
-    "detection": ("overlay", "json", "csv", "coco", "yolo"),
+    "segmentation": ("overlay", "mask", "confidence", "json", "csv", "coco", "geojson", "yolo"),
+    "detection": ("overlay", "json", "csv", "coco", "geojson", "yolo"),
 }
 _USUAL = {"segmentation": ("overlay", "mask", "json"), "detection": ("overlay", "json")}
 
-Rows = Sequence[dict[str, Any]]  # of each image: "image" and what its result's `to_dict` says
+Files = dict[str, Path]  # by kind
+_JPEG_SIDE = 65_000  # a JPEG's sides end at 65,535 pixels
 
 
 def kinds_of(save: str | None, task: str) -> tuple[str, ...]:
@@ -41,73 +48,99 @@ def kinds_of(save: str | None, task: str) -> tuple[str, ...]:
     return asked
 
 
-def write_image(result: Prediction | DetectionResult, folder: Path, name: str, kinds: Sequence[str]) -> dict[str, str]:
+def write_image(result: Prediction | DetectionResult, folder: Path, name: str, kinds: Sequence[str]) -> Files:
     """Write the files of one image, and return them by kind."""
-    files: dict[str, Path] = {}
+    files: Files = {}
     if "overlay" in kinds:
-        files["overlay"] = folder / f"{name}_overlay.png"
-        write_bytes(files["overlay"], encode_png(result.overlay()))
-    if "mask" in kinds and isinstance(result, Prediction):
-        files["mask"] = folder / f"{name}_mask.png"
-        write_bytes(files["mask"], result.mask_png())
-    if "yolo" in kinds and isinstance(result, DetectionResult):
+        files["overlay"] = save_picture(folder / f"{name}_overlay", result.overlay())
+    if isinstance(result, Prediction):
+        for kind, content in (("mask", result.mask_png), ("confidence", result.confidence_png)):
+            if kind in kinds:
+                files[kind] = folder / f"{name}_{kind}.png"
+                write_bytes(files[kind], content(), durable=False)
+    return {**files, **write_texts(result, folder, name, kinds)}
+
+
+def row_of(result: Prediction | Segments | DetectionResult, kinds: Sequence[str], path: Path) -> dict[str, Any]:
+    """What the job's own files need of one image: outlines only where one of them holds them, for finding them takes time."""
+    row = {"image": str(path), **(result.to_dict() if {"json", "csv"} & {*kinds} else result.summary())}
+    if "coco" in kinds:
+        row["coco"] = result.to_coco(coco_id(path))
+    return row
+
+
+def brief(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row without its long lists."""
+    return {key: value for key, value in row.items() if key not in ("regions", "coco", "frames")}
+
+
+def write_texts(
+    result: Prediction | Segments | DetectionResult, folder: Path, name: str, kinds: Sequence[str]
+) -> Files:
+    """Write the files of one image that hold outlines or boxes."""
+    files = {}
+    if "geojson" in kinds:
+        files["geojson"] = folder / f"{name}.geojson"
+        write_json(files["geojson"], result.to_geojson(), indent=None)
+    if "yolo" in kinds:
         files["yolo"] = folder / "labels" / f"{name}.txt"
-        write_text(files["yolo"], yolo(result))
-    return {kind: str(file) for kind, file in files.items()}
+        write_text(files["yolo"], result.to_yolo())
+    return files
 
 
 def write_job(
-    folder: Path, model: Path, metadata: Metadata, images: Rows, skipped: dict[str, str], kinds: Sequence[str]
+    folder: Path, model: Path, metadata: Metadata, ledger: Ledger, skipped: dict[str, str], kinds: Sequence[str]
 ) -> None:
-    """Write the files that hold the whole job."""
+    """Write the files that hold the whole job, a row at a time."""
     if "json" in kinds:
         about = {"model": str(model), "arch": metadata.arch, "backbone": metadata.backbone, "classes": metadata.classes}
-        content = {**about, "images": list(images), "skipped": skipped}
-        write_json(folder / "predictions.json", content, indent=None)  # outlines are long lists of numbers
+        rows = ({key: value for key, value in row.items() if key != "coco"} for row in ledger.rows())
+        with _text_file(folder / "predictions.json") as stream:
+            stream.write(_json(about)[:-1] + ', "images": [')
+            _write_joined(stream, rows)
+            stream.write('], "skipped": ' + _json(skipped) + "}\n")
     if "csv" in kinds:
-        write_text(folder / "predictions.csv", table(images))
+        with _text_file(folder / "predictions.csv") as stream:
+            table = csv.writer(stream, lineterminator="\n")
+            table.writerow(forms.COLUMNS)
+            for row in ledger.rows():
+                table.writerows(forms.csv_rows(row))
     if "coco" in kinds:
-        write_json(folder / "predictions.coco.json", coco(images), indent=None)
+        with _text_file(folder / "predictions.coco.json") as stream:
+            stream.write("[")
+            _write_joined(stream, (found for row in ledger.rows() for found in row.get("coco", ())))
+            stream.write("]\n")
 
 
-def yolo(result: DetectionResult) -> str:
-    """YOLO rows `class cx cy w h confidence`, in shares of the image; an image without boxes has none."""
-    height, width = result.size
-    rows = []
-    for label, score, (x1, y1, x2, y2) in zip(result.labels, result.scores, result.boxes.astype(float), strict=True):
-        shares = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
-        rows.append(" ".join([str(int(label)), *(f"{share:.6f}" for share in shares), f"{score:.4f}"]) + "\n")
-    return "".join(rows)
+def coco_id(path: Path) -> int | str:
+    """The file name's number where it is one (COCO's own images), else the name without its ending."""
+    return int(path.stem) if path.stem.isascii() and path.stem.isdigit() else path.stem
 
 
-def table(images: Rows) -> str:
-    """CSV with one row a box: image, class, score and corners in pixels."""
-    buffer = io.StringIO()
-    rows = csv.writer(buffer, lineterminator="\n")
-    rows.writerow(["image", "class", "score", "x1", "y1", "x2", "y2"])
-    for image in images:
-        for found in image["detections"]:
-            rows.writerow([image["image"], found["class"], found["score"], *found["box"]])
-    return buffer.getvalue()
+def save_picture(path: Path, picture: np.ndarray) -> Path:
+    """Write RGB uint8 `[H, W, 3]` for the eye: JPEG with full colour resolution, in which thin lines keep theirs, twenty times
+    faster than PNG; PNG where a JPEG cannot be that large. `path` has no ending yet; the one with it is returned."""
+    buffer = io.BytesIO()
+    if max(picture.shape) < _JPEG_SIDE:
+        Image.fromarray(picture).save(buffer, "JPEG", quality=90, subsampling=0)
+        path = path.with_name(path.name + ".jpg")
+    else:
+        Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
+        path = path.with_name(path.name + ".png")
+    write_bytes(path, buffer.getvalue(), durable=False)
+    return path
 
 
-def coco(images: Rows) -> list[dict[str, Any]]:
-    """COCO results: `bbox` is x, y, width, height in pixels.
+def _json(content: Any) -> str:
+    return json.dumps(content, allow_nan=False, ensure_ascii=False)
 
-    `image_id` is the file name's number where it is one (COCO's own images), else the name without its ending.
-    `category_id` counts the model's classes from 1.
-    """
-    rows = []
-    for image in images:
-        stem = Path(image["image"]).stem
-        for found in image["detections"]:
-            x1, y1, x2, y2 = found["box"]
-            rows.append(
-                {
-                    "image_id": int(stem) if stem.isascii() and stem.isdigit() else stem,
-                    "category_id": found["label"] + 1,
-                    "bbox": [x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)],
-                    "score": found["score"],
-                }
-            )
-    return rows
+
+def _write_joined(stream: TextIO, items: Iterable[Any]) -> None:
+    for number, item in enumerate(items):
+        stream.write((", " if number else "") + _json(item))
+
+
+@contextmanager
+def _text_file(path: Path) -> Iterator[TextIO]:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        yield stream
