@@ -11,9 +11,11 @@ from segdet.console import progress, say
 from segdet.data.images import ImageError, read_ahead
 from segdet.errors import InputError
 from segdet.files import new_folder
+from segdet.inference.detection_results import DetectionResult
 from segdet.inference.predictor import Predictor
+from segdet.inference.results import Prediction
 from segdet.inference.sources import Source
-from segdet.inference.writing import write_image, write_job
+from segdet.inference.writing import coco_id, write_image, write_job
 
 
 @dataclass
@@ -27,7 +29,9 @@ class JobResult:
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`: the folder, the model, and per image its classes and files, without outlines."""
-        brief = [{key: value for key, value in image.items() if key != "regions"} for image in self.images]
+        brief = [
+            {key: value for key, value in image.items() if key not in ("regions", "coco")} for image in self.images
+        ]
         return {"out": str(self.folder), "model": str(self.model), "images": brief, "skipped": self.skipped}
 
     def sentence(self) -> str:
@@ -46,6 +50,11 @@ def _found(name: str, row: int | dict[str, Any]) -> str:
     if isinstance(row, int):
         return f"{row} {name}" if row else ""
     return f"{name} {row['share']:.2%} of the image" if row["pixels"] else ""
+
+
+def _told(prediction: Prediction | DetectionResult, kinds: Sequence[str]) -> dict[str, Any]:
+    """What the job's files need to know: outlines only where one of them holds them, for finding them takes time."""
+    return prediction.to_dict() if {"json", "csv"} & {*kinds} else prediction.summary()
 
 
 def run_job(predictor: Predictor, sources: Sequence[Source], out: Path | None, kinds: Sequence[str]) -> JobResult:
@@ -70,7 +79,10 @@ def run_job(predictor: Predictor, sources: Sequence[Source], out: Path | None, k
                 folder = folder or new_folder("runs", "predict")  # only once there is something to put into it
                 prediction = predictor.predict(pixels, str(source.path))
                 files = write_image(prediction, folder, source.name, kinds)
-                result.images.append({"image": str(source.path), **prediction.to_dict(), "files": files})
+                row = {"image": str(source.path), **_told(prediction, kinds), "files": files}
+                if "coco" in kinds:
+                    row["coco"] = prediction.to_coco(coco_id(source.path))
+                result.images.append(row)
             advance(1)
     if not result.images or folder is None:
         path, reason = next(iter(result.skipped.items()))

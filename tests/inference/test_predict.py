@@ -65,8 +65,8 @@ def test_outlines_give_the_mask_back(seed: int) -> None:
     prediction = _prediction(mask)
     again = np.zeros_like(mask)
     for region in prediction.regions:
-        outer = [p for p in region.polygons if _signed_area(p) < 0]
-        holes = [p for p in region.polygons if _signed_area(p) > 0]
+        outer = [p for p in region.polygons if _signed_area(p) > 0]
+        holes = [p for p in region.polygons if _signed_area(p) < 0]
         again |= binary(coverage(outer, 96, 96)) & ~binary(coverage(holes, 96, 96))
     assert (again == mask).mean() > 0.999
     assert sum(region.area for region in prediction.regions) == mask.sum() == prediction.areas["crack"]
