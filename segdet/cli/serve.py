@@ -18,7 +18,9 @@ def serve(
     api_key: str | None = typer.Option(None, help="Key that requests must carry.  [default: $SEGDET_API_KEY]"),
     device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:N or tensorrt."),
     workers: int | None = typer.Option(None, help="Images worked on at a time, per model.  [default: for the machine]"),
-    threads: int | None = typer.Option(None, help="Threads of one inference.  [default: 1; all cores for a lone image]"),
+    threads: int | None = typer.Option(
+        None, help="Threads of one inference.  [default: 1; all cores for a lone image]"
+    ),
     batch: int | None = typer.Option(None, help="Images in one inference.  [default: 1 on a CPU, 8 on a GPU]"),
     batch_wait: float = typer.Option(0.005, help="Seconds a batch waits for more images."),
     queue: int = typer.Option(64, help="Images that may wait, per model; beyond it 503 at once."),

@@ -30,7 +30,11 @@ class Predictor:
     """
 
     def __init__(
-        self, model: str | Path | Session, threshold: float | None = None, tile: str | int = "auto", device: str = "auto"
+        self,
+        model: str | Path | Session,
+        threshold: float | None = None,
+        tile: str | int = "auto",
+        device: str = "auto",
     ) -> None:
         self.session: Session = model if isinstance(model, Session) else open_session(Path(model), device)
         if threshold is not None and not 0.0 <= threshold <= 1.0:
@@ -39,7 +43,9 @@ class Predictor:
         self.detects = metadata.task == "detection"
         has_threshold = self.detects or len(metadata.classes) == 1
         if threshold is not None and not has_threshold:
-            raise InputError(f"--conf {threshold}: {self.session.path} has several classes and picks the likeliest; leave it out")
+            raise InputError(
+                f"--conf {threshold}: {self.session.path} has several classes and picks the likeliest; leave it out"
+            )
         self.threshold = (threshold if threshold is not None else metadata.threshold or 0.5) if has_threshold else None
         self.tile = None if self.detects and tile == "auto" else _tile(tile)
         self.whole = tiling.WHOLE if tile == "auto" else 0  # pixels up to which an image is not tiled

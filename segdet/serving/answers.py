@@ -65,7 +65,9 @@ def choose(accept: str | None, format: str | None) -> str:
         if chosen and quality > weight:
             best, weight = chosen, quality
     if best is None:
-        raise Refused(406, "not_acceptable", f"Accept: one of {', '.join(_ACCEPTED)}; or say format={'|'.join(FORMATS)}")
+        raise Refused(
+            406, "not_acceptable", f"Accept: one of {', '.join(_ACCEPTED)}; or say format={'|'.join(FORMATS)}"
+        )
     return best
 
 
@@ -78,7 +80,9 @@ def check_format(kind: str, task: str, images: int) -> None:
     if images > 1 and kind in PICTURES:
         raise bad_request(f"{kind} is of one image; send one, or ask for json, geojson, coco or csv", "bad_option")
     if task == "detection" and kind in ("mask", "confidence"):
-        raise bad_request(f"this model finds boxes and has no {kind}; ask for json, overlay, geojson, coco, csv or yolo", "bad_option")
+        raise bad_request(
+            f"this model finds boxes and has no {kind}; ask for json, overlay, geojson, coco, csv or yolo", "bad_option"
+        )
 
 
 def includes(text: str | None) -> tuple[str, ...]:

@@ -88,7 +88,8 @@ class Batcher:
         """The oldest entry and those that fit to it, once there are enough or the oldest has waited long enough."""
         first = self._entries[0]
         while True:
-            batch, count = [], 0
+            batch: list[_Entry] = []
+            count = 0
             for entry in self._entries:
                 if entry.kind == first.kind and (not batch or count + len(entry.images) <= self._size):
                     batch.append(entry)

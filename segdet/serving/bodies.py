@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -12,6 +13,9 @@ from starlette.requests import ClientDisconnect, Request
 from segdet.serving.metrics import Metrics
 from segdet.serving.refusals import Refused, bad_request, overloaded, too_large
 from segdet.serving.settings import Settings
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 _MAX_PARTS = 64
 
@@ -109,7 +113,7 @@ class _Collector:
         self._field = self._value = b""
         self._content = bytearray()
 
-    def callbacks(self) -> dict[str, object]:
+    def callbacks(self) -> MultipartCallbacks:
         return {
             "on_part_begin": self._begin,
             "on_header_field": lambda data, start, end: self._add("_field", data[start:end]),

@@ -56,9 +56,10 @@ class Context:
         model.scheduler.submit(jobs)
         answers = asyncio.gather(*(asyncio.wrap_future(job.future) for job in jobs), return_exceptions=True)
         gone = asyncio.ensure_future(_disconnected(request))
+        both: set[asyncio.Future[Any]] = {answers, gone}
         try:
             left = max(0.0, jobs[0].deadline - time.monotonic())
-            done, _ = await asyncio.wait({answers, gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(both, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if answers in done:
                 return answers.result()
             if gone in done:

@@ -24,9 +24,7 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
-        self.requests = Counter(
-            "segdet_requests", "Requests answered", ["route", "method", "code"], registry=registry
-        )
+        self.requests = Counter("segdet_requests", "Requests answered", ["route", "method", "code"], registry=registry)
         self.latency = Histogram(
             "segdet_request_seconds", "Seconds from request to answer", ["route"], buckets=_SECONDS, registry=registry
         )
@@ -38,7 +36,11 @@ class Metrics:
             "segdet_inference_seconds", "Seconds of one inference", ["model"], buckets=_SECONDS, registry=registry
         )
         self.stages = Histogram(
-            "segdet_stage_seconds", "Seconds of decode, predict and encode", ["stage"], buckets=_SECONDS, registry=registry
+            "segdet_stage_seconds",
+            "Seconds of decode, predict and encode",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=registry,
         )
         self.batch = Histogram(
             "segdet_batch_size", "Images in one inference", ["model"], buckets=(1, 2, 4, 8, 16, 32), registry=registry

@@ -61,13 +61,17 @@ class Outer:
         if works and self._context.draining:
             return overloaded("the server is shutting down", 5, "shutting_down")
         if works and headers.get(b"sec-fetch-site") == b"cross-site" and not self._context.settings.cors:
-            return Refused(403, "cross_site", "called by a page of another site; start the server with --cors to allow that")
+            return Refused(
+                403, "cross_site", "called by a page of another site; start the server with --cors to allow that"
+            )
         key = self._context.settings.api_key
         if key and method != "OPTIONS" and path not in _OPEN and not path.startswith("/page/"):
             bearer = headers.get(b"authorization", b"")
             given = bearer[7:] if bearer[:7].lower() == b"bearer " else headers.get(b"x-api-key", b"")
             if not hmac.compare_digest(given.strip(), key.encode()):
-                return Refused(401, "api_key", "the API key is missing or wrong: send X-API-Key or Authorization: Bearer")
+                return Refused(
+                    401, "api_key", "the API key is missing or wrong: send X-API-Key or Authorization: Bearer"
+                )
         return None
 
 

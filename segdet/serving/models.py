@@ -168,7 +168,9 @@ class Models:
         model = self._models.get(name)
         if model is None:
             known = ", ".join(self._models)
-            raise Refused(404, "no_such_model", f"no model {name[:80]!r}{nearest(name[:80], self._models)}; served: {known}")
+            raise Refused(
+                404, "no_such_model", f"no model {name[:80]!r}{nearest(name[:80], self._models)}; served: {known}"
+            )
         if version is not None and version != str(model.current.version):
             raise Refused(404, "no_such_version", f"{name} has version {model.current.version} only")
         return model

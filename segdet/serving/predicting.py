@@ -118,16 +118,15 @@ def predict_pixels(loaded: Loaded, pixels: np.ndarray, options: Options, job: Jo
     except InputError as error:
         raise bad_request(str(error).replace("--conf", "threshold").replace("--tile", "tile"), "bad_option") from error
     except Exception as error:
-        if isinstance(error, Refused):
+        if not _is_memory(error):
             raise
-        raise _exhausted(error) or error
+        sentence = "not enough memory for an image of this size; ask for tiles: tile=1024"
+        raise Refused(507, "out_of_memory", sentence) from error
 
 
-def _exhausted(error: Exception) -> Refused | None:
+def _is_memory(error: Exception) -> bool:
     """ONNX Runtime tells in words only that it found no memory."""
-    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "bad_alloc" in str(error):
-        return Refused(507, "out_of_memory", "not enough memory for an image of this size; ask for tiles: tile=1024")
-    return None
+    return isinstance(error, MemoryError) or "allocate memory" in str(error) or "bad_alloc" in str(error)
 
 
 def _only(result: Any, classes: Sequence[str]) -> Result:

@@ -127,7 +127,12 @@ PREDICT_BODY: dict[str, Any] = {
                     "type": "object",
                     "required": ["image"],
                     "properties": {
-                        "image": {"type": "array", "minItems": 1, "items": _FILE, "description": "One or several images."},
+                        "image": {
+                            "type": "array",
+                            "minItems": 1,
+                            "items": _FILE,
+                            "description": "One or several images.",
+                        },
                         "threshold": {"type": "number", "minimum": 0, "maximum": 1},
                     },
                     "additionalProperties": False,

@@ -35,7 +35,9 @@ def check(session: Session) -> None:
         except InputError:
             raise
         except Exception as error:  # ONNX Runtime's own exception classes have no common public base
-            raise InputError(f"{session.path}: fails on a {_size(image)} image: {str(error).splitlines()[0][:160]}") from error
+            raise InputError(
+                f"{session.path}: fails on a {_size(image)} image: {str(error).splitlines()[0][:160]}"
+            ) from error
         wrong = _wrong(session, image, outputs)
         if wrong:
             raise InputError(f"{session.path}: fails its self-test on a {_size(image)} image: {wrong}; export it again")

@@ -6,7 +6,6 @@ import asyncio
 import signal
 import socket
 from types import FrameType
-from typing import Any
 
 import h11
 import uvicorn
@@ -49,8 +48,16 @@ class _Protocol(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         self._refused = True
         body = b'{"error": "not a valid HTTP request"}'
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
-        for event in (h11.Response(status_code=400, headers=headers, reason=b"Bad Request"), h11.Data(data=body), h11.EndOfMessage()):
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+        ]
+        for event in (
+            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+            h11.Data(data=body),
+            h11.EndOfMessage(),
+        ):
             self.transport.write(self.conn.send(event) or b"")
         self.loop.call_later(1.0, self.transport.close)
 
@@ -142,5 +149,3 @@ def _silence() -> None:
 
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-
-

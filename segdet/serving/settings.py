@@ -41,7 +41,14 @@ class Settings:
     cors: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, least in (("workers", 1), ("threads", 1), ("batch", 1), ("queue", 0), ("max_images", 1), ("max_body", 1)):
+        for name, least in (
+            ("workers", 1),
+            ("threads", 1),
+            ("batch", 1),
+            ("queue", 0),
+            ("max_images", 1),
+            ("max_body", 1),
+        ):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise InputError(f"--{name.replace('_', '-')} {value}: at least {least}")

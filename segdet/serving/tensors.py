@@ -34,7 +34,9 @@ class InferRequest:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
-def parse(body: bytes, header_length: str | None, names: Sequence[str], max_pixels: int, max_images: int) -> InferRequest:
+def parse(
+    body: bytes, header_length: str | None, names: Sequence[str], max_pixels: int, max_images: int
+) -> InferRequest:
     """Take an inference request apart.
 
     Args:
@@ -47,7 +49,9 @@ def parse(body: bytes, header_length: str | None, names: Sequence[str], max_pixe
     if header_length is None:
         text, binary = body, memoryview(b"")
     elif not (header_length.isascii() and header_length.isdigit()) or int(header_length[:18]) > len(body):
-        raise bad_request(f"Inference-Header-Content-Length {header_length[:20]!r} does not fit a body of {len(body)} bytes")
+        raise bad_request(
+            f"Inference-Header-Content-Length {header_length[:20]!r} does not fit a body of {len(body)} bytes"
+        )
     elif int(header_length) == 0:
         return InferRequest(None, [body], None, [(name, False) for name in names])
     else:
@@ -142,7 +146,9 @@ def _inputs(entries: Any, binary: memoryview) -> tuple[dict[str, _Tensor], memor
         size = _object(entry.get("parameters", {}), f"{name}: parameters").get("binary_data_size")
         if size is None:
             if not isinstance(entry.get("data"), list):
-                raise bad_request(f"{name}: data (a list), or parameters.binary_data_size and binary data behind the JSON")
+                raise bad_request(
+                    f"{name}: data (a list), or parameters.binary_data_size and binary data behind the JSON"
+                )
             data: Any = entry["data"]
         elif type(size) is not int or not 0 <= size <= len(binary):
             raise bad_request(f"{name}: binary_data_size {str(size)[:20]} with {len(binary)} bytes left")
@@ -175,7 +181,9 @@ def _numbers(tensor: _Tensor) -> np.ndarray:
     wanted = math.prod(tensor.shape)
     if isinstance(tensor.data, memoryview):
         if len(tensor.data) != wanted * dtype.itemsize:
-            raise bad_request(f"{tensor.name}: {len(tensor.data)} bytes; shape {list(tensor.shape)} needs {wanted * dtype.itemsize}")
+            raise bad_request(
+                f"{tensor.name}: {len(tensor.data)} bytes; shape {list(tensor.shape)} needs {wanted * dtype.itemsize}"
+            )
         return np.frombuffer(tensor.data, dtype).reshape(tensor.shape)
     try:
         given = np.array(tensor.data)

@@ -31,11 +31,15 @@ class PredictOptions(BaseModel):
     )
     classes: str | None = Field(None, max_length=2000, description="Only these classes, separated by commas.")
     tile: str = Field(
-        "auto", pattern=r"^(auto|off|[1-9][0-9]{1,4})$", description="Large images in tiles: auto, off, or a side in pixels (64 at least)."
+        "auto",
+        pattern=r"^(auto|off|[1-9][0-9]{1,4})$",
+        description="Large images in tiles: auto, off, or a side in pixels (64 at least).",
     )
     format: Literal[answers.FORMATS] | None = Field(None, description="Instead of the Accept header.")  # type: ignore[valid-type]
     include: str | None = Field(
-        None, max_length=200, description=f"What the JSON holds beside the regions: {','.join(answers.INCLUDES)}; usually polygons,rle."
+        None,
+        max_length=200,
+        description=f"What the JSON holds beside the regions: {','.join(answers.INCLUDES)}; usually polygons,rle.",
     )
     timeout: float | None = Field(None, gt=0, le=3600, description="Seconds after which the answer is of no use (504).")
 
@@ -116,11 +120,19 @@ async def _answer(context: Context, request: Request, body: bytes, options: Pred
     failed = [result for result in results if isinstance(result, Refused)]
     if len(failed) == len(results):
         raise failed[0]
-    told = [r if isinstance(r, Answer) else Answer(p.filename or p.name, error=r.message, status=r.status) for p, r in zip(given, results, strict=True)]
+    told = [
+        r if isinstance(r, Answer) else Answer(p.filename or p.name, error=r.message, status=r.status)
+        for p, r in zip(given, results, strict=True)
+    ]
     seconds = time.perf_counter() - start
     about = {
         "request_id": request.scope["segdet.request_id"],
-        "model": {"name": model.name, "version": str(model.current.version), "task": metadata.task, "classes": metadata.classes},
+        "model": {
+            "name": model.name,
+            "version": str(model.current.version),
+            "task": metadata.task,
+            "classes": metadata.classes,
+        },
         "timing": {"total_ms": round(seconds * 1000, 2)},
     }
     content, media = await context.aside(answers.assemble, kind, told, about)
@@ -132,7 +144,9 @@ async def _answer(context: Context, request: Request, body: bytes, options: Pred
     return Response(content, media_type=media, headers={"Server-Timing": timing, "Vary": "Accept"})
 
 
-def _work(context: Context, model: ServedModel, part: Part, wanted: Options, kind: str, include: tuple[str, ...]) -> Any:
+def _work(
+    context: Context, model: ServedModel, part: Part, wanted: Options, kind: str, include: tuple[str, ...]
+) -> Any:
     """What a worker does with one image."""
 
     def work(job: Job) -> Answer:
@@ -179,7 +193,9 @@ def _images(content_type: str, body: bytes, options: PredictOptions) -> tuple[li
     """
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "application/json":
-        raise Refused(415, "not_an_image", "send the image itself: a form (multipart/form-data) or the bytes as the body")
+        raise Refused(
+            415, "not_an_image", "send the image itself: a form (multipart/form-data) or the bytes as the body"
+        )
     if kind != "multipart/form-data":
         if not body:
             raise bad_request("no image: send its bytes as the body, or a form with a file", "no_image")

@@ -100,9 +100,18 @@ def describe(name: str, version: str, metadata: Metadata) -> dict[str, Any]:
     inputs = [{"name": "image", "datatype": "UINT8", "shape": [-1, -1, -1, 3]}]
     if metadata.task != "detection" and len(metadata.classes) == 1:
         inputs.append({"name": "threshold", "datatype": "FP32", "shape": [1], "parameters": {"optional": True}})  # type: ignore[dict-item]
-    outputs = [{"name": key, "datatype": kind, "shape": shape} for key, (kind, shape) in _OUTPUTS[metadata.task].items()]
+    outputs = [
+        {"name": key, "datatype": kind, "shape": shape} for key, (kind, shape) in _OUTPUTS[metadata.task].items()
+    ]
     parameters = {"task": metadata.task, "classes": ",".join(metadata.classes)}
-    return {"name": name, "versions": [version], "platform": "onnx_onnxv1", "inputs": inputs, "outputs": outputs, "parameters": parameters}
+    return {
+        "name": name,
+        "versions": [version],
+        "platform": "onnx_onnxv1",
+        "inputs": inputs,
+        "outputs": outputs,
+        "parameters": parameters,
+    }
 
 
 def infer_tensors(loaded: Loaded, asked: tensors.InferRequest, job: Job) -> dict[str, np.ndarray]:
