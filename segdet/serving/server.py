@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 import socket
+import time
 from types import FrameType
 
 import h11
@@ -79,18 +81,25 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._context = context
         self._drain_delay = drain_delay
+        self._ends = math.inf
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if not self._context.draining:
-            self._context.draining = True
-            logs.event("stopping: nothing new is taken, what was taken is finished")
-            if sig == signal.SIGTERM and self._drain_delay > 0 and self.started:
-                asyncio.get_running_loop().call_soon_threadsafe(self._later, sig, frame)
-                return
-        super().handle_exit(sig, frame)
+        # Not uvicorn's own, which ends the process by the signal it was sent: a clean stop has exit code 0.
+        if self._context.draining:  # told twice: at once
+            self.should_exit = True
+            self.force_exit = sig == signal.SIGINT
+            return
+        self._context.draining = True
+        logs.event("stopping: nothing new is taken, what was taken is finished")
+        if sig == signal.SIGTERM and self._drain_delay > 0 and self.started:
+            self._ends = time.monotonic() + self._drain_delay
+        else:
+            self.should_exit = True
 
-    def _later(self, sig: int, frame: FrameType | None) -> None:
-        asyncio.get_running_loop().call_later(self._drain_delay, super().handle_exit, sig, frame)
+    async def on_tick(self, counter: int) -> bool:
+        if time.monotonic() > self._ends:
+            self.should_exit = True
+        return await super().on_tick(counter)
 
 
 def serve(settings: Settings, host: str, port: int, drain_delay: float = 1.0) -> None:
