@@ -29,6 +29,7 @@ def serve(
     max_body: int = typer.Option(32, help="Megabytes of one request."),
     max_pixels: int = typer.Option(100, help="Megapixels of one image."),
     max_images: int = typer.Option(16, help="Images of one request."),
+    body_timeout: float = typer.Option(30.0, help="Seconds for a request's body to arrive; beyond it 408."),
     cors: list[str] = typer.Option([], help="Origin whose pages may call the API, several times; * for all."),
     drain_delay: float = typer.Option(1.0, help="Seconds to go on listening (not ready) after SIGTERM."),
     log: str = typer.Option("auto", help="json, text, off; auto: text on a terminal, else JSON lines."),
@@ -49,6 +50,6 @@ def serve(
     settings = Settings(
         models=named_models(model), device=device, api_key=key, workers=workers, threads=threads, batch=batch,
         batch_wait=batch_wait, queue=queue, max_wait=max_wait, timeout=timeout, max_body=max_body << 20,
-        max_pixels=max_pixels * 1_000_000, max_images=max_images, cors=tuple(cors),
+        max_pixels=max_pixels * 1_000_000, max_images=max_images, body_timeout=body_timeout, cors=tuple(cors),
     )  # fmt: skip
     run(settings, host, port, drain_delay)

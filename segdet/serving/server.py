@@ -21,6 +21,7 @@ from segdet.serving.settings import Settings
 
 _HEADER_BYTES = 64 << 10
 _HEADER_SECONDS = 15.0
+_LAST = 0.3  # seconds before the socket closes in which nobody new is let in
 _GRACE = 5.0  # seconds beyond the requests' own timeout
 
 
@@ -77,8 +78,11 @@ class _Server(uvicorn.Server):
     """On SIGTERM: not ready and nothing new from this moment, but still listening for a while, so that load balancers see
     it; then what was taken is finished, and the process ends."""
 
-    def __init__(self, config: uvicorn.Config, context: Context, drain_delay: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, context: Context, listener: socket.socket, drain_delay: float
+    ) -> None:
         super().__init__(config)
+        self._listener = listener
         self._context = context
         self._drain_delay = drain_delay
         self._ends = math.inf
@@ -97,6 +101,9 @@ class _Server(uvicorn.Server):
             self.should_exit = True
 
     async def on_tick(self, counter: int) -> bool:
+        if time.monotonic() > self._ends - _LAST:
+            # Closing the socket resets who is connected and not accepted yet, so first nobody new is let into its queue.
+            self._listener.listen(0)
         if time.monotonic() > self._ends:
             self.should_exit = True
         return await super().on_tick(counter)
@@ -132,10 +139,10 @@ def serve(settings: Settings, host: str, port: int, drain_delay: float = 1.0) ->
             timeout_graceful_shutdown=round(settings.timeout + _GRACE),
         )
         _silence()
-        _Server(config, context, drain_delay).run(sockets=[listener])
+        _Server(config, context, listener, drain_delay).run(sockets=[listener])
+        logs.event("stopped")
     finally:
         listener.close()
-        logs.event("stopped")
 
 
 def _listen(host: str, port: int) -> socket.socket:

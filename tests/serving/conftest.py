@@ -53,15 +53,18 @@ class Server:
             self.lines.put(line)
 
     def _wait_for_address(self) -> str:
-        while True:
+        end = time.monotonic() + 120
+        while time.monotonic() < end:
+            ended = self.process.poll() is not None
             try:
-                line = self.lines.get(timeout=120)
+                line = self.lines.get(timeout=0.5)
             except queue.Empty:
-                raise AssertionError(f"no address: {''.join(self.log)}") from None
+                if ended:
+                    break
+                continue
             if '"address"' in line:
                 return str(json.loads(line)["address"])
-            if self.process.poll() is not None:
-                raise AssertionError("".join(self.log))
+        raise AssertionError(f"no address: {''.join(self.log)}")
 
     def stop(self) -> int:
         """SIGTERM, and the exit code."""
