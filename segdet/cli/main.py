@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from segdet.cli import check, compare, data, download, export, models, output, predict, train, val
+from segdet.cli import check, compare, data, download, export, models, output, predict, serve, train, val
 from segdet.errors import SegdetError, nearest
 from segdet.version import __version__
 
@@ -32,6 +32,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare.compare,
     "export": export.export,
     "predict": predict.predict,
+    "serve": serve.serve,
     "models": models.models,
 }
 DATA_COMMANDS: dict[str, Callable[..., None]] = {
@@ -91,8 +92,9 @@ def run(arguments: Sequence[str]) -> int:
         if "--debug" in flags or (error.name or "segdet").startswith("segdet"):
             raise
         command = " ".join(arguments[:1])
+        extra = "serve" if command == "serve" else "train"
         return _fail(
-            f"{command} needs the package {error.name}, which prediction does without: pip install 'segdet[train]'", 2
+            f"{command} needs the package {error.name}, which prediction does without: pip install 'segdet[{extra}]'", 2
         )
     except OSError as error:  # a full disk, a folder without permission: whatever stood there before is untouched
         if "--debug" in flags:

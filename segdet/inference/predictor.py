@@ -20,7 +20,7 @@ class Predictor:
     """An exported model, ready for images of any size.
 
     Args:
-        model: the ONNX file.
+        model: the ONNX file, or a session that is open already (`device` then says nothing).
         threshold: probability from which a pixel is foreground (segmentation of one class only), or confidence from which a
             box counts (detection), 0..1; None = the model's own.
         tile: "auto" (segmentation: images over 4 megapixels; detection: never, the network sees the whole image shrunk),
@@ -34,20 +34,22 @@ class Predictor:
 
     def __init__(
         self,
-        model: str | Path,
+        model: str | Path | Session,
         threshold: float | None = None,
         tile: str | int = "auto",
         device: str = "auto",
         threads: int | None = None,
     ) -> None:
-        self.session: Session = open_session(Path(model), device, threads)
+        self.session: Session = model if isinstance(model, Session) else open_session(Path(model), device, threads)
         if threshold is not None and not 0.0 <= threshold <= 1.0:
             raise InputError(f"--conf {threshold}: a probability lies between 0 and 1")
         metadata = self.session.metadata
         self.detects = metadata.task == "detection"
         has_threshold = self.detects or len(metadata.classes) == 1
         if threshold is not None and not has_threshold:
-            raise InputError(f"--conf {threshold}: {model} has several classes and picks the likeliest; leave it out")
+            raise InputError(
+                f"--conf {threshold}: {self.session.path} has several classes and picks the likeliest; leave it out"
+            )
         self.threshold = (threshold if threshold is not None else metadata.threshold or 0.5) if has_threshold else None
         self.tile = None if self.detects and tile == "auto" else _tile(tile)
         self.whole = tiling.WHOLE if tile == "auto" else 0  # pixels up to which an image is not tiled

@@ -1,0 +1,1 @@
+"""A small client for `/v1`, with the standard library only."""

@@ -1,0 +1,133 @@
+"""One opened model that many threads may run at once, set up for the machine."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from segdet.inference.session import Session, open_session
+from segdet.serving.batching import Batcher, Outputs
+from segdet.serving.settings import Settings
+
+_WORTH_IT = 1.25  # how much faster all cores must be than one before a lone image gets them
+_GPU_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """workers: images worked on at a time. threads: of one inference. batch: images in one inference.
+
+    wide: also keep a session that uses all cores, for an image that is alone.
+    """
+
+    workers: int
+    threads: int
+    batch: int
+    wide: bool
+
+
+def plan_for(on_cpu: bool, settings: Settings, cores: int) -> Plan:
+    """What was asked for, and for the rest what suits the machine.
+
+    On a CPU as many single-threaded inferences as there are cores: batches brought no gain there, and threads of one
+    inference wait for each other. On a GPU batches, with enough workers to fill them while others decode.
+    """
+    if on_cpu:
+        workers = settings.workers or cores
+        return Plan(workers, settings.threads or 1, settings.batch or 1, settings.threads is None and cores > 1)
+    batch = settings.batch or _GPU_BATCH
+    return Plan(settings.workers or 2 * batch, settings.threads or 1, batch, False)
+
+
+class Runner(Session):
+    """A `Session` for many threads.
+
+    On a CPU all of them share one single-threaded session (one copy of the weights); an image that is alone gets all cores,
+    where that is faster. With batches, one thread runs what the others bring.
+
+    Args:
+        busy: how many threads are at work on images (for the batcher).
+        observe: called with (images, seconds) of every inference.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        settings: Settings,
+        busy: Callable[[], int] = lambda: 1,
+        observe: Callable[[int, float], None] = lambda images, seconds: None,
+    ) -> None:
+        cores = available_cores()
+        session = open_session(path, settings.device, settings.threads or 1)
+        self.plan = plan_for(session.device == "CPUExecutionProvider", settings, cores)
+        self.path = session.path
+        self.metadata = session.metadata
+        self.device = session.device
+        self._narrow = session
+        self._wide = open_session(path, settings.device, cores) if self.plan.wide else None
+        self._observe = observe
+        self._active = 0
+        self._lock = threading.Lock()
+        self._batcher = (
+            Batcher(self._timed, self.plan.batch, settings.batch_wait, busy) if self.plan.batch > 1 else None
+        )
+
+    @property
+    def uses_all_cores_when_idle(self) -> bool:
+        """Whether a lone image gets all cores."""
+        return self._wide is not None
+
+    def run(self, images: np.ndarray, threshold: float | None = None) -> Outputs:
+        """As `Session.run`; may be called from any thread."""
+        if self._batcher is not None:
+            return self._batcher.run(images, threshold)
+        return self._timed(images, threshold)
+
+    def calibrate(self, image: np.ndarray) -> float:
+        """Warm up on an image uint8 `[H, W, 3]`, drop the session that does not pay, and return seconds for it on one worker."""
+        batch = image[None]
+        narrow = _best(lambda: self._narrow.run(batch))
+        if self._wide is not None:
+            wide = self._wide
+            if narrow < _WORTH_IT * _best(lambda: wide.run(batch)):
+                self._wide = None
+        return narrow
+
+    def close(self) -> None:
+        """End the batcher's thread; runs under way finish."""
+        if self._batcher is not None:
+            self._batcher.close()
+
+    def _timed(self, images: np.ndarray, threshold: float | None) -> Outputs:
+        with self._lock:
+            self._active += 1
+            alone = self._active == 1
+        start = time.perf_counter()
+        try:
+            return (self._wide if alone and self._wide else self._narrow).run(images, threshold)
+        finally:
+            self._observe(len(images), time.perf_counter() - start)
+            with self._lock:
+                self._active -= 1
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _best(run: Callable[[], object], rounds: int = 3, enough: float = 1.0) -> float:
+    """Seconds of the fastest of some runs after one that warms up; slow models are not run again and again."""
+    run()
+    times: list[float] = []
+    while len(times) < rounds and sum(times) < enough:
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times)

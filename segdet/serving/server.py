@@ -1,0 +1,165 @@
+"""Running the application: a socket, signals, and a shutdown that loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import signal
+import socket
+import time
+from types import FrameType
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from segdet.errors import InputError
+from segdet.serving import logs
+from segdet.serving.app import create_app
+from segdet.serving.context import Context
+from segdet.serving.settings import Settings
+
+_HEADER_BYTES = 64 << 10
+_HEADER_SECONDS = 15.0
+_LAST = 0.3  # seconds before the socket closes in which nobody new is let in
+_GRACE = 5.0  # seconds beyond the requests' own timeout
+
+
+class _Protocol(H11Protocol):
+    """HTTP/1.1 that gives up on clients whose headers never end, and lets a client with bad ones read why."""
+
+    _patience: asyncio.TimerHandle | None = None
+    _refused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._be_patient()
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return  # the rest of a request that was turned down
+        super().data_received(data)
+        if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
+            self._be_patient()  # headers have begun and not ended
+        elif self.conn.their_state is not h11.IDLE:
+            self._enough()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._enough()
+        super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        self._refused = True
+        body = b'{"error": "not a valid HTTP request"}'
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+        ]
+        for event in (
+            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+            h11.Data(data=body),
+            h11.EndOfMessage(),
+        ):
+            self.transport.write(self.conn.send(event) or b"")
+        self.loop.call_later(1.0, self.transport.close)
+
+    def _be_patient(self) -> None:
+        if self._patience is None:
+            self._patience = self.loop.call_later(_HEADER_SECONDS, self.transport.close)
+
+    def _enough(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+
+class _Server(uvicorn.Server):
+    """On SIGTERM: not ready and nothing new from this moment, but still listening for a while, so that load balancers see
+    it; then what was taken is finished, and the process ends."""
+
+    def __init__(self, config: uvicorn.Config, context: Context, listener: socket.socket, drain_delay: float) -> None:
+        super().__init__(config)
+        self._listener = listener
+        self._context = context
+        self._drain_delay = drain_delay
+        self._ends = math.inf
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # Not uvicorn's own, which ends the process by the signal it was sent: a clean stop has exit code 0.
+        if self._context.draining:  # told twice: at once
+            self.should_exit = True
+            self.force_exit = sig == signal.SIGINT
+            return
+        self._context.draining = True
+        logs.event("stopping: nothing new is taken, what was taken is finished")
+        if sig == signal.SIGTERM and self._drain_delay > 0 and self.started:
+            self._ends = time.monotonic() + self._drain_delay
+        else:
+            self.should_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        if time.monotonic() > self._ends - _LAST:
+            # Closing the socket resets who is connected and not accepted yet, so first nobody new is let into its queue.
+            self._listener.listen(0)
+        if time.monotonic() > self._ends:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def serve(settings: Settings, host: str, port: int, drain_delay: float = 1.0) -> None:
+    """Serve until SIGTERM or Ctrl-C.
+
+    Args:
+        port: 0 takes a free one; the log says which.
+
+    Raises:
+        InputError: a model that cannot be used, or an address that is taken.
+    """
+    listener = _listen(host, port)
+    app = create_app(settings, logs.event)
+    context: Context = app.state.context
+    try:
+        # Before the socket answers anything: a wrong file is told at once, as one line.
+        context.models.load(logs.event)
+        place = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+        logs.event(f"serving on {place} (the page; API at {place}/docs)", address=place)
+        config = uvicorn.Config(
+            app,
+            http=_Protocol,
+            ws="none",
+            loop="asyncio",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            h11_max_incomplete_event_size=_HEADER_BYTES,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=round(settings.timeout + _GRACE),
+        )
+        _silence()
+        _Server(config, context, listener, drain_delay).run(sockets=[listener])
+        logs.event("stopped")
+    finally:
+        listener.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OverflowError as error:
+        raise InputError(f"--port {port}: 0 to 65535") from error
+    except OSError as error:
+        raise InputError(f"--host {host} --port {port}: {error.strerror or error}; choose another") from error
+    listener.listen(512)
+    return listener
+
+
+def _silence() -> None:
+    """uvicorn's own lines would stand between ours; errors in the application are logged by the middleware."""
+    import logging
+
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -1,0 +1,219 @@
+"""`/v1`: images in; regions, boxes, masks, overlays, GeoJSON, COCO, CSV out."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from segdet.serving import answers, schemas
+from segdet.serving.bodies import Part, parse_form
+from segdet.serving.context import Context
+from segdet.serving.models import ServedModel
+from segdet.serving.predicting import Answer, Options, check_options, inspect, predict
+from segdet.serving.refusals import Refused, bad_request, too_large
+from segdet.serving.scheduler import Job
+
+_MAX_NAME = 200
+
+
+class PredictOptions(BaseModel):
+    """Options of a prediction, in the address or as fields of the form."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = Field(None, max_length=64, description="Which model; without it, the first one served.")
+    threshold: float | None = Field(
+        None, ge=0, le=1, description="Probability from which a pixel or a box counts; without it, the model's own."
+    )
+    classes: str | None = Field(None, max_length=2000, description="Only these classes, separated by commas.")
+    tile: str = Field(
+        "auto",
+        pattern=r"^(auto|off|[1-9][0-9]{1,4})$",
+        description="Large images in tiles: auto, off, or a side in pixels (64 at least).",
+    )
+    format: Literal[answers.FORMATS] | None = Field(None, description="Instead of the Accept header.")  # type: ignore[valid-type]
+    include: str | None = Field(
+        None,
+        max_length=200,
+        description=f"What the JSON holds beside the regions: {','.join(answers.INCLUDES)}; usually polygons,rle.",
+    )
+    timeout: float | None = Field(None, gt=0, le=3600, description="Seconds after which the answer is of no use (504).")
+
+    def wanted(self) -> Options:
+        """The part that concerns the prediction."""
+        names = tuple(dict.fromkeys(name.strip() for name in (self.classes or "").split(",") if name.strip()))
+        return Options(self.threshold, names, self.tile)
+
+
+def routes(context: Context) -> APIRouter:
+    """All of `/v1`."""
+    router = APIRouter(tags=["Prediction"])
+
+    @router.post(
+        "/v1/predict",
+        summary="Find objects in images",
+        description=schemas.PREDICT,
+        response_class=Response,
+        openapi_extra=schemas.PREDICT_BODY,
+        responses=schemas.PREDICT_RESPONSES,
+    )
+    async def predict_images(request: Request, options: Annotated[PredictOptions, Query()]) -> Response:
+        start = time.perf_counter()
+        if not context.models.ready:
+            context.models.get(None)
+        body = await context.bodies.read(request)
+        try:
+            return await _answer(context, request, body, options, start)
+        finally:
+            context.bodies.release(len(body))
+
+    @router.get("/v1/models", summary="The served models", response_model=schemas.ModelList)
+    def list_models() -> Any:
+        return {"models": [model.describe() for model in context.models]}
+
+    @router.get("/v1/models/{name}", summary="One model", response_model=schemas.Model, responses=schemas.NOT_FOUND)
+    def one_model(name: str) -> Any:
+        return context.models.get(name).describe()
+
+    @router.post(
+        "/v1/models/{name}/reload",
+        summary="Read a model's file again",
+        description="Loads the file beside the model that serves, tests it on stored images and swaps the two. "
+        "When anything is wrong with the file, the old model goes on serving (422).",
+        response_model=schemas.Model,
+        responses={**schemas.NOT_FOUND, **schemas.RELOAD},
+    )
+    def reload(name: str) -> Any:
+        model = context.models.get(name)
+        model.reload()
+        return model.describe()
+
+    return router
+
+
+async def _answer(context: Context, request: Request, body: bytes, options: PredictOptions, start: float) -> Response:
+    given, options = await context.aside(_images, request.headers.get("content-type", ""), body, options)
+    if len(given) > context.settings.max_images:
+        raise too_large(f"{len(given)} images; {context.settings.max_images} at most in one request")
+    model = context.models.get(options.model)
+    metadata = model.current.metadata
+    wanted = options.wanted()
+    check_options(metadata, wanted)
+    kind = answers.choose(request.headers.get("accept"), options.format)
+    answers.check_format(kind, metadata.task, len(given))
+    include = answers.includes(options.include)
+    units = await context.aside(_inspect_all, given, model, wanted, context.settings.max_pixels)
+    deadline = context.deadline(options.timeout)
+    jobs = [
+        Job(_work(context, model, part, wanted, kind, include), amount, deadline)
+        for part, amount in zip(given, units, strict=True)
+        if not isinstance(amount, Refused)
+    ]
+    if not jobs:
+        raise next(iter(units))
+    done = iter(await context.run(request, model, jobs))
+    results = [_told(part, u if isinstance(u, Refused) else next(done)) for part, u in zip(given, units, strict=True)]
+    failed = [result for result in results if isinstance(result, Refused)]
+    if len(failed) == len(results):
+        raise failed[0]
+    told = [
+        r if isinstance(r, Answer) else Answer(p.filename or p.name, error=r.message, status=r.status)
+        for p, r in zip(given, results, strict=True)
+    ]
+    seconds = time.perf_counter() - start
+    about = {
+        "request_id": request.scope["segdet.request_id"],
+        "model": {
+            "name": model.name,
+            "version": str(model.current.version),
+            "task": metadata.task,
+            "classes": metadata.classes,
+        },
+        "timing": {"total_ms": round(seconds * 1000, 2)},
+    }
+    content, media = await context.aside(answers.assemble, kind, told, about)
+    stages: dict[str, float] = {}
+    for answer in told:
+        for stage, value in answer.timing.items():
+            stages[stage] = stages.get(stage, 0.0) + value
+    timing = ", ".join(f"{stage};dur={value * 1000:.1f}" for stage, value in {**stages, "total": seconds}.items())
+    return Response(content, media_type=media, headers={"Server-Timing": timing, "Vary": "Accept"})
+
+
+def _work(
+    context: Context, model: ServedModel, part: Part, wanted: Options, kind: str, include: tuple[str, ...]
+) -> Any:
+    """What a worker does with one image."""
+
+    def work(job: Job) -> Answer:
+        loaded = model.current  # a reload may have come while the image waited
+        check_options(loaded.metadata, wanted)
+        name = part.filename or part.name
+        answer = predict(loaded, part.content, name, wanted, job)
+        start = time.perf_counter()
+        assert answer.result is not None
+        answer.extra = answers.encoder(kind, name, include)(answer.result)
+        answer.result = None  # the pixels are not needed any more
+        answer.timing = {"queue": job.queued, **answer.timing, "encode": time.perf_counter() - start}
+        for stage in ("decode", "predict", "encode"):
+            context.metrics.stages.labels(stage).observe(answer.timing[stage])
+        context.metrics.images.labels(model.name).inc()
+        return answer
+
+    return work
+
+
+def _told(part: Part, outcome: Any) -> Answer | Refused:
+    """An image's outcome: its answer, or why it has none; what nobody foresaw is raised."""
+    if isinstance(outcome, (Answer, Refused)):
+        return outcome
+    raise outcome
+
+
+def _inspect_all(given: list[Part], model: ServedModel, wanted: Options, max_pixels: int) -> list[float | Refused]:
+    """Each image's amount of work, or why it cannot be used."""
+    found: list[float | Refused] = []
+    for part in given:
+        try:
+            found.append(inspect(part.content, part.filename or part.name, model.current.metadata, wanted, max_pixels))
+        except Refused as refusal:
+            found.append(refusal)
+    return found
+
+
+def _images(content_type: str, body: bytes, options: PredictOptions) -> tuple[list[Part], PredictOptions]:
+    """The images in a body, and the options with those of the form's fields.
+
+    Raises:
+        Refused: 400, 415. RequestValidationError: 422, a field's value.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "application/json":
+        raise Refused(
+            415, "not_an_image", "send the image itself: a form (multipart/form-data) or the bytes as the body"
+        )
+    if kind != "multipart/form-data":
+        if not body:
+            raise bad_request("no image: send its bytes as the body, or a form with a file", "no_image")
+        return [Part("image", None, body)], options
+    parts = parse_form(content_type, body)
+    files = [Part(part.name, _file_name(part.filename), part.content) for part in parts if part.filename is not None]
+    fields = {part.name: part.content.decode("utf-8", "replace") for part in parts if part.filename is None}
+    if not files:
+        raise bad_request("no image in the form: send it as a file, as in curl -F image=@photo.jpg", "no_image")
+    if fields:
+        try:
+            options = PredictOptions.model_validate({**options.model_dump(exclude_unset=True), **fields})
+        except ValidationError as error:
+            raise RequestValidationError(error.errors(include_context=False)) from error
+    return files, options
+
+
+def _file_name(text: str | None) -> str:
+    """A client's file name, made fit to be shown and written: no folders, no control characters."""
+    name = (text or "").replace("\\", "/").rsplit("/", 1)[-1]
+    return "".join(letter for letter in name if letter.isprintable())[:_MAX_NAME] or "image"
