@@ -66,9 +66,9 @@ class Stream:
                     done, deaths = done + 1, 0
                     yield batch
                 return
-            except RuntimeError as error:
-                died = _DIED.search(str(error))
-                if died is None:
+            except (RuntimeError, OSError, EOFError) as error:
+                who = _dead_worker(error) if self.workers else None
+                if who is None:
                     raise
                 deaths += 1
             self._end_workers()
@@ -77,7 +77,7 @@ class Stream:
                     f"loader workers died {_TRIES} times over the same images ({self._names(done)}, or one soon after): "
                     "look at these files, or, if memory ran out, use --workers 0"
                 )
-            say(f"a loader worker (process {died[1]}) died, perhaps for want of memory; starting it again")
+            say(f"a loader worker{who} died, perhaps for want of memory; starting it again")
 
     def _started(self) -> Iterator[Any]:
         """The loader's iterator; a dead worker is told by it alone.
@@ -101,6 +101,16 @@ class Stream:
         keys = next(iter(self._rest), [])
         records = getattr(self.samples, "records", None)
         return ", ".join(records[key[1]].image.name if records is not None else str(key) for key in keys[:4])
+
+
+def _dead_worker(error: Exception) -> str | None:
+    """Which worker's death an error of the loader tells of (empty when it does not say which); None for other errors."""
+    if "DataLoader worker process" in str(error):  # raised by a sample, inside a living worker
+        return None
+    if died := _DIED.search(str(error)):
+        return f" (process {died[1]})"
+    # The batch was sent, but who sent it is no longer there to hand over its memory.
+    return "" if isinstance(error, (ConnectionError, EOFError, FileNotFoundError)) else None
 
 
 class _Rest:
