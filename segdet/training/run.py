@@ -10,6 +10,7 @@ import torch
 import yaml
 from accelerate import Accelerator
 
+from segdet import memory
 from segdet.console import progress, say
 from segdet.data import catalog, splits
 from segdet.data.records import by_photograph
@@ -40,7 +41,7 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
     arch_named(config.arch)
     accelerator = devices.accelerator(config.device, config.precision)
     if accelerator.device.type == "cpu":
-        devices.keep_freed_memory()
+        memory.keep_freed_memory()
     torch.manual_seed(config.seed)
     setup = _prepare(config, accelerator, start_weights=resume is None)
     task = TASKS[arch_named(config.arch).task](setup)
