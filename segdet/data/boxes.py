@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from segdet.data import masks
-from segdet.data.records import Instance, Record
+from segdet.data.records import Instance, Record, shoelace
 
 SMALLEST = 8  # pixels of the smallest part of a semantic mask that counts as an object; less is a slip of the brush
 
@@ -80,11 +80,6 @@ def area_of(instance: Instance) -> float:
     if instance.rle is not None:
         return float(masks.area(instance.rle))
     if instance.polygons:
-        return sum(_shoelace(polygon.astype(np.float64)) for polygon in instance.polygons)
+        return sum(shoelace(polygon.astype(np.float64)) for polygon in instance.polygons)
     x1, y1, x2, y2 = instance.box
     return (x2 - x1) * (y2 - y1)
-
-
-def _shoelace(polygon: np.ndarray) -> float:
-    x, y = polygon.T
-    return 0.5 * abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))))

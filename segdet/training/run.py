@@ -11,7 +11,7 @@ import yaml
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from segdet import provenance
+from segdet import memory, provenance
 from segdet.console import mute, progress, say
 from segdet.data import catalog, splits
 from segdet.data.records import by_photograph
@@ -90,7 +90,7 @@ def prepared(config: TrainConfig, start_weights: bool = True) -> tuple[Setup, Ta
     if config.sync_bn and accelerator.device.type == "cpu":
         raise InputError("--sync-bn: PyTorch has it for GPUs only; leave it out, or use --device cuda")
     if accelerator.device.type == "cpu":
-        devices.keep_freed_memory()
+        memory.keep_freed_memory()
     torch.manual_seed(config.seed)
     setup = _prepare(config, accelerator, start_weights)
     return setup, TASKS[arch_named(config.arch).task](setup)

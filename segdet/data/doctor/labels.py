@@ -15,6 +15,7 @@ _TINY = 16.0  # pixels of area; smaller objects are clicks that went wrong or lo
 _RARE_EMPTY = 0.02  # where fewer images than this are empty, each empty one is suspicious
 _FEW = 20  # objects of a class below which its score says little
 _VERTICES = 3000  # outlines with more are not searched for crossings (the search is quadratic)
+_TABLE = 1_000_000  # pairs of edges looked at together
 
 _AGAIN = "Export or label them again; the objects are background until then."
 
@@ -136,17 +137,20 @@ def crosses_itself(polygon: np.ndarray) -> bool:
     if not 4 <= n <= _VERTICES:
         return False
     a, b = points, np.roll(points, -1, axis=0)
-
     low, high = np.minimum(a, b), np.maximum(a, b)
-    for i in range(n - 2):
-        # edges after the next one whose boxes overlap this edge's
-        j = np.arange(i + 2, n - 1 if i == 0 else n)
-        j = j[((low[j] <= high[i]) & (high[j] >= low[i])).all(axis=1)]
-        if len(j):
-            here = _side(a[i], b[i], a[j]) * _side(a[i], b[i], b[j])
-            there = _side(a[j], b[j], a[i]) * _side(a[j], b[j], b[i])
-            if ((here < 0) & (there < 0)).any():
-                return True
+    rows = max(1, _TABLE // n)
+    for start in range(0, n - 2, rows):
+        i, j = np.arange(start, min(start + rows, n - 2))[:, None], np.arange(n)[None]
+        # Edges after the next one whose boxes overlap; the last edge is the first one's neighbour.
+        near = (j >= i + 2) & ((i > 0) | (j < n - 1))
+        for axis in (0, 1):
+            near &= (low[j, axis] <= high[i, axis]) & (high[j, axis] >= low[i, axis])
+        i, j = (found.ravel() for found in np.nonzero(near))
+        i = i + start
+        here = _side(a[i], b[i], a[j]) * _side(a[i], b[i], b[j])
+        there = _side(a[j], b[j], a[i]) * _side(a[j], b[j], b[i])
+        if ((here < 0) & (there < 0)).any():
+            return True
     return False
 
 

@@ -7,8 +7,12 @@ Unlike hashes of whole pictures this finds a part of a wall again, turned, mirro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -58,9 +62,8 @@ def candidates(features: Sequence[Features], groups: Sequence[int], seed: int = 
     while first < len(starts):  # blocks of whole groups against everything
         last = max(first + 1, int(np.searchsorted(ends, starts[first] + rows, side="right")))
         block = slice(int(starts[first]), int(ends[last - 1]))
-        votes = np.maximum(
-            _votes(plain, plain, owner, block, words.count), _votes(mirrored, plain, owner, block, words.count)
-        )
+        count = partial(_votes, known=plain, owner=owner, block=block, words=words.count)
+        votes = np.maximum(*_in_threads(count, (plain, mirrored)))
         votes /= np.sqrt(np.maximum(counts, 20)[block, None] * np.maximum(counts, 20)[None].astype(np.float32))
         for one in _likely(votes, range(first, last), starts, ends):
             key = (one.first, one.second)
@@ -106,7 +109,10 @@ class _Words:
         sample = rooted(descriptors[np.sort(chosen)])
         self.coarse = _kmeans(sample, cells, rng)
         cell = _nearest(sample, self.coarse)
-        self.fine = np.stack([_kmeans(_some(sample[cell == k], sample), cells, rng) for k in range(len(self.coarse))])
+        members = [_some(sample[cell == k], sample) for k in range(len(self.coarse))]
+        # Drawn in order, so that the answer does not depend on which thread is first.
+        seeds = [_seeds(values, cells, rng) for values in members]
+        self.fine = np.stack(_in_threads(lambda k: _moved(members[k], seeds[k]), range(len(members))))
         self.count = len(self.coarse) * cells
         self.turn = np.linalg.qr(rng.normal(size=(128, 128)))[0][:, :64].astype(np.float32)
         projected = sample @ self.turn
@@ -115,7 +121,8 @@ class _Words:
         )
 
     def of(self, descriptors: np.ndarray) -> _Coded:
-        parts = [self._block(rooted(descriptors[i : i + _BLOCK])) for i in range(0, len(descriptors), _BLOCK)]
+        blocks = range(0, len(descriptors), _BLOCK)
+        parts = _in_threads(lambda i: self._block(rooted(descriptors[i : i + _BLOCK])), blocks)
         return _Coded(np.concatenate([word for word, _ in parts]), np.concatenate([bits for _, bits in parts]))
 
     def _block(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -136,18 +143,34 @@ def _nearest(values: np.ndarray, centres: np.ndarray) -> np.ndarray:
     return np.asarray((values @ centres.T - (centres**2).sum(axis=1) / 2).argmax(axis=1))
 
 
-def _kmeans(values: np.ndarray, count: int, rng: np.random.Generator, rounds: int = 8) -> np.ndarray:
+def _kmeans(values: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """float32 `[count, d]` centres; when there are fewer values than centres, they repeat."""
+    return _moved(values, _seeds(values, count, rng))
+
+
+def _seeds(values: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """`count` of the values, to begin with."""
     if len(values) <= count:
         return np.resize(values, (count, values.shape[1]))
-    centres = values[rng.choice(len(values), count, replace=False)].copy()
-    for _ in range(rounds):
+    return values[rng.choice(len(values), count, replace=False)]
+
+
+def _moved(values: np.ndarray, seeds: np.ndarray, rounds: int = 8) -> np.ndarray:
+    """Centres that started at the seeds, each moved to the middle of the values nearest to it (Lloyd)."""
+    centres = seeds.copy()
+    for _ in range(rounds if len(values) > len(seeds) else 0):
         nearest = _nearest(values, centres)
         order = np.argsort(nearest, kind="stable")
         used, starts = np.unique(nearest[order], return_index=True)
         sums = np.add.reduceat(values[order], starts, axis=0)
         centres[used] = sums / np.diff(np.append(starts, len(values)))[:, None]
     return centres
+
+
+def _in_threads(work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+    """`work` on each item, in order; numpy's heavy parts leave the interpreter's lock."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(work, items))
 
 
 def _votes(query: _Coded, known: _Coded, owner: np.ndarray, block: slice, words: int) -> np.ndarray:

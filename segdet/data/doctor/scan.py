@@ -79,7 +79,8 @@ def black_corners(image: np.ndarray) -> float:
     height, width = image.shape[:2]
     if min(height, width) < 16:
         return 0.0
-    brightest = image.max(axis=2)
+    red, green, blue = cv2.split(image)
+    brightest = cv2.max(cv2.max(red, green), blue)
     found = np.zeros((height + 2, width + 2), np.uint8)
     for x, y in ((0, 0), (width - 1, 0), (0, height - 1), (width - 1, height - 1)):
         if brightest[y, x] <= _BLACK and not found[y + 1, x + 1]:

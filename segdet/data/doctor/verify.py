@@ -32,12 +32,15 @@ def same_place(first: Features, second: Features, size: tuple[int, int]) -> Matc
     Args:
         size: (height, width) of the second picture in pixels.
     """
-    found = [_aligned(first, second, size, mirrored) for mirrored in (False, True)]
+    values = rooted(first.descriptors), rooted(second.descriptors)
+    found = [_aligned(first, second, values, size, mirrored) for mirrored in (False, True)]
     return max((match for match in found if match is not None), key=lambda match: match.points, default=None)
 
 
-def _aligned(first: Features, second: Features, size: tuple[int, int], mirrored: bool) -> Match | None:
-    a, b = _matches(first.descriptors, second.descriptors[:, MIRROR] if mirrored else second.descriptors)
+def _aligned(
+    first: Features, second: Features, values: tuple[np.ndarray, np.ndarray], size: tuple[int, int], mirrored: bool
+) -> Match | None:
+    a, b = _matches(values[0], values[1][:, MIRROR] if mirrored else values[1])
     if len(a) < _AGREE:
         return None
     source, target = first.points[a], second.points[b]
@@ -60,14 +63,16 @@ def _aligned(first: Features, second: Features, size: tuple[int, int], mirrored:
 
 
 def _matches(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of descriptors that are each other's nearest, and clearly nearer than the next."""
+    """Indices of rooted descriptors that are each other's nearest, and clearly nearer than the next."""
     none = np.zeros(0, np.intp)
     if min(len(first), len(second)) < 2:
         return none, none
-    likeness = rooted(first) @ rooted(second).T
+    likeness = first @ second.T
     nearest, back = likeness.argmax(axis=1), likeness.argmax(axis=0)
-    two = np.partition(likeness, -2, axis=1)[:, -2:]
-    apart = np.sqrt(np.maximum(2 - 2 * two, 0))
     rows = np.arange(len(first))
-    kept = (apart[:, 1] < _RATIO * apart[:, 0]) & (back[nearest] == rows)
+    best = likeness[rows, nearest]
+    likeness[rows, nearest] = -1
+    next_best = likeness.max(axis=1)
+    best, next_best = (np.sqrt(np.maximum(2 - 2 * value, 0)) for value in (best, next_best))  # distances
+    kept = (best < _RATIO * next_best) & (back[nearest] == rows)
     return rows[kept], nearest[kept]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -220,14 +221,20 @@ def _listed(listing: Path, root: Path, problems: list[Problem]) -> list[Path]:
 
 
 def _label_file(image: Path, root: Path) -> Path:
-    """labels/.../x.txt for images/.../x.jpg (the last `images` below the dataset's root counts), else beside the image."""
-    parts = list(image.parts)
-    start = len(root.parts) if image.is_relative_to(root) else 0
-    for index in range(len(parts) - 2, start - 1, -1):
+    """labels/.../x.txt for images/.../x.jpg, else beside the image."""
+    return _label_folder(image.parent, root) / f"{image.stem}.txt"
+
+
+@cache
+def _label_folder(images: Path, root: Path) -> Path:
+    """The folder of label files: the last `images` below the dataset's root counts."""
+    parts = list(images.parts)
+    start = len(root.parts) if images.is_relative_to(root) else 0
+    for index in range(len(parts) - 1, start - 1, -1):
         if parts[index] == "images":
             parts[index] = "labels"
             break
-    return Path(*parts).with_suffix(".txt")
+    return Path(*parts)
 
 
 def _read_record(image: Path, root: Path, classes: int | None, problems: list[Problem]) -> Record | None:
@@ -304,8 +311,10 @@ def _numbers(row: str) -> tuple[int, np.ndarray] | Fault:
     if len(values) != 4 and (len(values) < 6 or len(values) % 2):
         what = f"{len(values)} coordinates; a box has 4, a polygon an even number from 6 on; correct or remove it"
         return Fault("malformed", what)
-    # Far outside stays outside, without overflow; what is not finite stays so.
-    return int(label), np.where(np.isfinite(values), np.clip(values, -1e9, 1e9), values)
+    numbers = np.array(values)
+    if not np.abs(numbers).max() <= 1e9:  # far outside stays outside, without overflow; what is not finite stays so
+        numbers = np.where(np.isfinite(numbers), np.clip(numbers, -1e9, 1e9), numbers)
+    return int(label), numbers
 
 
 ADAPTER = Adapter("yolo", "YOLO text labels (data.yaml, images/ and labels/)", _recognise, _read)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from segdet.data import masks
-from segdet.data.records import Dataset, Instance, Record
+from segdet.data.records import Dataset, Instance, Record, shoelace
 from segdet.data.writers.base import Losses, Names, Writer, objects, rings, whole
 
 
@@ -47,7 +47,7 @@ def _annotation(instance: Instance, record: Record, losses: Losses) -> dict[str,
     area = (x2 - x1) * (y2 - y1)
     if instance.polygons and instance.rle is None:
         segmentation = [polygon.ravel().tolist() for polygon in instance.polygons]
-        area = sum(_shoelace(polygon.astype(np.float64)) for polygon in instance.polygons)
+        area = sum(shoelace(polygon.astype(np.float64)) for polygon in instance.polygons)
     elif instance.rle is not None:
         if instance.polygons:
             losses.add("outlines rounded to whole pixels, for they stand beside a mask in one object")
@@ -68,11 +68,6 @@ def _annotation(instance: Instance, record: Record, losses: Losses) -> dict[str,
         "segmentation": segmentation,
         "iscrowd": int(instance.crowd),
     }
-
-
-def _shoelace(polygon: np.ndarray) -> float:
-    x, y = polygon.T
-    return 0.5 * abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))))
 
 
 WRITER = Writer("coco", lambda split: f"images/{split}", False, _write)
