@@ -188,7 +188,7 @@ def judge(result: Evaluation, split: str, rule: Rule | None = None, threshold: f
     rule = rule or Rule()
     if threshold is None:
         threshold = result.threshold(rule)
-    tally, errors = _examine(result, threshold)
+    tally, errors, moved = _examine(result, threshold)
     metrics: dict[str, Any] = {
         "task": "segmentation",
         "split": split,
@@ -213,6 +213,7 @@ def judge(result: Evaluation, split: str, rule: Rule | None = None, threshold: f
         metrics
         | {
             "ci95": bootstrap.intervals(tally),
+            "shifted_labels": {name: float(moved.scores()[name][0]) for name in ("iou", "f1", "f1_2px")},
             "negatives": tally.negatives(),
             "calibration": result.calibration.result(),
             "errors": mask_errors.summary(errors),
@@ -224,10 +225,16 @@ def judge(result: Evaluation, split: str, rule: Rule | None = None, threshold: f
     )
 
 
-def _examine(result: Evaluation, threshold: float | None) -> tuple[MaskTally, list[MaskError]]:
-    """The tally with what is judged about thin structures, and all errors: a second look at every mask."""
+def _examine(result: Evaluation, threshold: float | None) -> tuple[MaskTally, list[MaskError], MaskTally]:
+    """A second look at every mask.
+
+    Returns:
+        The tally with what is judged about thin structures, all errors, and the tally of the labels against themselves, moved
+        by one pixel to the right and down: a yardstick for scores that depend on where an edge was drawn.
+    """
     tally = result.tally(threshold)
     more = np.zeros((*tally.counts.shape[:2], len(thin.NAMES) * 4), np.int64)
+    moved = np.zeros((*tally.counts.shape[:2], 3 + len(thin.NAMES) * 4), np.int64)
     pixels, errors = tally.pixels.copy(), []
     for row, index in enumerate(sorted(result.indices)):
         predicted = result.mask(index, threshold)
@@ -240,8 +247,19 @@ def _examine(result: Evaluation, threshold: float | None) -> tuple[MaskTally, li
             lines = thin.centre_line(marked), thin.centre_line(labelled)
             more[row, label] = thin.counts(marked, labelled, lines).ravel()
             errors += mask_errors.find(marked, labelled, lines, index, int(label))
-    counts = np.concatenate([tally.counts, more], axis=2)
-    return MaskTally(tally.classes, tally.images, tally.photographs, threshold, pixels, counts), errors
+            moved[row, label] = _moved(labelled)
+    names = tally.classes, tally.images, tally.photographs, threshold, pixels
+    return MaskTally(*names, np.concatenate([tally.counts, more], axis=2)), errors, MaskTally(*names, moved)
+
+
+def _moved(labelled: np.ndarray) -> np.ndarray:
+    """Counts int64 `[15]` of a mask that is moved by one pixel against itself; centre lines are not looked at."""
+    shifted = np.zeros_like(labelled)
+    shifted[1:, 1:] = labelled[:-1, :-1]
+    hit = int((shifted & labelled).sum())
+    nothing = np.zeros_like(labelled)
+    counts = thin.counts(shifted, labelled, (nothing, nothing)).ravel()
+    return np.array([hit, int(shifted.sum()) - hit, int(labelled.sum()) - hit, *counts])
 
 
 def true_mask(record: Record, one_class: bool) -> np.ndarray:

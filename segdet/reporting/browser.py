@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 
 from segdet.data.images import encode_jpeg, read_image, resize
@@ -72,11 +73,14 @@ def browser(errors: Sequence[MaskError], records: Sequence[Record], masks: Masks
 
 def _shown(error: MaskError, record: Record, pictures: tuple[np.ndarray, np.ndarray], classes: Sequence[str]) -> str:
     part = _window(error.box, record.size)
-    tiles = [_fitted(picture[part]) for picture in pictures]
+    tiles = [_framed(picture, part, error.box) for picture in pictures]
     gap = np.full((tiles[0].shape[0], 4, 3), 128, np.uint8)
     x, y = (error.box[0] + error.box[2]) // 2, (error.box[1] + error.box[3]) // 2
     name = "" if len(classes) == 1 else f"{classes[error.label]}, "
-    caption = f"{name}{error.pixels} px wrong along {error.length} px, at ({x}, {y}) in {_short(record.image.name)}"
+    caption = (
+        f"{name}{error.pixels} wrong pixels over a length of {error.length} px; "
+        f"image {_short(record.image.name)}, around x {x}, y {y}"
+    )
     return page.figure(encode_jpeg(np.concatenate([tiles[0], gap, tiles[1]], axis=1), 80), "jpeg", caption)
 
 
@@ -91,9 +95,17 @@ def _window(box: tuple[int, int, int, int], size: tuple[int, int]) -> tuple[slic
     return parts[0], parts[1]
 
 
-def _fitted(picture: np.ndarray) -> np.ndarray:
-    scale = _SIDE / max(picture.shape[:2])
-    return resize(np.ascontiguousarray(picture), *(max(1, round(length * scale)) for length in picture.shape[:2]))
+def _framed(picture: np.ndarray, part: tuple[slice, slice], box: tuple[int, int, int, int]) -> np.ndarray:
+    """A part of a picture in the page's size, with a frame around the error: several may lie in one part."""
+    seen = np.ascontiguousarray(picture[part])
+    scale = _SIDE / max(seen.shape[:2])
+    tile = resize(seen, *(max(1, round(length * scale)) for length in seen.shape[:2])).copy()
+    corner = np.array([part[1].start, part[0].start])
+    low, high = ((np.array(point) - corner) * scale for point in (box[:2], box[2:]))
+    ends = [tuple(int(value) for value in np.round(point)) for point in (low - 3, high + 3)]
+    cv2.rectangle(tile, ends[0], ends[1], (255, 255, 255), 2)
+    cv2.rectangle(tile, ends[0], ends[1], (20, 20, 20), 1)
+    return tile
 
 
 def _short(name: str) -> str:

@@ -31,7 +31,8 @@ border-bottom:1px solid var(--line);vertical-align:top}td.n{font-variant-numeric
 .wide{overflow-x:auto}.wide table{font-size:.92rem}.wide tr:first-child th{white-space:normal;vertical-align:bottom}
 .big{display:flex;flex-wrap:wrap;gap:1rem;margin:1rem 0}.big div{background:var(--card);
 border:1px solid var(--line);border-radius:8px;padding:.8rem 1.2rem}
-.big b{font-size:1.7rem;display:block}img{max-width:100%;height:auto}svg.plot{max-width:100%;height:auto}
+.big b{font-size:1.7rem;display:block}.big p{font-size:.8rem;line-height:1.3;margin:.3rem 0 0;max-width:13rem}
+img{max-width:100%;height:auto}svg.plot{max-width:100%;height:auto}
 code{background:var(--card);padding:.1rem .3rem;overflow-wrap:anywhere}
 figure{margin:1rem 0}th{white-space:nowrap}.bar{display:inline-block;height:.8em;border-radius:2px;min-width:1px}
 .k{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin:0 .3em 0 .8em}
@@ -110,14 +111,15 @@ def document(title: str, body: Iterable[str]) -> str:
     )
 
 
-def cards(metrics: Mapping[str, Any], titles: Mapping[str, str]) -> str:
-    """The first scores a reader sees, with their intervals: name -> title of each card."""
+def cards(metrics: Mapping[str, Any], titles: Mapping[str, str], hints: Mapping[str, str] | None = None) -> str:
+    """The first scores a reader sees, with their intervals: name -> title of each card, and what it tells in a few words."""
     made = []
     for name, title in titles.items():
         interval = metrics["ci95"].get(name)
         small = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "&nbsp;"
         value = "none" if metrics[name] is None else f"{metrics[name]:.3f}"
-        made.append(f"<div>{escape(title)}<b>{value}</b>{small}</div>")
+        hint = f"<p class=sub>{escape(hints[name])}</p>" if hints and name in hints else ""
+        made.append(f"<div>{escape(title)}<b>{value}</b>{small}{hint}</div>")
     return f"<div class=big>{''.join(made)}</div>"
 
 
@@ -225,7 +227,8 @@ def _provenance(subject: Subject) -> str:
         rows["Machine"] = f"{origin['machine']}; {origin.get('device', '')}"
     versions = origin.get("versions") or {"segdet": metadata.version}
     rows["Versions"] = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return f"<table>{''.join(f'<tr><th>{k}<td><code>{escape(v)}</code>' for k, v in rows.items())}</table>"
+    made = "".join(f"<tr><th>{name}<td><code>{escape(value)}</code>" for name, value in rows.items())
+    return f"<div class=wide><table>{made}</table></div>"
 
 
 def _counts(subject: Subject) -> str:

@@ -101,6 +101,7 @@ def results(history: History) -> Figure:
                 line(axis, xs, ys, number, name, "." if len(history) < 60 else None)
         axis.set(title=title, xlabel="epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.margins(y=0.08)
         axis.set_ylim(bottom=0)
         if len(columns) > 1:
             axis.legend(fontsize=9)
