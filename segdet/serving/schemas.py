@@ -24,6 +24,7 @@ class Model(BaseModel):
     arch: str
     backbone: str
     classes: list[str]
+    colours: list[str] = Field(description="Of the classes in overlays and masks")
     threshold: float | None
     imgsz: int
     file: str

@@ -78,9 +78,7 @@ class _Server(uvicorn.Server):
     """On SIGTERM: not ready and nothing new from this moment, but still listening for a while, so that load balancers see
     it; then what was taken is finished, and the process ends."""
 
-    def __init__(
-        self, config: uvicorn.Config, context: Context, listener: socket.socket, drain_delay: float
-    ) -> None:
+    def __init__(self, config: uvicorn.Config, context: Context, listener: socket.socket, drain_delay: float) -> None:
         super().__init__(config)
         self._listener = listener
         self._context = context

@@ -140,7 +140,9 @@ def test_bytes_that_are_no_http(server: Server) -> None:
 
 
 def test_a_compressed_body_is_refused(server: Server) -> None:
-    answer = server.client.post("/v1/predict", content=zlib.compress(bytes(1 << 22)), headers={"content-encoding": "deflate"})
+    answer = server.client.post(
+        "/v1/predict", content=zlib.compress(bytes(1 << 22)), headers={"content-encoding": "deflate"}
+    )
     assert answer.status_code == 415 and server.good()
 
 
@@ -168,7 +170,9 @@ def test_only_who_may_is_let_in(start: StartServer, models: dict) -> None:  # ty
     client = server.client
     for path in ("/v1/models", "/metrics", "/openapi.json", "/v2", "/v2/models/walls"):
         refused = client.get(path)
-        assert refused.status_code == 401 and "error" in refused.json() and refused.headers["www-authenticate"] == "Bearer"
+        assert (
+            refused.status_code == 401 and "error" in refused.json() and refused.headers["www-authenticate"] == "Bearer"
+        )
     assert client.post("/v1/predict", content=wall(1)).status_code == 401
     assert client.post("/v1/predict", content=wall(1), headers={"x-api-key": "wrong"}).status_code == 401
     for path in ("/", "/page/app.js", "/healthz", "/readyz", "/v2/health/ready"):
@@ -178,7 +182,9 @@ def test_only_who_may_is_let_in(start: StartServer, models: dict) -> None:  # ty
         assert client.post("/v1/predict", content=wall(1), headers=headers).status_code == 200
     other_site = {b"x-api-key": key, b"sec-fetch-site": b"cross-site"}
     assert client.post("/v1/predict", content=wall(1), headers=other_site).status_code == 403
-    assert "access-control-allow-origin" not in client.get("/healthz", headers={"origin": "http://evil.example"}).headers
+    assert (
+        "access-control-allow-origin" not in client.get("/healthz", headers={"origin": "http://evil.example"}).headers
+    )
     assert not [line for line in server.log if "käse" in line or "k\\u00e4se" in line]
 
 

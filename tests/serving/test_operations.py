@@ -130,9 +130,7 @@ def test_reload_under_load_loses_none_and_a_bad_file_changes_nothing(
     assert 'segdet_model_reloads_total{model="walls",result="failed"} 3.0' in text
 
 
-def test_a_full_queue_refuses_at_once_and_a_deadline_ends_the_wait(
-    start: StartServer, models: dict[str, Path]
-) -> None:
+def test_a_full_queue_refuses_at_once_and_a_deadline_ends_the_wait(start: StartServer, models: dict[str, Path]) -> None:
     server = start("--model", models["walls"], "--workers", 1, "--queue", 1, "--threads", 1)
     image = wall(1, 900, 900)
 
@@ -166,7 +164,9 @@ def test_batches_give_the_same_answers(start: StartServer, models: dict[str, Pat
     with ThreadPoolExecutor(10) as pool:
         assert list(pool.map(send, images)) == expected
     lines = dict(line.rsplit(" ", 1) for line in server.client.get("/metrics").text.splitlines() if line[0] != "#")
-    assert float(lines['segdet_batch_size_count{model="walls"}']) < 10 + 10  # fewer inferences than images (and the warm-up)
+    assert (
+        float(lines['segdet_batch_size_count{model="walls"}']) < 10 + 10
+    )  # fewer inferences than images (and the warm-up)
 
 
 def test_a_batcher_joins_what_fits_and_lets_nobody_wait_in_vain() -> None:
@@ -193,7 +193,9 @@ def test_a_batcher_joins_what_fits_and_lets_nobody_wait_in_vain() -> None:
 
     with ThreadPoolExecutor(9) as pool:
         assert list(pool.map(send, range(9))) == [*range(8), "broken"]
-    assert sorted(seen, key=str) == sorted([(4, 8, 8, 3), (1, 8, 8, 3), (2, 4, 8, 3), (1, 8, 8, 3), (1, 8, 8, 3)], key=str)
+    assert sorted(seen, key=str) == sorted(
+        [(4, 8, 8, 3), (1, 8, 8, 3), (2, 4, 8, 3), (1, 8, 8, 3), (1, 8, 8, 3)], key=str
+    )
     lonely = Batcher(run, size=4, wait=60.0, expected=lambda: 1)
     assert lonely.run(np.zeros((1, 2, 2, 3), np.uint8), None)[0].tolist() == [0]
     for closing in (batcher, lonely):

@@ -51,7 +51,9 @@ def test_a_form_and_a_raw_body_give_what_segdet_predict_gives(server: Server, mo
         decoded = coco_mask.decode({**found["rle"]["crack"], "counts": found["rle"]["crack"]["counts"].encode()})
         assert (decoded == expected.mask).all()
         assert {"queue_ms", "decode_ms", "predict_ms", "encode_ms"} == set(found["timing"])
-        assert answer.headers["x-request-id"] == told["request_id"] and "predict;dur=" in answer.headers["server-timing"]
+        assert (
+            answer.headers["x-request-id"] == told["request_id"] and "predict;dur=" in answer.headers["server-timing"]
+        )
 
 
 @pytest.mark.parametrize(
@@ -152,7 +154,9 @@ def test_a_detection_model_gives_boxes(server: Server, models: dict[str, Path]) 
     ]
     fewer = server.client.post("/v1/predict", params={"model": "blobs", "threshold": 0.8}, content=blobs()).json()
     assert [d["class"] for d in fewer["images"][0]["detections"]] == ["red"]
-    chosen = server.client.post("/v1/predict", params={"model": "blobs", "classes": "blue,green"}, content=blobs()).json()
+    chosen = server.client.post(
+        "/v1/predict", params={"model": "blobs", "classes": "blue,green"}, content=blobs()
+    ).json()
     assert [d["class"] for d in chosen["images"][0]["detections"]] == ["blue"]
     for format in ("overlay", "coco", "geojson", "csv", "yolo"):
         answer = server.client.post("/v1/predict", params={"model": "blobs", "format": format}, content=blobs())

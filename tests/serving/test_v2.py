@@ -157,7 +157,10 @@ def _changed(**entries: Any) -> dict[str, Any]:
         ({"inputs": [GOOD], "outputs": 3}, "outputs: a list"),
         ({"inputs": [GOOD], "id": 7}, "id: a string"),
         ({"inputs": [GOOD, {"name": "threshold", "shape": [1], "datatype": "FP32", "data": [7]}]}, "between 0 and 1"),
-        ({"inputs": [GOOD, {"name": "threshold", "shape": [2], "datatype": "FP32", "data": [0, 1]}]}, "shape [] or [1]"),
+        (
+            {"inputs": [GOOD, {"name": "threshold", "shape": [2], "datatype": "FP32", "data": [0, 1]}]},
+            "shape [] or [1]",
+        ),
     ],
 )
 def test_a_wrong_request_is_told_what_is_wrong_and_harms_nobody(server: Server, message: Any, said: str) -> None:
@@ -192,7 +195,17 @@ def _binary(header: bytes, rest: bytes) -> dict[str, Any]:
         (
             _binary(
                 json.dumps(
-                    {"inputs": [GOOD, {"name": "threshold", "shape": [1], "datatype": "FP32", "parameters": {"binary_data_size": 4}}]}
+                    {
+                        "inputs": [
+                            GOOD,
+                            {
+                                "name": "threshold",
+                                "shape": [1],
+                                "datatype": "FP32",
+                                "parameters": {"binary_data_size": 4},
+                            },
+                        ]
+                    }
                 ).encode(),
                 struct.pack("<f", float("nan")),
             ),
@@ -207,7 +220,8 @@ def _binary(header: bytes, rest: bytes) -> dict[str, Any]:
         ),
         (
             _binary(
-                json.dumps(_changed(datatype="BYTES", shape=[2**30], parameters={"binary_data_size": 4})).encode(), bytes(4)
+                json.dumps(_changed(datatype="BYTES", shape=[2**30], parameters={"binary_data_size": 4})).encode(),
+                bytes(4),
             ),
             "BYTES of shape [N]",
         ),
