@@ -116,6 +116,8 @@ Send an image as the body, or one or several as files of a form. The Accept head
     curl -F image=@photo.jpg 'http://127.0.0.1:8000/v1/predict?format=overlay' -o overlay.png
     curl -F image=@photo.jpg -F threshold=0.4 -F format=geojson http://127.0.0.1:8000/v1/predict
     curl -F a=@one.jpg -F b=@two.jpg http://127.0.0.1:8000/v1/predict
+
+The header `X-Timeout` says after how many seconds the answer is of no use (504).
 """
 
 _FILE = {"type": "string", "format": "binary"}

@@ -32,9 +32,10 @@ function article(path, method, route) {
   title.append(make("b", method.toUpperCase()), path);
   const parts = [title, make("p", route.summary ?? "")];
   if (route.description) {
-    const [words, ...code] = route.description.split("\n\n    ");
-    parts.push(make("p", words.trim()));
-    if (code.length) parts.push(make("pre", code.join("\n").replaceAll(/^ {4}/gm, "").replaceAll("http://127.0.0.1:8000", location.origin).trim()));
+    for (const paragraph of route.description.trimEnd().split("\n\n")) { // indented ones are commands
+      const code = paragraph.startsWith("    ");
+      parts.push(make(code ? "pre" : "p", paragraph.replaceAll(/^ {4}/gm, "").replaceAll("http://127.0.0.1:8000", location.origin)));
+    }
   }
   if (route.parameters) parts.push(rows(route.parameters.map((p) => [p.name, type(p.schema), p.description ?? p.schema?.description ?? ""])));
   if (route.requestBody) parts.push(make("p", `Body: ${Object.keys(route.requestBody.content).join(", ")}`));
