@@ -23,13 +23,14 @@ MEDIA = {
     "overlay": "image/png",
     "overlay.jpg": "image/jpeg",
     "confidence": "image/png",
+    "picture": "image/jpeg",
     "geojson": "application/geo+json",
     "coco": "application/json",
     "csv": "text/csv; charset=utf-8",
     "yolo": "text/plain; charset=utf-8",
 }
 FORMATS = tuple(MEDIA)
-PICTURES = ("mask", "overlay", "overlay.jpg", "confidence", "yolo")  # of one image only
+PICTURES = ("mask", "overlay", "overlay.jpg", "confidence", "picture", "yolo")  # of one image only
 INCLUDES = ("polygons", "rle", "mask", "confidence")
 _USUAL = ("polygons", "rle")
 
@@ -106,6 +107,7 @@ def encoder(kind: str, name: str, include: Sequence[str]) -> Callable[[Result], 
         "json": lambda result: image_json(result, include),
         "mask": lambda result: result.mask_png(),
         "confidence": lambda result: result.confidence_png(),
+        "picture": lambda result: encode_jpeg(result.image),
         "overlay": lambda result: encode_png(result.overlay()),
         "overlay.jpg": lambda result: encode_jpeg(result.overlay()),
         "geojson": lambda result: _features(result, name),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segdet import drawing
 from segdet.errors import InputError, nearest
 from segdet.inference.models import find_model
 from segdet.metadata import Metadata
@@ -94,6 +95,7 @@ class ServedModel:
             "arch": metadata.arch,
             "backbone": metadata.backbone,
             "classes": metadata.classes,
+            "colours": ["#{:02x}{:02x}{:02x}".format(*drawing.colour_of(k)) for k in range(len(metadata.classes))],
             "threshold": metadata.threshold,
             "imgsz": metadata.imgsz,
             "file": now.runner.path.name,

@@ -15,6 +15,12 @@ class Error(BaseModel):
     request_id: str
 
 
+class ProtocolError(BaseModel):
+    """The same in the Open Inference Protocol's form."""
+
+    error: str
+
+
 class Model(BaseModel):
     """A served model."""
 
@@ -24,6 +30,7 @@ class Model(BaseModel):
     arch: str
     backbone: str
     classes: list[str]
+    colours: list[str] = Field(description="Of the classes in overlays and masks")
     threshold: float | None
     imgsz: int
     file: str
@@ -107,6 +114,17 @@ class Prediction(BaseModel):
     images: list[Image]
 
 
+class CocoRow(BaseModel):
+    """One of COCO's results (format=coco); categories count from 1."""
+
+    image_id: int | str
+    category_id: int
+    bbox: list[float] = Field(description="x, y, width, height in pixels", min_length=4, max_length=4)
+    score: float
+    area: int | None = None
+    segmentation: dict[str, Any] | None = None
+
+
 PREDICT = """\
 Send an image as the body, or one or several as files of a form. The Accept header (or `format`) says what comes back.
 
@@ -115,6 +133,8 @@ Send an image as the body, or one or several as files of a form. The Accept head
     curl -F image=@photo.jpg 'http://127.0.0.1:8000/v1/predict?format=overlay' -o overlay.png
     curl -F image=@photo.jpg -F threshold=0.4 -F format=geojson http://127.0.0.1:8000/v1/predict
     curl -F a=@one.jpg -F b=@two.jpg http://127.0.0.1:8000/v1/predict
+
+The header `X-Timeout` says after how many seconds the answer is of no use (504).
 """
 
 _FILE = {"type": "string", "format": "binary"}
@@ -145,8 +165,8 @@ PREDICT_BODY: dict[str, Any] = {
 }
 
 
-def _errors(**described: str) -> dict[int | str, dict[str, Any]]:
-    return {int(code[1:]): {"model": Error, "description": text} for code, text in described.items()}
+def _errors(model: type[BaseModel] = Error, **described: str) -> dict[int | str, dict[str, Any]]:
+    return {int(code[1:]): {"model": model, "description": text} for code, text in described.items()}
 
 
 COMMON = _errors(
@@ -154,11 +174,24 @@ COMMON = _errors(
     _403="Called by a page of another site",
     _503="Overloaded or going down; Retry-After says when to come back",
 )
+PROTOCOL = _errors(
+    ProtocolError,
+    _400="A request that cannot be used",
+    _401="The API key is missing or wrong",
+    _403="Called by a page of another site",
+    _404="No such model or version",
+    _408="The body came too slowly",
+    _413="Too many bytes, pixels or images",
+    _415="A compressed body",
+    _503="Not ready, overloaded or going down",
+    _504="No answer within the time",
+    _507="Not enough memory for the image",
+)
 NOT_FOUND = _errors(_404="No such model")
 RELOAD = _errors(_409="A reload is under way", _422="The new file cannot be used; the old model goes on serving")
 PREDICT_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
-        "model": Prediction,
+        "model": Prediction | list[CocoRow],
         "description": "The result, in the form that was asked for",
         "content": {
             "image/png": {"schema": _FILE},

@@ -41,7 +41,6 @@ class PredictOptions(BaseModel):
         max_length=200,
         description=f"What the JSON holds beside the regions: {','.join(answers.INCLUDES)}; usually polygons,rle.",
     )
-    timeout: float | None = Field(None, gt=0, le=3600, description="Seconds after which the answer is of no use (504).")
 
     def wanted(self) -> Options:
         """The part that concerns the prediction."""
@@ -107,7 +106,7 @@ async def _answer(context: Context, request: Request, body: bytes, options: Pred
     answers.check_format(kind, metadata.task, len(given))
     include = answers.includes(options.include)
     units = await context.aside(_inspect_all, given, model, wanted, context.settings.max_pixels)
-    deadline = context.deadline(options.timeout)
+    deadline = context.deadline(_timeout(request.headers.get("x-timeout")))
     jobs = [
         Job(_work(context, model, part, wanted, kind, include), amount, deadline)
         for part, amount in zip(given, units, strict=True)
@@ -211,6 +210,19 @@ def _images(content_type: str, body: bytes, options: PredictOptions) -> tuple[li
         except ValidationError as error:
             raise RequestValidationError(error.errors(include_context=False)) from error
     return files, options
+
+
+def _timeout(text: str | None) -> float | None:
+    """Seconds after which the client has no use for the answer: the header X-Timeout."""
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e6:
+        raise bad_request(f"X-Timeout {text[:20]!r}: seconds, more than 0", "bad_option")
+    return seconds
 
 
 def _file_name(text: str | None) -> str:

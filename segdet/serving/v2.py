@@ -11,7 +11,7 @@ from segdet.data import images
 from segdet.errors import InputError
 from segdet.inference import tiling
 from segdet.metadata import Metadata
-from segdet.serving import tensors
+from segdet.serving import schemas, tensors
 from segdet.serving.context import Context
 from segdet.serving.models import Loaded, work_units
 from segdet.serving.predicting import Options, check_pixels, predict_pixels
@@ -29,7 +29,7 @@ _VERSION = "/v2/models/{name}/versions/{version}"
 
 def routes(context: Context) -> APIRouter:
     """All of `/v2`."""
-    router = APIRouter(tags=["Open Inference Protocol"])
+    router = APIRouter(tags=["Open Inference Protocol"], responses=schemas.PROTOCOL)
 
     @router.get("/v2", summary="Server metadata")
     def server() -> dict[str, Any]:
@@ -39,7 +39,7 @@ def routes(context: Context) -> APIRouter:
     def live() -> dict[str, bool]:
         return {"live": True}
 
-    @router.get("/v2/health/ready", summary="Ready for inference", responses={503: {"description": "Not ready"}})
+    @router.get("/v2/health/ready", summary="Ready for inference")
     def ready() -> dict[str, bool]:
         if not context.ready:
             raise Refused(503, "not_ready", "not ready", 1)

@@ -145,7 +145,7 @@ def test_a_full_queue_refuses_at_once_and_a_deadline_ends_the_wait(start: StartS
     for code, headers, text in answers:
         if code == 503:
             assert int(headers["retry-after"]) >= 1 and "overloaded" in text
-    late = httpx.post(server.address + "/v1/predict", params={"timeout": 0.001}, content=image, timeout=60)
+    late = httpx.post(server.address + "/v1/predict", headers={"x-timeout": "0.001"}, content=image, timeout=60)
     assert late.status_code == 504 and late.json()["code"] == "deadline"
     assert server.good()
     text = server.client.get("/metrics").text
