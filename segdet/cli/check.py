@@ -11,7 +11,9 @@ import typer
 from segdet.cli import output
 
 if TYPE_CHECKING:
-    from segdet.data.doctor.findings import Checkup, Finding
+    from segdet.data.doctor.findings import Checkup
+
+_EXAMPLES = 3
 
 
 def check(
@@ -60,15 +62,12 @@ def check(
 
 
 def _told(found: Checkup) -> list[str]:
-    """Findings for the terminal: one line each with up to three examples, and what to do."""
-    counts = {kind: sum(one.severity == kind for one in found.findings) for kind in ("error", "warning", "note")}
-    lines = [", ".join(f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in counts.items())]
+    """Findings for the terminal: each with up to three examples, and what to do."""
+    lines = [found.told]
     for finding in found.findings:
-        lines.append(f"{finding.severity:<8}{finding.title}{_examples(finding)}")
+        lines.append(f"{finding.severity:<8}{finding.title}")
+        lines += [f"        - {case.told()}" for case in finding.cases[:_EXAMPLES]]
+        if len(finding.cases) > _EXAMPLES:
+            lines.append(f"        - and {len(finding.cases) - _EXAMPLES} more")
         lines.append(f"        {finding.advice}")
     return lines
-
-
-def _examples(finding: Finding) -> str:
-    shown = [" = ".join(path.name for path in case.images) for case in finding.cases[:3] if case.images]
-    return f": {'; '.join(shown)}" + ("; ..." if len(finding.cases) > 3 else "") if shown else ""

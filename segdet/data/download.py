@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from segdet.data import catalog
+from segdet.data import catalog, formats
 from segdet.data.catalog import Card
 from segdet.data.fetch import FetchError, fetch, get_json, shown, unpack
 from segdet.errors import InputError, nearest
@@ -85,6 +85,7 @@ def download(
         with building(folder) as root:
             count = sum(unpack(file, root, archive.strip) for file, archive in zip(files, archives, strict=True))
             _complete(card, root)
+            _recognised(card, root)
     finally:  # an archive that could not be unpacked is no use to the next attempt
         shutil.rmtree(parts, ignore_errors=True)
     return Downloaded(name, folder, tuple(shown(archive.url) for archive in archives), count, card.licence)
@@ -124,6 +125,7 @@ def _roboflow_link(card: Card, key: str, pause: float) -> str:
     """Ask for an export and wait until it is ready; the key is in no message."""
     url = f"{ROBOFLOW}/{card.roboflow}?{urllib.parse.urlencode({'api_key': key})}"
     deadline = time.monotonic() + _EXPORT_WAIT
+    hiccups = 0
     while time.monotonic() < deadline:
         try:
             answer = get_json(url)
@@ -132,7 +134,12 @@ def _roboflow_link(card: Card, key: str, pause: float) -> str:
                 raise FetchError(
                     f"{shown(url)}: Roboflow does not accept the key in ROBOFLOW_API_KEY; correct it", error.status
                 ) from None
-            raise
+            hiccups += 1
+            if hiccups == 3 or (error.status is not None and error.status < 500 and error.status != 429):
+                raise
+            time.sleep(2 * pause)
+            continue
+        hiccups = 0
         export = answer.get("export") if isinstance(answer, dict) else None
         link = export.get("link") if isinstance(export, dict) else None
         if isinstance(link, str):
@@ -151,6 +158,16 @@ def _complete(card: Card, root: Path) -> None:
             {**splits, "names": dict(enumerate(card.classes)), "license": card.licence}, sort_keys=False
         )
         (root / "data.yaml").write_text(text, encoding="utf-8")
+
+
+def _recognised(card: Card, root: Path) -> None:
+    try:
+        formats.recognise(root)
+    except InputError:
+        held = ", ".join(sorted(path.name for path in root.iterdir())[:8])
+        raise InputError(
+            f"{card.name}: what arrived is no dataset that segdet can read; it holds {held}. Get it by hand from {card.source}"
+        ) from None
 
 
 def _named(progress: Progress, url: str) -> Callable[[int, int | None], object]:

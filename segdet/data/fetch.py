@@ -14,7 +14,8 @@ import urllib.parse
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from email.message import Message
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -28,6 +29,7 @@ _CHUNK = 1 << 18
 _TIMEOUT = 30.0  # seconds without a byte
 _ATTEMPTS = 5  # in a row without any progress
 _FIRST = 3  # when nothing has arrived at all: there may be no network
+_PATIENCE = 60.0  # seconds waited at most because a busy server asks for it
 _LASTING = (400, 401, 403, 404, 410, 451)  # answers that another attempt will not change
 _MOST_FILES = 2_000_000
 _MOST_BYTES = 300 << 30
@@ -65,9 +67,9 @@ def fetch(
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise FetchError(f"{shown(url)}: only http and https are fetched")
     transfer = _Transfer(url, path, progress)
-    failures = 0
+    failures, farthest = 0, transfer.size()
     while not (path.exists() and not transfer.part.exists()):
-        before = transfer.size()
+        asked = 0.0  # seconds that the server asks us to wait
         try:
             if transfer.attempt():
                 transfer.finish(sha256)
@@ -76,13 +78,20 @@ def fetch(
         except urllib.error.HTTPError as error:
             if error.code in _LASTING:
                 raise FetchError(f"{shown(url)}: the server answers {error.code} {error.reason}", error.code) from None
-            reason = f"the server answers {error.code} {error.reason}"
-        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+            reason, asked = f"the server answers {error.code} {error.reason}", _retry_after(error.headers)
+        except (OSError, http.client.HTTPException) as error:  # also what breaks while bytes arrive, encrypted or not
             reason = str(getattr(error, "reason", None) or error or type(error).__name__)
-        failures = 1 if transfer.size() > before else failures + 1
-        if failures >= (_ATTEMPTS if transfer.size() else _FIRST):
+        failures = 1 if transfer.size() > farthest else failures + 1
+        farthest = max(farthest, transfer.size())
+        if failures >= (_ATTEMPTS if farthest else _FIRST):
             raise FetchError(f"{shown(url)}: {reason}") from None
-        time.sleep(pause * 2 ** (failures - 1))
+        time.sleep(max(pause * 2 ** (failures - 1), min(asked, _PATIENCE)))
+
+
+def _retry_after(headers: Message | None) -> float:
+    """Seconds from a Retry-After header; 0 without one, or where it names a date."""
+    text = (headers.get("Retry-After") if headers is not None else None) or ""
+    return float(text) if text.isascii() and text.isdigit() else 0.0
 
 
 def get_json(url: str) -> Any:
@@ -92,7 +101,7 @@ def get_json(url: str) -> Any:
         FetchError: no answer, a refusal, or no JSON; the URL's query is never shown.
     """
     try:
-        with urllib.request.urlopen(_request(url), timeout=_TIMEOUT) as answer:
+        with _OPENER.open(_request(url), timeout=_TIMEOUT) as answer:
             return json.loads(answer.read(1 << 20))
     except urllib.error.HTTPError as error:
         raise FetchError(f"{shown(url)}: the server answers {error.code} {error.reason}", error.code) from None
@@ -100,6 +109,20 @@ def get_json(url: str) -> Any:
         raise FetchError(f"{shown(url)}: {getattr(error, 'reason', None) or type(error).__name__}") from None
     except ValueError:
         raise FetchError(f"{shown(url)}: the answer is not JSON") from None
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Redirects to the web only (urllib would follow them to FTP too)."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        if urllib.parse.urlsplit(newurl).scheme not in ("http", "https"):
+            raise FetchError(f"{shown(req.full_url)}: leads to {shown(newurl)}; only http and https are fetched")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+_OPENER = urllib.request.build_opener(_Redirects)
 
 
 class _Transfer:
@@ -121,7 +144,7 @@ class _Transfer:
         offset = self.size()
         headers = {"Range": f"bytes={offset}-", "If-Range": mark} if offset and mark else {}
         try:
-            with urllib.request.urlopen(_request(self.url, headers), timeout=_TIMEOUT) as answer:
+            with _OPENER.open(_request(self.url, headers), timeout=_TIMEOUT) as answer:
                 return self._receive(answer, offset, mark)
         except urllib.error.HTTPError as error:
             if error.code != 416:
@@ -137,18 +160,31 @@ class _Transfer:
         if offset and goes_on and _mark_of(answer.headers) not in (None, mark):
             self.part.unlink()
             return False
-        length = answer.headers.get("Content-Length")
-        total = None if length is None else int(length)
+        length = answer.headers.get("Content-Length") or ""
+        total = int(length) if length.isascii() and length.isdigit() else None
         if goes_on and span is not None:
             total = int(span[2]) if span[2] != "*" else None
         done = offset if goes_on else 0
-        self.origin.write_text(json.dumps({"url": self.url, "mark": _mark_of(answer.headers)}), encoding="utf-8")
-        with self.part.open("ab" if goes_on else "wb") as file:
+        with self._writing():
+            self.origin.write_text(json.dumps({"url": self.url, "mark": _mark_of(answer.headers)}), encoding="utf-8")
+            file = self.part.open("ab" if goes_on else "wb")
+        with file:
             while chunk := answer.read(_CHUNK):
-                file.write(chunk)
+                with self._writing():
+                    file.write(chunk)
                 done += len(chunk)
                 self.progress(done, total)
         return total is None or done == total
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """A full disk is no fault of the network: another attempt would not help."""
+        try:
+            yield
+        except OSError as error:
+            raise InputError(
+                f"{self.part}: cannot be written ({error.strerror}); make room, then run it again"
+            ) from error
 
     def _mark(self) -> str | None:
         """What the server called the version that the part belongs to; None without a part of this URL."""
@@ -215,6 +251,12 @@ def unpack(archive: Path, folder: Path, strip: bool = False) -> int:
     except FileExistsError as error:
         raise InputError(f"{archive.name}: names {error.filename} twice; not unpacked") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        with archive.open("rb") as file:
+            page = file.read(256).lstrip().lower().startswith((b"<!doctype", b"<html"))
+        if page:  # a login page, or that of a network that wants to be agreed with first
+            raise InputError(
+                f"{archive.name}: a web page, not an archive; open the link in a browser to see why"
+            ) from None
         raise InputError(f"{archive.name}: damaged archive ({error}); download it again") from error
     except OSError as error:
         raise InputError(f"{folder}: cannot unpack there ({error.strerror})") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,21 @@ import numpy as np
 from segdet.data import rasterize
 from segdet.data.doctor.findings import Case, Checkup, Finding
 from segdet.data.images import ImageError, encode_jpeg, read_image, resize
-from segdet.data.records import Dataset, Record, iterate
+from segdet.data.records import Box, Dataset, Record, iterate
 from segdet.drawing import colour_of
 from segdet.files import write_text
 from segdet.reporting import page
 from segdet.reporting.page import escape
 
+_MEANING = (
+    "Errors make training or its scores wrong, warnings may, notes are good to know. Labels are drawn on the pictures; what "
+    "a finding is about is ringed in yellow where it is small."
+)
+_LAID = (
+    "Left and middle: the two pictures with their labels. Right: the left one, laid where the middle one shows the same. "
+    "Points are marks in the surface that both show in matching places; chance reaches six."
+)
+_RING = (255, 214, 0)
 _SIDE = 260  # pixels of a thumbnail's longer side
 _SHOWN = 48  # thumbnails of one finding; leaks are shown to four times as many
 
@@ -31,6 +40,7 @@ def write(path: Path, dataset: Dataset, checkup: Checkup) -> None:
         f"<h1>{escape(dataset.name)}</h1>",
         f"<p class=sub>{escape(dataset.root)}, {escape(dataset.format)}; licence: "
         f"{escape(dataset.licence or 'not stated')}</p>",
+        f"<p><b>{'Mend the data first' if checkup.errors else 'Good to train with'}: {checkup.told}.</b> {_MEANING}</p>",
         _splits(figures),
         "<h2>Findings</h2>",
         _contents(checkup),
@@ -49,9 +59,14 @@ def _splits(figures: Mapping[str, Any]) -> str:
         cells = [row["images"], row["photographs"], row["objects"], row["empty"], share, area]
         rows.append(f"<tr><th>{escape(split)}" + "".join(f"<td class=n>{escape(cell)}" for cell in cells))
     head = (
-        "<tr><th>split<th>images<th>photographs<th>objects<th>without<th>foreground<th>object area, px² (5 / 50 / 95 %)"
+        "<tr><th>split<th>images<th>photographs<th>objects<th>images without<th>labelled pixels"
+        "<th>object area, px² (5 / 50 / 95 %)"
     )
-    return f"<div style='overflow-x:auto'><table>{head}{''.join(rows)}</table></div>"
+    copies = any(row["images"] > row["photographs"] for row in figures["splits"].values())
+    told = (
+        "<p class=sub>A photograph and its augmented copies (x.rf.&hellip;) are one photograph.</p>" if copies else ""
+    )
+    return f"<div style='overflow-x:auto'><table>{head}{''.join(rows)}</table></div>{told}"
 
 
 def _contents(checkup: Checkup) -> str:
@@ -70,16 +85,19 @@ def _tag(finding: Finding) -> str:
 
 def _finding(finding: Finding, number: int, records: Mapping[Path, Record], root: Path) -> str:
     most = 4 * _SHOWN if finding.severity == "error" else _SHOWN
-    shown = [_case(case, records, root) for case in finding.cases[:most] if case.images]
-    words = [escape(case.note) for case in finding.cases[:most] if not case.images]
-    pairs = any(len(case.images) > 1 for case in finding.cases)
-    laid = any(case.transform is not None for case in finding.cases)
-    more = len(finding.cases) - most
+    cases = finding.cases
+    if len(cases) > most:  # spread over all: neighbours are often copies of one photograph
+        cases = tuple(cases[index] for index in np.linspace(0, len(cases) - 1, most).round().astype(int))
+    shown = [_case(case, records, root) for case in cases if case.images]
+    words = [escape(case.note) for case in cases if not case.images]
+    pairs = any(len(case.images) > 1 for case in cases)
+    laid = any(case.transform is not None for case in cases)
+    more = len(finding.cases) - len(cases)
     return (
         f"<h2 id='{finding.code}-{number}'>{_tag(finding)} {escape(finding.title)}</h2><p>{_advice(finding)}</p>"
-        + ("<p class=sub>Third of each: the first picture laid where the second shows the same.</p>" if laid else "")
+        + (f"<p class=sub>{_LAID}</p>" if laid else "")
         + (f"<div class='grid{' pairs' if pairs else ''}'>{''.join(shown)}</div>" if shown else "")
-        + (f"<p class=sub>{', '.join(words)}</p>" if words else "")
+        + (f"<ul class=sub>{''.join(f'<li>{word}' for word in words)}</ul>" if words else "")
         + (f"<p class=sub>{more} more are listed in check.json.</p>" if more > 0 else "")
     )
 
@@ -89,9 +107,9 @@ def _advice(finding: Finding) -> str:
 
 
 def _case(case: Case, records: Mapping[Path, Record], root: Path) -> str:
-    names = " and ".join(_short(path, root) for path in case.images)
-    caption = f"{names}: {case.note}"
-    tiles = [thumbnail(path, records.get(path)) for path in case.images]
+    # Roboflow's hashes are 32 characters that tell a reader nothing; check.json has them whole.
+    caption = re.sub(r"(\.rf\.\w{6})\w{8,}", r"\1…", case.told(lambda path: _short(path, root)))
+    tiles = [thumbnail(path, records.get(path), case.marks) for path in case.images]
     if any(tile is None for tile in tiles):
         return f"<figure><div class=none>cannot be shown</div><figcaption>{escape(caption)}</figcaption></figure>"
     if case.transform is not None:
@@ -101,12 +119,16 @@ def _case(case: Case, records: Mapping[Path, Record], root: Path) -> str:
 
 
 def _short(path: Path, root: Path) -> str:
+    """The path below `root`, without the middle of what is long."""
     text = str(path.relative_to(root)) if path.is_relative_to(root) else path.name
     return text if len(text) <= 60 else f"{text[:28]}…{text[-28:]}"
 
 
-def thumbnail(path: Path, record: Record | None) -> np.ndarray | None:
-    """The picture made small with its labels drawn on it, RGB uint8 `[h, w, 3]`; None when it cannot be decoded."""
+def thumbnail(path: Path, record: Record | None, marks: Sequence[Box] = ()) -> np.ndarray | None:
+    """The picture made small with its labels drawn on it and a ring around small `marks`; None when it cannot be decoded.
+
+    RGB uint8 `[h, w, 3]`.
+    """
     try:
         image = read_image(path)
     except ImageError:
@@ -126,6 +148,11 @@ def thumbnail(path: Path, record: Record | None) -> np.ndarray | None:
         elif not instance.polygons:
             x1, y1, x2, y2 = (round(value * scale) for value in instance.box)
             cv2.rectangle(small, (x1, y1), (x2, y2), colour, 1)
+    for x1, y1, x2, y2 in marks:
+        radius = round(max(x2 - x1, y2 - y1) * scale / 2) + 8
+        if radius < _SIDE / 4:
+            centre = (round((x1 + x2) * scale / 2), round((y1 + y2) * scale / 2))
+            cv2.circle(small, centre, radius, _RING, 2, cv2.LINE_AA)
     return small
 
 

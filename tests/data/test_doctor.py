@@ -114,7 +114,7 @@ def test_a_leak_among_many_walls_is_found_and_nothing_else(tmp_path: Path) -> No
     found = check(walls(tmp_path, pictures), look_alike=True)
     (case,) = found["leak-lookalikes"].cases
     assert [path.stem for path in case.images] == ["t4", "again"] and found["leak-lookalikes"].severity == "error"
-    assert "1 photographs of val also in train" in found["leak-lookalikes"].title
+    assert "1 photograph of val also in train" in found["leak-lookalikes"].title
     assert "lookalikes" not in found and "leak-duplicates" not in found
 
 

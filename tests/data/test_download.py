@@ -35,6 +35,10 @@ class Site:
     ranges: bool = True
     cuts: list[int] = field(default_factory=list)
     status: list[int] = field(default_factory=list)
+    redirects: dict[str, str] = field(default_factory=dict)
+    honest: bool = True  # whether If-Range is obeyed; storage services have been seen to ignore it
+    length: bool = True  # whether the length is told; without it the body comes in chunks
+    wait: str | None = None
     asked: list[tuple[str, str | None]] = field(default_factory=list)
     url: str = ""
 
@@ -47,13 +51,24 @@ def site() -> Iterator[Site]:
         def do_GET(self) -> None:
             wanted = self.headers.get("Range")
             offer.asked.append((self.path, wanted))
+            target = offer.redirects.get(self.path.split("?")[0])
+            if target is not None:
+                self.send_response(302)
+                self.send_header("Location", target)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             body = offer.files.get(self.path.split("?")[0])
             status = offer.status.pop(0) if offer.status else 200 if body is not None else 404
             if status != 200 or body is None:
-                self.send_error(status)
+                self.send_response(status)
+                if offer.wait:
+                    self.send_header("Retry-After", offer.wait)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
                 return
             start = 0
-            if wanted and offer.ranges and self.headers.get("If-Range") == offer.etag:
+            if wanted and offer.ranges and (self.headers.get("If-Range") == offer.etag or not offer.honest):
                 start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1])  # type: ignore[index]
                 if start >= len(body):
                     self.send_response(416)
@@ -67,10 +82,25 @@ def site() -> Iterator[Site]:
                 self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
             if offer.etag:
                 self.send_header("ETag", offer.etag)
-            self.send_header("Content-Length", str(len(body) - start))
+            if offer.length:
+                self.send_header("Content-Length", str(len(body) - start))
+            else:
+                self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
             cut = offer.cuts.pop(0) if offer.cuts else len(body)
-            self.wfile.write(body[start : start + cut])
+            sent = body[start : start + cut]
+            if offer.length:
+                self.wfile.write(sent)
+                self.close_connection = True
+                return
+            for at in range(0, len(sent), 100_000):
+                piece = sent[at : at + 100_000]
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            if start + cut >= len(body):
+                self.wfile.write(b"0\r\n\r\n")
+            self.close_connection = True
+
+        protocol_version = "HTTP/1.1"  # chunks need it
 
         def log_message(self, *_: object) -> None:
             pass
@@ -162,6 +192,65 @@ def test_a_busy_server_is_asked_again_and_a_refusal_is_not(site: Site, tmp_path:
         assert len(site.asked) == 1
 
 
+def test_a_signed_link_behind_a_redirect_is_gone_on_with(site: Site, tmp_path: Path) -> None:
+    """As release files and dataset exports come: one address that leads to a storage service, anew each time."""
+    site.files["/store/a"], site.cuts, site.redirects = BODY, [300_000], {"/a.zip": "/store/a?signature=1"}
+    get(site, tmp_path / "a.zip", hashlib.sha256(BODY).hexdigest())
+    assert (tmp_path / "a.zip").read_bytes() == BODY
+    last = site.asked[-1]
+    assert last[0] == "/store/a?signature=1" and last[1] is not None and last[1] != "bytes=0-"
+
+
+def test_a_changed_file_is_not_joined_to_the_old_part_by_a_server_that_ignores_if_range(
+    site: Site, tmp_path: Path
+) -> None:
+    site.files["/a.zip"], site.cuts = BODY[::-1], [500_000, 0, 0, 0, 0, 0, 0]
+    with pytest.raises(InputError):
+        get(site, tmp_path / "a.zip")
+    site.files["/a.zip"], site.cuts, site.etag, site.honest = BODY, [], '"two"', False
+    get(site, tmp_path / "a.zip")
+    assert (tmp_path / "a.zip").read_bytes() == BODY
+
+
+def test_a_file_of_unknown_length_arrives_whole_or_is_asked_for_again(site: Site, tmp_path: Path) -> None:
+    site.files["/a.zip"], site.length, site.cuts = BODY, False, [300_000]
+    seen: list[int | None] = []
+    fetch.fetch(f"{site.url}/a.zip", tmp_path / "a.zip", None, lambda done, total: seen.append(total), pause=0.001)
+    assert (tmp_path / "a.zip").read_bytes() == BODY and seen[0] is None and len(site.asked) == 2
+
+
+def test_a_busy_server_says_how_long_to_wait(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(fetch.time, "sleep", waited.append)
+    for wait in ("7", "100000", "Wed, 21 Oct 2026 07:28:00 GMT", "-3"):
+        site.files["/a.zip"], site.status, site.wait = BODY, [429], wait
+        get(site, tmp_path / f"{len(waited)}.zip")
+    assert waited == [7, 60, 0.001, 0.001]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device here")
+def test_a_full_disk_is_not_blamed_on_the_network(site: Site, tmp_path: Path) -> None:
+    site.files["/a.zip"] = BODY
+    (tmp_path / "a.zip.part").symlink_to("/dev/full")
+    (tmp_path / "a.zip.from").write_text(json.dumps({"url": f"{site.url}/a.zip", "mark": '"one"'}))
+    with pytest.raises(InputError, match=r"a\.zip\.part: cannot be written \(No space left"):
+        get(site, tmp_path / "a.zip")
+    assert len(site.asked) == 1
+
+
+def test_a_redirect_out_of_the_web_is_not_followed(site: Site, tmp_path: Path) -> None:
+    site.redirects = {"/a.zip": "ftp://127.0.0.1/a.zip"}
+    with pytest.raises(InputError, match="only http"):
+        get(site, tmp_path / "a.zip")
+
+
+def test_a_server_that_starts_over_each_time_is_given_up(site: Site, tmp_path: Path) -> None:
+    site.files["/a.zip"], site.ranges, site.cuts = BODY, False, [300_000] * 50
+    with pytest.raises(InputError, match="broke off"):
+        get(site, tmp_path / "a.zip")
+    assert len(site.asked) < 10
+
+
 def test_a_wrong_checksum_leaves_nothing(site: Site, tmp_path: Path) -> None:
     site.files["/a.zip"] = BODY
     with pytest.raises(InputError, match="SHA-256"):
@@ -209,6 +298,9 @@ def test_damaged_archives_are_refused(tmp_path: Path) -> None:
     whole = zipped(lambda z: z.writestr("a.bin", bytes(range(256)) * 100))
     broken = bytearray(whole)
     broken[60] ^= 0xFF
+    (tmp_path / "page.zip").write_bytes(b"\n <!DOCTYPE html><title>Sign in</title>")
+    with pytest.raises(InputError, match="a web page, not an archive"):
+        fetch.unpack(tmp_path / "page.zip", tmp_path)
     for content in (b"", b"no archive", whole[: len(whole) // 2], bytes(broken)):
         (tmp_path / "a.zip").write_bytes(content)
         folder = tmp_path / "out"
@@ -291,6 +383,19 @@ def test_with_a_key_roboflow_is_asked_for_the_export(desk: Path, site: Site, mon
     got = download.download("walls")
     assert [path for path, _ in site.asked] == ["/me/walls/2/yolov8?api_key=s3cret", "/export.zip?signed=abc"]
     assert got.sources == (f"{site.url.rsplit(':', 1)[0]}/export.zip",)
+
+
+def test_an_archive_that_is_no_dataset_is_told_of_and_not_kept(desk: Path, site: Site) -> None:
+    site.files["/walls.zip"] = zipped(lambda z: z.writestr("crack-seg.zip", b"PK"))
+    with pytest.raises(InputError, match=r"no dataset that segdet can read; it holds crack-seg\.zip"):
+        download.download("walls")
+    assert not Path("datasets/walls").exists()
+
+
+def test_roboflow_may_stumble_while_it_prepares(desk: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    roboflow(site, desk, {"export": {"link": f"{site.url}/export.zip"}}, monkeypatch)
+    site.files["/export.zip"], site.status = site.files["/walls.zip"], [502, 503]
+    assert download.download("walls", pause=0.001).files == 7
 
 
 @pytest.mark.parametrize(("status", "said"), [(401, "does not accept the key"), (404, "404"), (200, "no export")])

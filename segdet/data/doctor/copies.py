@@ -18,8 +18,8 @@ from segdet.data.records import Dataset, Record, by_photograph, iterate, photogr
 SPLITS = ("train", "val", "test")  # of two copies the one further right is kept: it is what scores are taken on
 
 _LEAK_ADVICE = (
-    "Scores on images that training has seen are too good. `segdet data check ... --fix FOLDER` writes a copy "
-    "without the training images."
+    "Validation shall tell how well a model finds what it has never seen; on pictures that training has seen too, scores are "
+    "better than what use will show. `--fix FOLDER` writes a copy without the training images of these pairs."
 )
 
 
@@ -170,7 +170,8 @@ def report(same: Sequence[Pair], alike: Sequence[Pair]) -> Iterator[Finding]:
             "lookalikes",
             "note",
             f"{len(within)} pairs of photographs show the same object within a split",
-            "Harmless where they are, but `--fold` and other new splits would part them.",
+            "Harmless where they are. Dividing the set anew (`--fold`, `segdet data split`) may put the two on different sides: "
+            "check the result.",
             len(within),
             tuple(pair.case for pair in within),
         )
@@ -179,9 +180,10 @@ def report(same: Sequence[Pair], alike: Sequence[Pair]) -> Iterator[Finding]:
 def _leak(code: str, pairs: Sequence[Pair], what: str) -> Finding:
     scored = {pair.second.photograph for pair in pairs}
     where = sorted({pair.splits for pair in pairs}, key=lambda one: (SPLITS.index(one[1]), SPLITS.index(one[0])))
+    shown = [(one, len({p.second.photograph for p in pairs if p.splits == one})) for one in where]
     told = "; ".join(
-        f"{len({p.second.photograph for p in pairs if p.splits == one})} photographs of {one[1]} also in {one[0]}"
-        for one in where
+        f"{count} photograph{'' if count == 1 else 's'} of {later} also in {earlier}"
+        for (earlier, later), count in shown
     )
     cases = tuple(pair.case for pair in pairs)
     return Finding(code, "error", f"leak, {what}: {told}", _LEAK_ADVICE, len(scored), cases)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+
+from segdet.data.records import Box
 
 Severity = Literal["error", "warning", "note"]
 ORDER: tuple[Severity, ...] = ("error", "warning", "note")
@@ -20,11 +22,19 @@ class Case:
     images: the picture it is about, or the two of a pair; empty when it is about the dataset or a label file.
     note: what is to be seen there.
     transform: float64 `[2, 3]`, takes pixels (x, y) of the first picture of a pair to the second, where it is known.
+    marks: where in the picture to look.
     """
 
     images: tuple[Path, ...]
     note: str
     transform: np.ndarray | None = field(default=None, compare=False)
+    marks: tuple[Box, ...] = ()
+
+    def told(self, name: Callable[[Path], str] = lambda path: path.name) -> str:
+        """One line: the pictures, as `name` calls them, and what is to be seen; a note that names its label file stands alone."""
+        if not self.images or self.note.startswith(self.images[0].stem):
+            return self.note
+        return f"{' = '.join(map(name, self.images))}: {self.note}"
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,12 @@ class Checkup:
     @property
     def errors(self) -> tuple[Finding, ...]:
         return tuple(finding for finding in self.findings if finding.severity == "error")
+
+    @property
+    def told(self) -> str:
+        """How many of each severity, in words."""
+        counts = {kind: sum(one.severity == kind for one in self.findings) for kind in ORDER}
+        return ", ".join(f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in counts.items())
 
     def to_dict(self) -> dict[str, Any]:
         return {**self.figures, "findings": [finding.to_dict() for finding in self.findings]}

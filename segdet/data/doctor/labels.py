@@ -9,7 +9,7 @@ import numpy as np
 
 from segdet.data.boxes import area_of
 from segdet.data.doctor.findings import Case, Finding, Severity
-from segdet.data.records import Dataset, Instance, Kind, Problem, Record, iterate
+from segdet.data.records import Box, Dataset, Instance, Kind, Problem, Record, box_of, iterate
 
 _TINY = 16.0  # pixels of area; smaller objects are clicks that went wrong or lost in any resize
 _RARE_EMPTY = 0.02  # where fewer images than this are empty, each empty one is suspicious
@@ -113,10 +113,11 @@ def _crossing(dataset: Dataset) -> Iterator[Finding]:
     cases = []
     count = 0
     for split, record in iterate(dataset):
-        crossed = sum(crosses_itself(polygon) for instance in record.instances for polygon in instance.polygons)
+        outlines = (polygon for instance in record.instances for polygon in instance.polygons)
+        crossed = tuple(box_of([polygon]) for polygon in outlines if crosses_itself(polygon))
         if crossed:
-            count += crossed
-            cases.append(Case((record.image,), f"{_count(crossed, 'outline')} ({split})"))
+            count += len(crossed)
+            cases.append(Case((record.image,), f"{_count(len(crossed), 'outline')} ({split})", marks=crossed))
     if count:
         yield Finding(
             "outline-crossing",
@@ -164,15 +165,15 @@ def _side(a: np.ndarray, b: np.ndarray, p: np.ndarray) -> np.ndarray:
 def _small(dataset: Dataset) -> Iterator[Finding]:
     cases = []
     for split, record in iterate(dataset):
-        areas = [area_of(instance) for instance in record.instances]
-        if any(area < _TINY for area in areas):
-            cases.append(Case((record.image,), f"{min(areas):.0f} square pixels ({split})"))
+        tiny = {area: instance.box for instance in record.instances if (area := area_of(instance)) < _TINY}
+        if tiny:
+            cases.append(Case((record.image,), f"{min(tiny):.0f} square pixels ({split})", marks=tuple(tiny.values())))
     if cases:
         yield Finding(
             "objects-tiny",
             "note",
             f"{_count(len(cases), 'image')} with objects under {_TINY:.0f} square pixels",
-            "Slips of the mouse, or too small to be found; look at some.",
+            "Slips of the mouse, or too small to be found; look at the ringed places.",
             len(cases),
             tuple(cases),
         )
@@ -181,10 +182,15 @@ def _small(dataset: Dataset) -> Iterator[Finding]:
 def _twice(dataset: Dataset) -> Iterator[Finding]:
     cases = []
     for split, record in iterate(dataset):
-        seen = Counter(_key(instance) for instance in record.instances if not instance.crowd)
-        repeated = sum(count - 1 for count in seen.values())
+        seen: set[tuple[int, ...]] = set()
+        repeated: list[Box] = []
+        for instance in record.instances:
+            if not instance.crowd:
+                repeated += [instance.box] if _key(instance) in seen else []
+                seen.add(_key(instance))
         if repeated:
-            cases.append(Case((record.image,), f"{_count(repeated, 'object')} labelled twice ({split})"))
+            told = f"{_count(len(repeated), 'object')} labelled twice ({split})"
+            cases.append(Case((record.image,), told, marks=tuple(repeated)))
     if cases:
         yield Finding(
             "objects-twice",
