@@ -147,10 +147,10 @@ def _metrics(before: DetectionEvaluation, after: DetectionEvaluation) -> dict[st
     times = drawn(len(names), ROUNDS)[:, group]
     samples = [side.counted()[1].average_precision(times) for side in (before, after)]
     deltas = samples[1] - samples[0]
-    scores = [side.counted()[0].twelve for side in (before, after)]
+    theirs, ours = (side.counted()[0].twelve for side in (before, after))
     out = {}
     for name, change in (("ap", deltas.mean(axis=0)), ("ap50", deltas[0])):
-        out[name] = both_sides(*(score[name] for score in scores), change[np.isfinite(change)])
+        out[name] = both_sides(theirs[name], ours[name], change[np.isfinite(change)])
     return out
 
 
