@@ -70,13 +70,15 @@ def export(
     proto = to_onnx(model, metadata)
     gate = against_torch(model, metadata, precision, tolerance)
     with replacing(target) as temporary:
+        refusal = ""
         for made, account in _made(proto, described, precision, dataset, calibration, tolerance):
+            if refusal:
+                say(f"{refusal}; trying another recipe")
             write(made, described, temporary)
             compared = {"precision": precision, **account, **_compared(temporary, gate, records)}
             if compared["passed"]:
                 break
-            if precision == "int8":
-                say(f"{account['quantised']['recipe']}: {sentence(compared)}; trying with more layers in floats")
+            refusal = f"refused: {sentence(compared)}"
         else:
             raise SegdetError(
                 f"{target}: not written, the file does not agree with {file}: {sentence(compared)}; "
