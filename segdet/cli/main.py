@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from segdet.cli import check, data, download, export, models, output, predict, train, val
+from segdet.cli import bench, check, data, doctor, download, export, models, output, predict, train, val
 from segdet.errors import SegdetError, nearest
 from segdet.version import __version__
 
@@ -32,6 +32,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": export.export,
     "predict": predict.predict,
     "models": models.models,
+    "bench": bench.bench,
+    "doctor": doctor.doctor,
 }
 DATA_COMMANDS: dict[str, Callable[..., None]] = {
     "list": data.list_datasets,
