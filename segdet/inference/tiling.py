@@ -139,11 +139,9 @@ def _windows(height: int, width: int, tile: int, margin: int) -> Iterator[tuple[
 
 
 def _aligned(length: int, tile: int, margin: int) -> list[slice]:
-    """As `_starts`, with starts on multiples of `STEP`; the last tile ends with the picture and may be longer by that."""
-    starts = [start // STEP * STEP for start in _starts(length, tile, margin + STEP // 2)]
-    return [
-        slice(start, min(start + tile, length) if k + 1 < len(starts) else length) for k, start in enumerate(starts)
-    ]
+    """As `_starts`, with starts on multiples of `STEP`; the last tile ends with the picture and may be shorter by that."""
+    starts = [-(-start // STEP) * STEP for start in _starts(length, tile, margin + STEP // 2)]
+    return [slice(start, min(start + tile, length)) for start in starts]
 
 
 def _starts(length: int, tile: int, margin: int) -> list[int]:

@@ -7,7 +7,6 @@ import json
 import multiprocessing
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -364,12 +363,10 @@ def test_batch_auto_counts_memory(walls: Path, tmp_path: Path, monkeypatch: pyte
     assert "batch: 1\n" in (done / "config.yaml").read_text()
 
 
-def test_compiled_networks_save_the_same_names(walls: Path, tmp_path: Path) -> None:
-    if shutil.which("g++") is None:
-        pytest.skip("torch.compile needs a C++ compiler on a processor")
-    config = {**PLAIN, "epochs": 1, "out": str(tmp_path)}
-    plain = segdet.train("segmenter", str(walls), **config, name="plain")
-    compiled = segdet.train("segmenter", str(walls), **config, compile=True, name="compiled")
-    a, b = (safetensors.torch.load_file(run / "weights" / "last.safetensors") for run in (plain, compiled))
-    assert a.keys() == b.keys()
-    assert max(float((a[name] - b[name]).abs().max()) for name in a) < 1e-4
+def test_compiled_networks_keep_their_names(walls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiler itself takes a minute; that it is asked for, once and for one size, is what is ours."""
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **settings: asked.append(settings))
+    run = segdet.train("segmenter", str(walls), **{**PLAIN, "out": str(tmp_path)}, compile=True)
+    assert asked == [{"dynamic": False}]
+    assert not any("_orig_mod" in name for name in safetensors.torch.load_file(run / "weights" / "last.safetensors"))
