@@ -315,6 +315,7 @@ class Trainer:
 
     def _interrupt(self, step: int, number: int) -> None:
         self._checkpoint(step)
+        self.spent += time.perf_counter() - self.began
         raise Interrupted(
             f"stopped in {self._title(self.epoch + 1)} and saved; go on with: segdet train --resume {self.run}", number
         )
