@@ -151,7 +151,9 @@ def _timed(connection: HTTPConnection, body: bytes, outcome: Outcome) -> None:
         outcome.latency.append(taken)
     elif status == 503:
         outcome.refusal.append(taken)
-        time.sleep(0.1)  # Retry-After asks for a second at least; a client that asks at once only costs both of them work
+        time.sleep(
+            0.1
+        )  # Retry-After asks for a second at least; a client that asks at once only costs both of them work
     else:
         outcome.failed.append(str(status))
 
