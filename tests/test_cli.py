@@ -183,6 +183,13 @@ def test_key_value_arguments() -> None:
     words = ["train", "arch=unet", "data=crack", "epochs=10", "--name", "a=b", "lr=1e-3"]
     assert _dashed(words) == ["train", "unet", "--data", "crack", "--epochs", "10", "--name", "a=b", "--lr", "1e-3"]
     assert _dashed(["data", "info", "data=crack"]) == ["data", "info", "crack"]
+    assert _dashed(["serve", "--model", "model=a.onnx", "port=1"]) == [
+        "serve",
+        "--model",
+        "model=a.onnx",
+        "--port",
+        "1",
+    ]
     assert _dashed(["predict", "size=3.jpg", "conf=0.5"]) == ["predict", "size=3.jpg", "--conf", "0.5"]
 
 

@@ -160,9 +160,11 @@ def _dashed(arguments: Sequence[str]) -> list[str]:
         return words
     parameters = signature(command).parameters
     out = words[:start]
-    for word in words[start:]:
+    for before, word in zip(["", *words[start:]], words[start:], strict=False):
         match = re.fullmatch(r"([a-z_]+)=(.*)", word, re.DOTALL)
-        if match is None or match[1] not in parameters or Path(word).exists():
+        option = parameters.get(before[2:].replace("-", "_")) if before.startswith("--") else None
+        is_value = option is not None and option.annotation not in ("bool", bool)  # --model model=a.onnx
+        if match is None or is_value or match[1] not in parameters or Path(word).exists():
             out.append(word)
         elif isinstance(parameters[match[1]].default, typer.models.ArgumentInfo):
             out.append(match[2])
