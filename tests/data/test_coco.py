@@ -99,6 +99,16 @@ def test_a_file_name_that_leads_nowhere_good_is_refused(name: str, tmp_path: Pat
     refused(root, str(root))
 
 
+def test_images_may_be_links_to_another_disk_and_names_may_come_from_windows(tmp_path: Path) -> None:
+    blank(tmp_path / "disk" / "a.png")
+    images = [{"id": 1, "file_name": "sub\\a.png"}]
+    root = coco(tmp_path / "walls", annotation(), images=images)
+    (root / "sub").mkdir()
+    (root / "sub" / "a.png").symlink_to(tmp_path / "disk" / "a.png")
+    dataset = formats.read(root)
+    assert len(only(dataset).instances) == 1 and dataset.problems == ()
+
+
 def test_a_file_name_may_lead_into_folders(tmp_path: Path) -> None:
     blank(tmp_path / "sub" / "b.png")
     root = coco(tmp_path, annotation(), images=[{"id": 1, "file_name": "sub/b.png"}])

@@ -14,7 +14,9 @@ from PIL import Image
 
 from segdet.data import formats
 from segdet.data.boxes import boxes_of
+from segdet.data.convert import convert
 from segdet.data.rasterize import IGNORE, binary, class_index, foreground
+from segdet.data.splits import for_task
 from tests.data.helpers import HEIGHT, WIDTH, blank, only, problem, refused
 from tests.layouts import save_mask
 
@@ -134,6 +136,34 @@ def test_voc_images_without_a_mask_are_left_out_where_others_have_one(tmp_path: 
     blank(tmp_path / "JPEGImages" / "b.png")
     dataset = formats.read(tmp_path)
     assert only(dataset).image.stem == "a" and "b.png" in problem(dataset)
+
+
+def test_voc_serves_segmentation_and_detection_each_with_its_own_images(tmp_path: Path) -> None:
+    """As in VOC 2012: every image has boxes, a quarter has masks, and each task has its lists."""
+    for name in "abcde":
+        blank(tmp_path / "JPEGImages" / f"{name}.jpg")
+        _annotation(tmp_path / "Annotations" / f"{name}.xml", (box("aeroplane"),))
+    for name in "ad":
+        save_mask(tmp_path / "SegmentationClass" / f"{name}.png", STAMP, palette=True)
+        save_mask(tmp_path / "SegmentationObject" / f"{name}.png", STAMP, palette=True)
+    for kind, train, val in (("Segmentation", "a", "d"), ("Main", "ab", "cd")):
+        (tmp_path / "ImageSets" / kind).mkdir(parents=True)
+        (tmp_path / "ImageSets" / kind / "train.txt").write_text("\n".join(train))
+        (tmp_path / "ImageSets" / kind / "val.txt").write_text("\n".join(val))
+    dataset = formats.read(tmp_path)
+    assert dataset.problems == () and len(dataset.classes) == 20  # e is in no list
+
+    def images(task: str) -> dict[str, list[str]]:
+        return {s: [r.image.stem for r in records] for s, records in for_task(dataset, task).splits.items()}
+
+    assert images("segmentation") == {"train": ["a"], "val": ["d"]}
+    assert images("detection") == {"train": ["a", "b"], "val": ["c", "d"]}
+    assert "2 images whose objects have boxes only" in str(for_task(dataset, "segmentation").problems[-1])
+    assert all(len(boxes_of(r)[0]) == 1 for records in dataset.splits.values() for r in records)
+    convert(dataset, tmp_path.parent / "again", "voc")
+    again = formats.read(tmp_path.parent / "again")
+    assert {s: [len(r.instances) for r in rs] for s, rs in again.splits.items()} == {"train": [1, 1], "val": [1, 1]}
+    assert [r.outlined for r in again.splits["train"]] == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from PIL import Image
 from segdet.data.formats.class_list import voc_colour
 from segdet.data.rasterize import IGNORE
 from segdet.data.records import Dataset, Record
+from segdet.data.splits import outlined
 from segdet.data.writers.base import Losses, Names, Writer, count_unsaid, label_image, whole
 from segdet.data.writers.png_mask import MOST_CLASSES
 from segdet.errors import InputError
@@ -42,13 +43,13 @@ def _write(dataset: Dataset, root: Path, names: Names, losses: Losses, advance: 
     rows = [f"{name}:{colour}::" for name, colour in zip(("background", *dataset.classes), colours, strict=False)]
     (root / "labelmap.txt").write_text("# label:color_rgb:parts:actions\n" + "\n".join(rows) + "\n", encoding="utf-8")
     for split, some in dataset.splits.items():
-        stems = "".join(f"{Path(names[record.image]).stem}\n" for record in some)
-        for kind in ("Main", "Segmentation") if masked else ("Main",):
+        for kind, listed in (("Main", some), ("Segmentation", outlined(some))) if masked else (("Main", some),):
+            stems = "".join(f"{Path(names[record.image]).stem}\n" for record in listed)
             (root / "ImageSets" / kind / f"{split}.txt").write_text(stems, encoding="utf-8")
     for record in records:
         stem = Path(names[record.image]).stem
         _annotate(record, names[record.image], dataset.classes, root / "Annotations" / f"{stem}.xml", masked, losses)
-        if masked:
+        if masked and (record.outlined or not record.instances):
             _masks(record, dataset.classes, root, stem, losses)
         advance()
 
@@ -85,8 +86,7 @@ def _masks(record: Record, classes: tuple[str, ...], root: Path, stem: str, loss
     own = Losses()
     index = label_image(record, len(classes))
     count_unsaid(record, len(classes), own)
-    outlined = [i for i in record.instances if i.outlined]
-    if outlined:
+    if record.outlined:
         own.counts["boxes beside outlined objects: in the XML file, but not read again"] = own.counts.pop(
             "boxes without an outline left out", 0
         )
