@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 import pytest
 import yaml
 
+from segdet.cli.main import run
 from segdet.data import catalog, splits
 from segdet.errors import InputError
 from segdet.evaluation import tally as tallies
@@ -20,9 +23,32 @@ from segdet.models import weights
 from segdet.operating import store
 from segdet.trained import dataset_for, open_trained
 from segdet.validation import validate
-from tests.conftest import TINY, Cli
+from tests.conftest import TINY
 
 SCORES = ("iou", "f1", "precision", "recall", "f1_2px", "cldice", "boundary_iou", "average_precision", "iou_per_image")
+
+
+@dataclass
+class _Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Cli = Callable[..., _Done]
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Runs a command line within this process, which is much faster (tests/test_cli.py runs the real one)."""
+
+    def call(*arguments: object) -> _Done:
+        capsys.readouterr()
+        code = run([str(argument) for argument in arguments])
+        said = capsys.readouterr()
+        return _Done(code, said.out, said.err)
+
+    return call
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +97,8 @@ def test_another_size_is_still_scored_at_the_images_own(trained: Path, exported:
 
 def test_an_operating_point_is_stored_and_kept(trained: Path, exported: Path, walls: Path, tmp_path: Path) -> None:
     records = catalog.load(str(walls)).splits["val"]
-    run = shutil.copytree(trained, tmp_path / "run")
-    file = run / "weights" / "best.safetensors"
+    copied = shutil.copytree(trained, tmp_path / "run")
+    file = copied / "weights" / "best.safetensors"
     before = weights.read_metadata(file)
     tensors = file.read_bytes()[-1000:]
     measured = validate(file, records, "val", rule=parse("recall=0.9"), workers=0)
@@ -98,14 +124,14 @@ def test_an_operating_point_is_stored_and_kept(trained: Path, exported: Path, wa
 
 
 def test_the_command_chooses_and_the_run_follows(cli: Cli, trained: Path, tmp_path: Path) -> None:
-    run = shutil.copytree(trained, tmp_path / "run")
-    done = cli("val", run, "--operate", "precision=0.9", "--report", tmp_path / "page.html", "--workers", 0)
+    chosen = shutil.copytree(trained, tmp_path / "run")
+    done = cli("val", chosen, "--operate", "precision=0.9", "--report", tmp_path / "page.html", "--workers", 0)
     assert done.returncode == 0, done.stderr
     assert "(precision=0.9) stored in" in done.stdout and "average_precision" in done.stdout
-    metrics = json.loads((run / "metrics.json").read_text())
+    metrics = json.loads((chosen / "metrics.json").read_text())
     assert metrics["precision"] >= 0.9 and metrics["operate"] == "precision=0.9"
-    assert tallies.load(run / tallies.FILE).threshold == metrics["threshold"]
-    assert "--operate precision=0.9" in (run / "report.html").read_text() and (tmp_path / "page.html").is_file()
+    assert tallies.load(chosen / tallies.FILE).threshold == metrics["threshold"]
+    assert "--operate precision=0.9" in (chosen / "report.html").read_text() and (tmp_path / "page.html").is_file()
     for arguments, reason in (
         (("--operate", "recall=2"), "--operate recall=2"),
         (("--operate", "recall=0.9", "--limit", 3), "on all images"),
@@ -113,7 +139,7 @@ def test_the_command_chooses_and_the_run_follows(cli: Cli, trained: Path, tmp_pa
         (("--report", "page.pdf"), "must end in .html"),
         (("--split", "test"), "has no such split"),
     ):
-        wrong = cli("val", run, *arguments)
+        wrong = cli("val", chosen, *arguments)
         assert wrong.returncode == 2 and reason in wrong.stderr and "Traceback" not in wrong.stderr, wrong.stderr
 
 
@@ -130,7 +156,7 @@ def test_two_runs_are_compared_and_one_with_itself_is_the_same(
         pair["sentence"],
     )
     assert said is not None and float(said[2]) <= float(said[1]) <= float(said[3])
-    first, second = (json.loads((run / "metrics.json").read_text())["iou"] for run in (trained, weaker))
+    first, second = (json.loads((one / "metrics.json").read_text())["iou"] for one in (trained, weaker))
     assert pair["scores"]["iou"]["value"] == pytest.approx(first - second)
     page = (tmp_path / "out" / "compare.html").read_text()
     assert pair["sentence"] in page and "http:" not in page and "https:" not in page and "<script" not in page
@@ -163,13 +189,13 @@ def test_other_images_are_measured_anew(cli: Cli, trained: Path, exported: Path,
 def test_folds_are_summed_up_and_never_measured_on_what_they_have_seen(
     cli: Cli, halves: list[Path], walls: Path, tmp_path: Path
 ) -> None:
-    for run, k in zip(halves, (1, 2), strict=True):
+    for fold, k in zip(halves, (1, 2), strict=True):
         held_out = splits.fold(catalog.load(str(walls)), k, 2, seed=3).splits["val"]
-        for source in (run, run / "weights" / "best.safetensors"):
+        for source in (fold, fold / "weights" / "best.safetensors"):
             chosen = dataset_for(open_trained(source)).splits["val"]
             assert [r.image.name for r in chosen] == [r.image.name for r in held_out]
-        stored = json.loads((run / "metrics.json").read_text())
-        again = json.loads(cli("val", run, "--workers", 0, "--json").stdout)
+        stored = json.loads((fold / "metrics.json").read_text())
+        again = json.loads(cli("val", fold, "--workers", 0, "--json").stdout)
         assert again["iou"] == stored["iou"] and again["images"] == len(held_out)
     # a file alone knows its fold as well
     metadata = weights.read_metadata(halves[1] / "weights" / "best.safetensors")
@@ -178,7 +204,7 @@ def test_folds_are_summed_up_and_never_measured_on_what_they_have_seen(
     done = cli("compare", "--folds", *halves, "--out", tmp_path / "out", "--json")
     assert done.returncode == 0, done.stderr
     (one,) = json.loads(done.stdout)["experiments"]
-    each = [json.loads((run / "metrics.json").read_text())["iou"] for run in halves]
+    each = [json.loads((fold / "metrics.json").read_text())["iou"] for fold in halves]
     assert one["spread"]["iou"]["mean"] == pytest.approx(sum(each) / 2) and one["missing"] == []
     assert min(each) <= one["pooled"]["iou"] <= max(each) and one["ci95"]["iou"][0] < one["ci95"]["iou"][1]
     assert "Mean ± sd" in (tmp_path / "out" / "compare.html").read_text()
@@ -186,7 +212,10 @@ def test_folds_are_summed_up_and_never_measured_on_what_they_have_seen(
     assert "missing: 2/2" in table and "all photographs" in table
 
 
-def test_what_cannot_be_compared_is_told(cli: Cli, trained: Path, halves: list[Path], tmp_path: Path) -> None:
+def test_what_cannot_be_compared_is_told(
+    cli: Cli, trained: Path, halves: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     for arguments, reason in (
         ((trained,), "segdet compare RUN RUN"),
         ((trained, tmp_path / "none"), "no such run folder"),
@@ -196,7 +225,7 @@ def test_what_cannot_be_compared_is_told(cli: Cli, trained: Path, halves: list[P
         (("--folds", halves[0], halves[0]), "name each fold once"),
         (("--folds", *halves, "--data", "crack"), "leave --data out"),
     ):
-        done = cli("compare", *arguments, cwd=tmp_path)
+        done = cli("compare", *arguments)
         assert done.returncode == 2 and reason in done.stderr and "Traceback" not in done.stderr, (
             arguments,
             done.stderr,
