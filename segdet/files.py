@@ -15,8 +15,10 @@ from segdet.errors import InputError
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced to disk and takes the place of `path`.
+
+    Without `durable` it is not synced: after a power cut the file may be empty. For thousands of files that can be made again.
 
     The temporary file is in the same folder because replacing is atomic only within one file system.
     If the body raises, the temporary file is removed and the old `path`, if any, is untouched.
@@ -34,10 +36,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        _sync(temporary)
+        if durable:
+            _sync(temporary)
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes files private; results are meant to be shared
         temporary.replace(path)
-        _sync(path.parent)
+        if durable:
+            _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -69,9 +73,9 @@ def building(folder: str | Path) -> Iterator[Path]:
         shutil.rmtree(outer, ignore_errors=True)
 
 
-def write_bytes(path: str | Path, content: bytes) -> None:
-    """Write `content` to `path` atomically."""
-    with replacing(path) as temporary:
+def write_bytes(path: str | Path, content: bytes, durable: bool = True) -> None:
+    """Write `content` to `path` atomically; `durable` as for `replacing`."""
+    with replacing(path, durable) as temporary:
         temporary.write_bytes(content)
 
 

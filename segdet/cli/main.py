@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from segdet.cli import check, data, download, export, models, output, predict, serve, train, val
+from segdet.cli import bench, check, data, doctor, download, export, models, output, predict, serve, train, val
 from segdet.errors import SegdetError, nearest
 from segdet.version import __version__
 
@@ -33,6 +33,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "predict": predict.predict,
     "serve": serve.serve,
     "models": models.models,
+    "bench": bench.bench,
+    "doctor": doctor.doctor,
 }
 DATA_COMMANDS: dict[str, Callable[..., None]] = {
     "list": data.list_datasets,

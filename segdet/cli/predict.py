@@ -10,7 +10,9 @@ from segdet.cli import output
 
 
 def predict(
-    source: list[str] = typer.Argument(..., help="Images, folders or patterns."),
+    source: list[str] = typer.Argument(
+        ..., help="Images, videos, folders, patterns, lists (.txt), or - (standard input)."
+    ),
     model: Path | None = typer.Option(
         None, help="Exported model.  [default: newest in exports/, then runs/, then segdet's own]"
     ),
@@ -23,19 +25,25 @@ def predict(
     ),
     save: str | None = typer.Option(
         None,
-        help="What to write. Segmentation: overlay, mask, json (all by default); "
-        "detection: overlay, json (by default), csv, coco, yolo.",
+        help="What to write. Segmentation: overlay, mask, json (by default), confidence, csv, coco, geojson, yolo; "
+        "detection: overlay, json (by default), csv, coco, geojson, yolo.",
     ),
-    device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:N or tensorrt."),
+    device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:N, tensorrt, openvino or openvino:f32."),
+    skip_done: bool = typer.Option(False, help="Leave out what an earlier run into --out has done already."),
+    smooth: float = typer.Option(0.0, help="Videos: share of the previous frames' confidence that stays, 0 to 1."),
+    threads: int | None = typer.Option(None, help="Threads of the network.  [default: all cores]"),
 ) -> None:
-    """Find objects in photographs: segdet predict image.jpg"""
+    """Find objects in photographs and videos: segdet predict image.jpg"""
     from segdet.inference.job import run_job
     from segdet.inference.models import find_model
     from segdet.inference.predictor import Predictor
+    from segdet.inference.settle import settled
     from segdet.inference.sources import expand
     from segdet.inference.writing import kinds_of
 
     sources = expand(source)
-    predictor = Predictor(find_model(model), conf, tile, device)
-    result = run_job(predictor, sources, out, kinds_of(save, predictor.session.metadata.task))
+    file = find_model(model)
+    predictor = Predictor(file, conf, tile, settled(file, device, sources, threads), threads)
+    kinds = kinds_of(save, predictor.session.metadata.task)
+    result = run_job(predictor, sources, out, kinds, skip_done=skip_done, smooth=smooth)
     output.emit(result.to_dict(), result.sentence())

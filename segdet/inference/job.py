@@ -1,48 +1,61 @@
-"""Predicting many images: read ahead, predict, write, and go on when one of them is damaged."""
+"""Predicting many images: read ahead, predict, write behind, and go on when one of them is damaged."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from segdet.console import progress, say
-from segdet.data.images import ImageError, read_ahead
+from segdet.data.images import ImageError
 from segdet.errors import InputError
 from segdet.files import new_folder
+from segdet.inference import large
 from segdet.inference.detection_results import DetectionResult
+from segdet.inference.ledger import Ledger, fingerprint
+from segdet.inference.pipeline import Loaded, WriteBehind, read_ahead
 from segdet.inference.predictor import Predictor
 from segdet.inference.results import Prediction
 from segdet.inference.sources import Source
-from segdet.inference.writing import coco_id, write_image, write_job
+from segdet.inference.video import predict_video
+from segdet.inference.windows import ArrayPicture, TiffPicture
+from segdet.inference.writing import brief, row_of, write_image, write_job
+
+Row = dict[str, Any]
 
 
 @dataclass
 class JobResult:
-    """What was predicted and written, and what had to be skipped (path -> reason)."""
+    """What was predicted and written, what had to be skipped (path -> reason), and how many were done before."""
 
     folder: Path
     model: Path
-    images: list[dict[str, Any]] = field(default_factory=list)
+    device: str
+    images: list[Row] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    before: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`: the folder, the model, and per image its classes and files, without outlines."""
-        brief = [
-            {key: value for key, value in image.items() if key not in ("regions", "coco")} for image in self.images
-        ]
-        return {"out": str(self.folder), "model": str(self.model), "images": brief, "skipped": self.skipped}
+        about = {"out": str(self.folder), "model": str(self.model), "device": self.device}
+        return {**about, "images": self.images, "skipped": self.skipped, "done_before": self.before}
 
     def sentence(self) -> str:
         """The result in words."""
         skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
-        if len(self.images) != 1:
-            return f"{len(self.images)} images predicted with {self.model}{skipped}; results in {self.folder}"
+        before = f", {self.before} done before" if self.before else ""
+        if len(self.images) != 1 or before:
+            count = f"{len(self.images)} image{'s' if len(self.images) != 1 else ''}"
+            return f"{count} predicted with {self.model} on {self.device}{before}{skipped}; results in {self.folder}"
         image = self.images[0]
         found = ", ".join(filter(None, (_found(name, row) for name, row in image["classes"].items())))
         seen = next(iter(image["files"].values()), self.folder)
-        return f"{image['image']}: {found or 'nothing found'} (model {self.model}){skipped}; see {seen}"
+        frames = f" (the most in one of {image['frames']} frames)" if "frames" in image else ""
+        return f"{image['image']}: {found or 'nothing found'}{frames} (model {self.model} on {self.device}){skipped}; see {seen}"
 
 
 def _found(name: str, row: int | dict[str, Any]) -> str:
@@ -52,45 +65,185 @@ def _found(name: str, row: int | dict[str, Any]) -> str:
     return f"{name} {row['share']:.2%} of the image" if row["pixels"] else ""
 
 
-def _told(prediction: Prediction | DetectionResult, kinds: Sequence[str]) -> dict[str, Any]:
-    """What the job's files need to know: outlines only where one of them holds them, for finding them takes time."""
-    return prediction.to_dict() if {"json", "csv"} & {*kinds} else prediction.summary()
-
-
-def run_job(predictor: Predictor, sources: Sequence[Source], out: Path | None, kinds: Sequence[str]) -> JobResult:
+def run_job(
+    predictor: Predictor,
+    sources: Sequence[Source],
+    out: Path | None,
+    kinds: Sequence[str],
+    *,
+    skip_done: bool = False,
+    smooth: float = 0.0,
+) -> JobResult:
     """Predict every source, and write the files of each image and those of the whole job.
 
     Args:
         out: folder for the results; None makes a new `runs/predict`.
         kinds: of `writing.KINDS` for the model's task.
+        skip_done: leave out images that an earlier run into `out` has done with the same model and options.
+        smooth: for videos, the share of the previous frames' confidence that stays, 0..1.
 
     Raises:
-        InputError: none of the images could be read, or the folder cannot be written.
+        InputError: none of the images could be read, the folder cannot be written, or options that do not fit.
     """
-    folder: Path | None = out
-    result = JobResult(Path(), predictor.session.path)
-    with progress("predicting", len(sources)) as advance:
-        for source, pixels in zip(sources, read_ahead(source.path for source in sources), strict=True):
-            if isinstance(pixels, ImageError):
-                result.skipped[str(source.path)] = str(pixels).removeprefix(f"{source.path}: ")
-                if len(sources) > 1:
-                    say(f"skipped {pixels}")
-            else:
-                folder = folder or new_folder("runs", "predict")  # only once there is something to put into it
-                prediction = predictor.predict(pixels, str(source.path))
-                files = write_image(prediction, folder, source.name, kinds)
-                row = {"image": str(source.path), **_told(prediction, kinds), "files": files}
-                if "coco" in kinds:
-                    row["coco"] = prediction.to_coco(coco_id(source.path))
-                result.images.append(row)
-            advance(1)
-    if not result.images or folder is None:
-        path, reason = next(iter(result.skipped.items()))
-        raise InputError(
-            f"{path}: {reason}"
-            if len(sources) == 1
-            else f"none of the {len(sources)} images could be read; the first: {path}: {reason}"
-        )
-    result.folder = folder
-    write_job(folder, result.model, predictor.session.metadata, result.images, result.skipped, kinds)
+    _check(predictor, out, skip_done, smooth)
+    result = JobResult(out or Path(), predictor.session.path, predictor.session.device)
+    job = _Job(predictor, result, out, kinds, skip_done, smooth)
+    try:
+        job.run(sources)
+        if not result.images and not result.before:
+            path, reason = next(iter(result.skipped.items()))
+            raise InputError(
+                f"{path}: {reason}"
+                if len(sources) == 1
+                else f"none of the {len(sources)} images could be read; the first: {path}: {reason}"
+            )
+        write_job(result.folder, result.model, predictor.session.metadata, job.ledger, result.skipped, kinds)
+    finally:
+        job.close()
     return result
+
+
+class _Job:
+    """One run over the sources. The folder and its ledger are made once there is something to put into them."""
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        result: JobResult,
+        out: Path | None,
+        kinds: Sequence[str],
+        resume: bool,
+        smooth: float,
+    ) -> None:
+        self._predictor, self._result, self._out = predictor, result, out
+        self._kinds, self._resume, self._smooth = kinds, resume, smooth
+        self._ledger: Ledger | None = None
+
+    @property
+    def ledger(self) -> Ledger:
+        if self._ledger is None:
+            folder = self._result.folder = self._out or new_folder("runs", "predict")
+            about = {
+                "model": fingerprint(self._result.model),
+                "threshold": self._predictor.threshold,
+                "tile": [self._predictor.tile, self._predictor.whole],
+                "save": sorted(self._kinds),
+                "smooth": self._smooth,
+            }
+            self._ledger = Ledger(folder, about, self._resume)
+        return self._ledger
+
+    def close(self) -> None:
+        if self._ledger is not None:
+            self._ledger.close()
+
+    def run(self, sources: Sequence[Source]) -> None:
+        if self._resume:
+            todo = [source for source in sources if not self.ledger.has(source.path)]
+            self._result.before = len(sources) - len(todo)
+        else:
+            todo = list(sources)
+        behind: WriteBehind[tuple[Source, Row]]
+        with progress("predicting", len(todo)) as advance, WriteBehind(self._keep) as behind:
+            for group in _groups(read_ahead(todo), self._predictor.batch):
+                source, loaded = group[0]
+                if isinstance(loaded, ImageError):
+                    self._skip(source, loaded, len(sources))
+                elif source.is_video:
+                    behind.drain()
+                    self._video(source, len(sources), advance)
+                elif self._is_large(loaded):
+                    behind.drain()
+                    self._large(source, loaded, len(sources))
+                else:
+                    self._ordinary(group, behind)
+                advance(len(group))
+
+    def _ordinary(self, group: Sequence[tuple[Source, Loaded]], behind: WriteBehind[tuple[Source, Row]]) -> None:
+        arrays = [loaded for _, loaded in group if isinstance(loaded, np.ndarray)]
+        _ = self.ledger  # the folder is there before threads write into it
+        for (source, _), prediction in zip(group, self._predictor.predict_batch(arrays), strict=True):
+            behind.submit(partial(self._write, source, prediction))
+
+    def _write(self, source: Source, prediction: Prediction | DetectionResult) -> tuple[Source, Row]:
+        files = write_image(prediction, self._result.folder, source.name, self._kinds)
+        row = row_of(prediction, self._kinds, source.path)
+        return source, {**row, "files": {kind: str(file) for kind, file in files.items()}}
+
+    def _large(self, source: Source, loaded: Loaded, count: int) -> None:
+        picture = ArrayPicture(loaded) if isinstance(loaded, np.ndarray) else loaded
+        assert not isinstance(picture, ImageError)
+        _ = self.ledger
+        try:
+            found, files = large.write_large(self._predictor, picture, self._result.folder, source.name, self._kinds)
+        except ImageError as error:  # a damaged tile shows only when its turn comes
+            self._skip(source, error, count)
+            return
+        finally:
+            if isinstance(picture, TiffPicture):
+                picture.close()
+        told = {kind: str(file) for kind, file in files.items()}
+        self._keep((source, {**row_of(found, self._kinds, source.path), "files": told}))
+
+    def _video(self, source: Source, count: int, advance: Any) -> None:
+        def keep(row: Row, frame: int | None) -> None:
+            self.ledger.add(source.path, row, frame)
+
+        def step(note: str) -> None:
+            advance(0, note)
+
+        try:
+            _ = self.ledger
+            folder = self._result.folder
+            row = predict_video(self._predictor, source, folder, self._kinds, self._smooth, keep, step)
+        except ImageError as error:
+            self._skip(source, error, count)
+        else:
+            self._keep((source, row))
+
+    def _keep(self, done: tuple[Source, Row]) -> None:
+        source, row = done
+        self.ledger.add(source.path, row)
+        self._result.images.append(brief(row))
+
+    def _skip(self, source: Source, error: ImageError, count: int) -> None:
+        self._result.skipped[str(source.path)] = str(error).removeprefix(f"{source.path}: ")
+        if count > 1:
+            say(f"skipped {error}")
+
+    def _is_large(self, loaded: Loaded) -> bool:
+        """Whether the picture is predicted in bands: a large TIFF, or an image whose answer would not fit beside it."""
+        if isinstance(loaded, np.ndarray):
+            tiled = self._predictor.tile_for(loaded.shape[:2]) is not None
+            return tiled and not self._predictor.detects and loaded.shape[0] * loaded.shape[1] > large.HELD
+        return True
+
+
+def _groups(loaded: Iterable[tuple[Source, Loaded]], batch: int) -> Iterator[list[tuple[Source, Loaded]]]:
+    """Up to `batch` neighbouring images of one size, to go through the network together; everything else alone."""
+
+    def key(item: tuple[int, tuple[Source, Loaded]]) -> object:
+        number, (source, found) = item
+        same = isinstance(found, np.ndarray) and not source.is_video and batch > 1
+        return found.shape if same else number  # type: ignore[union-attr]
+
+    waiting: list[tuple[Source, Loaded]] = []
+    last: object = None
+    for item in enumerate(loaded):
+        kind = key(item)
+        if waiting and (kind != last or len(waiting) == batch):
+            yield waiting
+            waiting = []
+        waiting.append(item[1])
+        last = kind
+    if waiting:
+        yield waiting
+
+
+def _check(predictor: Predictor, out: Path | None, skip_done: bool, smooth: float) -> None:
+    if skip_done and out is None:
+        raise InputError("--skip-done: name the folder of the earlier run with --out")
+    if not 0.0 <= smooth < 1.0:
+        raise InputError(f"--smooth {smooth}: a share from 0 (off) to below 1")
+    if smooth and (predictor.detects or len(predictor.session.metadata.classes) > 1):
+        raise InputError(f"--smooth {smooth}: only for segmentation models of one class; leave it out")

@@ -15,6 +15,11 @@ _PALETTE = bytes([0, 0, 0] + [channel for index in range(255) for channel in dra
 _GREY, _RGB, _INDEXED = 0, 2, 3  # PNG's colour types
 
 
+def palette16() -> np.ndarray:
+    """The masks' palette as TIFF holds it: uint16 `[3, 256]`."""
+    return np.frombuffer(_PALETTE, np.uint8).reshape(256, 3).T.astype(np.uint16) * 257
+
+
 def encode_mask(mask: np.ndarray, classes: int) -> bytes:
     """Class values uint8 `[H, W]` -> PNG whose stored values are the same and whose palette makes them visible."""
     return _encoded(mask, classes)

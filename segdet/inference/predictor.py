@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +13,20 @@ from segdet.inference import tiling
 from segdet.inference.detection_results import DetectionResult
 from segdet.inference.results import Prediction
 from segdet.inference.session import Session, open_session
+from segdet.inference.windows import ArrayPicture, Picture
 
 
 class Predictor:
     """An exported model, ready for images of any size.
 
     Args:
-        model: the ONNX file, or a session that is open already (`device` then says nothing).
+        model: the ONNX file, or a session that is open already (`device` and `threads` then say nothing).
         threshold: probability from which a pixel is foreground (segmentation of one class only), or confidence from which a
             box counts (detection), 0..1; None = the model's own.
         tile: "auto" (segmentation: images over 4 megapixels; detection: never, the network sees the whole image shrunk),
             "off", or the side of the tiles in pixels.
-        device: auto, cpu, cuda, cuda:N or tensorrt.
+        device: auto, cpu, cuda, cuda:N, tensorrt, openvino or openvino:f32 (`session.open_session`).
+        threads: of one inference (default: all cores).
 
     Raises:
         InputError: an unusable file, device, threshold or tile.
@@ -35,8 +38,9 @@ class Predictor:
         threshold: float | None = None,
         tile: str | int = "auto",
         device: str = "auto",
+        threads: int | None = None,
     ) -> None:
-        self.session: Session = model if isinstance(model, Session) else open_session(Path(model), device)
+        self.session: Session = model if isinstance(model, Session) else open_session(Path(model), device, threads)
         if threshold is not None and not 0.0 <= threshold <= 1.0:
             raise InputError(f"--conf {threshold}: a probability lies between 0 and 1")
         metadata = self.session.metadata
@@ -60,36 +64,62 @@ class Predictor:
             InputError: an image that cannot be used.
         """
         pixels = image if isinstance(image, np.ndarray) else read_image(image, name)
-        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
-            raise InputError(
-                f"{name or 'image'}: an array must be RGB uint8 [H, W, 3], not {pixels.dtype} {list(pixels.shape)}"
-            )
-        return self._detect(pixels) if self.detects else self._segment(pixels)
+        return self.predict_batch([_checked(pixels, name)])[0]
 
-    def _segment(self, pixels: np.ndarray) -> Prediction:
-        if tile := self._tile_for(pixels):
-            mask, confidence = tiling.run_tiled(self.session, pixels, self.threshold or 0.5, tile)
-        else:
-            mask, confidence = (output[0] for output in self.session.run(pixels[None], self.threshold))
-        return Prediction(pixels, mask, confidence, self.session.metadata.classes, self.threshold)
+    def predict_batch(self, images: Sequence[np.ndarray]) -> list[Prediction | DetectionResult]:
+        """Predict for RGB uint8 `[H, W, 3]` arrays of one size; they go through the network together."""
+        if self.tile_for(images[0].shape[:2]):
+            return [self._detect_tiled(one) if self.detects else self._segment_tiled(one) for one in images]
+        stack = images[0][None] if len(images) == 1 else np.stack(images)
+        outputs = self.session.run(stack) if self.detects else self.session.run(stack, self.threshold)
+        rows = zip(images, *outputs, strict=True)
+        return [self._boxes(*row) if self.detects else self._mask(*row) for row in rows]
 
-    def _detect(self, pixels: np.ndarray) -> DetectionResult:
+    def bands(self, picture: Picture) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+        """Segmentation of a picture that is never held whole: (top, image, mask, confidence) of each band of rows."""
+        return tiling.bands(self.session, picture, self.threshold or 0.5, self.tile or tiling.TILE, self.batch)
+
+    def boxes_of(self, picture: Picture) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Detection, in tiles, of a picture that is never held whole: boxes, scores and labels as in `DetectionResult`."""
         assert self.threshold is not None
-        if tile := self._tile_for(pixels):
-            boxes, scores, labels = tiling.detect_tiled(self.session, pixels, self.threshold, tile)
-        else:
-            boxes, scores, labels = (output[0] for output in self.session.run(pixels[None]))
-            kept = scores >= self.threshold
-            boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
-        height, width = pixels.shape[:2]
-        boxes = boxes.clip(0, np.array([width, height, width, height], np.float32))
-        return DetectionResult(pixels, boxes, scores, labels, self.session.metadata.classes, self.threshold)
+        return tiling.detect_tiled(self.session, picture, self.threshold, self.tile or tiling.TILE)
 
-    def _tile_for(self, pixels: np.ndarray) -> int | None:
-        """Side of the tiles for this image; None when it is predicted whole."""
-        height, width = pixels.shape[:2]
+    @property
+    def batch(self) -> int:
+        """Images worth giving to the network at once: several bring nothing on a processor."""
+        return 8 if self.session.on_gpu else 1
+
+    def tile_for(self, size: tuple[int, ...]) -> int | None:
+        """Side of the tiles for an image of this (height, width); None when it is predicted whole."""
+        height, width = size
         large = self.tile is not None and max(height, width) > self.tile and height * width > self.whole
         return self.tile if large else None
+
+    def _mask(self, image: np.ndarray, mask: np.ndarray, confidence: np.ndarray) -> Prediction:
+        return Prediction(image, mask, confidence, self.session.metadata.classes, self.threshold)
+
+    def _segment_tiled(self, image: np.ndarray) -> Prediction:
+        tile = self.tile or tiling.TILE
+        return self._mask(image, *tiling.run_tiled(self.session, image, self.threshold or 0.5, tile, self.batch))
+
+    def _boxes(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> DetectionResult:
+        assert self.threshold is not None
+        kept = scores >= self.threshold
+        height, width = image.shape[:2]
+        inside = boxes[kept].clip(0, np.array([width, height, width, height], np.float32))
+        classes = self.session.metadata.classes
+        return DetectionResult(image, inside, scores[kept], labels[kept], classes, self.threshold)
+
+    def _detect_tiled(self, image: np.ndarray) -> DetectionResult:
+        return self._boxes(image, *self.boxes_of(ArrayPicture(image)))
+
+
+def _checked(pixels: np.ndarray, name: str | None) -> np.ndarray:
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
+        raise InputError(
+            f"{name or 'image'}: an array must be RGB uint8 [H, W, 3], not {pixels.dtype} {list(pixels.shape)}"
+        )
+    return pixels
 
 
 def _tile(tile: str | int) -> int | None:
@@ -97,6 +127,6 @@ def _tile(tile: str | int) -> int | None:
         return None
     if tile == "auto":
         return tiling.TILE
-    if not str(tile).isdigit() or int(tile) < 64:
-        raise InputError(f"--tile {tile}: say auto, off, or a side of at least 64 pixels")
+    if not str(tile).isdigit() or int(tile) < tiling.SMALLEST:
+        raise InputError(f"--tile {tile}: say auto, off, or a side of at least {tiling.SMALLEST} pixels")
     return int(tile)

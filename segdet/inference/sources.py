@@ -1,62 +1,128 @@
-"""What `segdet predict SOURCE...` may name: files, folders and patterns."""
+"""What `segdet predict SOURCE...` may name: images, videos, folders, patterns, lists, and standard input."""
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from segdet.data.images import EXTENSIONS, is_image
 from segdet.errors import InputError
 
+VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"})
+LISTS = frozenset({".txt", ".lst", ".list"})
+
 
 @dataclass(frozen=True)
 class Source:
-    """An image to predict, and the name its results get (a relative path without extension, unique in the job)."""
+    """An image or video to predict, and the name its results get (a relative path without extension, unique in the job).
+
+    data: the encoded image where it came by standard input.
+    """
 
     path: Path
     name: str
+    data: bytes | None = None
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it is a video, by its name."""
+        return self.data is None and is_video(self.path)
+
+
+def is_video(path: Path) -> bool:
+    """Whether the file's name ends like a video's (hidden files do not count)."""
+    return path.suffix.lower() in VIDEOS and not path.name.startswith(".")
 
 
 def expand(sources: Sequence[str]) -> list[Source]:
-    """Images behind files, folders (with all below) and glob patterns, in order, each once.
+    """Images and videos behind files, folders (with all below), glob patterns, lists (`.txt`: a path a line, relative to
+    the list or the working folder) and `-` (standard input: an image, or such a list), in order, each once.
 
     Raises:
         InputError: a source that does not exist or leads to no image.
     """
     found: dict[Path, Path] = {}  # file -> name before it is made unique
+    given: dict[Path, bytes] = {}
     for source in sources:
-        path = Path(source).expanduser()
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and is_image(p))
-            if not inside:
-                raise InputError(f"{source}: no image in that folder (segdet reads {_endings()})")
-            found.update({file: file.relative_to(path) for file in inside if file not in found})
-        elif path.is_file():
-            found.setdefault(path, Path(path.name))
+        if source == "-":
+            data = sys.stdin.buffer.read()
+            if _looks_like_paths(data):
+                _add_lines(data.decode(), "standard input", Path(), found)
+            else:
+                given[Path("stdin")] = data
+                found.setdefault(Path("stdin"), Path("stdin"))
+        elif Path(source).suffix.lower() in LISTS and Path(source).is_file():
+            text = _text(Path(source))
+            _add_lines(text, source, Path(source).parent, found)
         else:
-            matched = [Path(name) for name in sorted(glob.glob(str(path), recursive=True)) if is_image(Path(name))]
-            if not matched:
-                raise InputError(
-                    f"{source}: no such file or folder"
-                    + (", and nothing matches the pattern" if glob.has_magic(source) else "")
-                )
-            found.update({file: Path(file.name) for file in matched if file.is_file() and file not in found})
-    return _named(found)
+            _add(source, found)
+    return [Source(file, name, given.get(file)) for file, name in _named(found)]
 
 
-def _named(found: dict[Path, Path]) -> list[Source]:
+def _add(source: str, found: dict[Path, Path]) -> None:
+    path = Path(source).expanduser()
+    if path.is_dir():
+        inside = sorted(p for p in path.rglob("*") if (is_image(p) or is_video(p)) and p.is_file())
+        if not inside:
+            raise InputError(f"{source}: no image in that folder (segdet reads {_endings()})")
+        found.update({file: file.relative_to(path) for file in inside if file not in found})
+    elif path.is_file():
+        found.setdefault(path, Path(path.name))
+    else:
+        names = (Path(name) for name in sorted(glob.glob(str(path), recursive=True)))
+        matched = [name for name in names if is_image(name) or is_video(name)]
+        if not matched:
+            raise InputError(
+                f"{source}: no such file or folder"
+                + (", and nothing matches the pattern" if glob.has_magic(source) else "")
+            )
+        found.update({file: Path(file.name) for file in matched if file.is_file() and file not in found})
+
+
+def _add_lines(text: str, source: str, folder: Path, found: dict[Path, Path]) -> None:
+    """The paths of a list; one that does not exist is told with its line."""
+    before = len(found)
+    for number, line in enumerate(text.splitlines(), 1):
+        entry = line.strip().removeprefix("\ufeff")
+        if not entry or entry.startswith("#"):
+            continue
+        file = next((p for p in (folder / entry, Path(entry)) if p.is_file()), None)
+        if file is None:
+            raise InputError(f"{source}, line {number}: {entry}: no such file")
+        relative = Path(entry)
+        found.setdefault(file, Path(file.name) if relative.is_absolute() or ".." in relative.parts else relative)
+    if len(found) == before:
+        raise InputError(f"{source}: names no image; write one path a line")
+
+
+def _looks_like_paths(data: bytes) -> bool:
+    """Text without control characters; encoded images have some within their first bytes."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return False
+    return bool(text.strip()) and all(character.isprintable() or character in "\r\n\t\ufeff" for character in text)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: a list of images must be UTF-8 text, one path a line") from error
+
+
+def _named(found: dict[Path, Path]) -> Iterator[tuple[Path, str]]:
     """a.jpg -> a; where two would clash, the extension is kept (a.jpg, a.png), then a number is added."""
     taken: set[str] = set()
-    named = []
     for file, relative in found.items():
         options = [str(relative.with_suffix("")), str(relative), *(f"{relative}-{n}" for n in range(2, len(found) + 2))]
         name = next(option for option in options if option not in taken)
         taken.add(name)
-        named.append(Source(file, name))
-    return named
+        yield file, name
 
 
 def _endings() -> str:
-    return " ".join(sorted(EXTENSIONS))
+    return " ".join(sorted(EXTENSIONS | VIDEOS))

@@ -2,50 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from segdet.inference.session import Session
+from segdet.inference.windows import ArrayPicture, Picture
 
 TILE = 1024  # side of a tile, in pixels
 MARGIN = 128  # overlap of neighbours: wide enough for the network to see what surrounds a pixel
+STEP = 32  # the networks' coarsest stride
+SMALLEST = 128  # side of the smallest tile
 WHOLE = 4_000_000  # pixels up to which an image is predicted whole
 SAME = 0.5  # IoU from which boxes of different tiles are one object
 INSIDE = 0.6  # share of a cut box that lies in the box of another tile when both are one object
 EDGE = 0.01  # share of a tile within which a box that ends at its border counts as cut, 2 pixels at least
 
 
-def run_tiled(session: Session, image: np.ndarray, threshold: float, tile: int = TILE) -> tuple[np.ndarray, np.ndarray]:
-    """As `Session.run` for one image uint8 `[H, W, 3]`, tile by tile -> (mask `[H, W]`, confidence `[H, W]`).
+def bands(
+    session: Session, picture: Picture, threshold: float, tile: int = TILE, batch: int = 1
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """The answer for a picture of any size, in bands from top to bottom: (top, image `[h, W, 3]`, mask `[h, W]`,
+    confidence `[h, W]`). Memory is that of one row of tiles.
 
-    Memory is that of one tile and of the answer. With one class, confidences are averaged with weights that fall
-    towards a tile's edge; with several, the tile in which a pixel lies farthest from the edge decides.
+    With one class, confidences are averaged with weights that fall towards a tile's edge; with several, the tile in which
+    a pixel lies farthest from the edge decides. Tiles start on multiples of `STEP`, where the network's own grid lies when
+    it sees the whole picture.
     """
     one = len(session.metadata.classes) == 1
-    height, width = image.shape[:2]
+    height, width = picture.size
     margin = min(MARGIN, tile // 4)
-    confidence = np.zeros((height, width), np.float32)
-    weights = np.zeros((height, width), np.float32)
-    mask = np.zeros((height, width), np.uint8)
-    for rows, columns in _windows(height, width, tile, margin):
-        part_mask, part = (output[0] for output in session.run(image[None, rows, columns]))
-        weight = _weight(rows, height, margin)[:, None] * _weight(columns, width, margin)
-        if one:
-            confidence[rows, columns] += part * weight
-            weights[rows, columns] += weight
-        else:
-            nearer = weight > weights[rows, columns]
-            for whole, new in ((mask, part_mask), (confidence, part), (weights, weight)):
-                whole[rows, columns][nearer] = new[nearer]
-    if one:
-        confidence /= weights
-        mask = (confidence >= np.float32(threshold)).astype(np.uint8)
+    rows, columns = _aligned(height, tile, margin), _aligned(width, tile, margin)
+    tallest = max(row.stop - row.start for row in rows)
+    image = np.empty((tallest, width, 3), np.uint8)
+    confidence, weights = (np.zeros((tallest, width), np.float32) for _ in range(2))
+    mask = np.zeros((tallest, width), np.uint8)
+    read = 0  # rows of the picture read so far
+    for number, row in enumerate(rows):
+        size = row.stop - row.start
+        image[read - row.start : size] = picture.read(read, row.stop)
+        read = row.stop
+        down = _weight(row, height, margin)[:, None]
+        for column, found in _columns(session, image[:size], columns, batch):
+            weight = down * _weight(column, width, margin)
+            if one:
+                confidence[:size, column] += found[1] * weight
+                weights[:size, column] += weight
+            else:
+                nearer = weight > weights[:size, column]
+                for whole, new in ((mask, found[0]), (confidence, found[1]), (weights, weight)):
+                    whole[:size, column][nearer] = new[nearer]
+        done = (rows[number + 1].start if number + 1 < len(rows) else height) - row.start
+        sure = confidence[:done] / weights[:done] if one else confidence[:done].copy()
+        marked = (sure >= np.float32(threshold)).view(np.uint8) if one else mask[:done].copy()
+        yield row.start, image[:done].copy(), marked, sure
+        for buffer in (image, mask, confidence, weights):  # what the next row of tiles adds to comes first
+            buffer[: size - done] = buffer[done:size].copy()
+            if buffer is not image:
+                buffer[size - done :] = 0
+
+
+def _columns(
+    session: Session, image: np.ndarray, columns: Sequence[slice], batch: int
+) -> Iterator[tuple[slice, list[np.ndarray]]]:
+    """Answers of a row of tiles, `batch` of one size at a time."""
+    for _, group in itertools.groupby(columns, lambda column: column.stop - column.start):
+        same = list(group)
+        for start in range(0, len(same), batch):
+            some = same[start : start + batch]
+            outputs = session.run(np.stack([image[:, column] for column in some]))
+            for index, column in enumerate(some):
+                yield column, [output[index] for output in outputs]
+
+
+def run_tiled(
+    session: Session, image: np.ndarray, threshold: float, tile: int = TILE, batch: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `Session.run` for one image uint8 `[H, W, 3]`, tile by tile -> (mask `[H, W]`, confidence `[H, W]`)."""
+    mask, confidence = np.empty(image.shape[:2], np.uint8), np.empty(image.shape[:2], np.float32)
+    for top, _, marked, sure in bands(session, ArrayPicture(image), threshold, tile, batch):
+        mask[top : top + len(marked)], confidence[top : top + len(marked)] = marked, sure
     return mask, confidence
 
 
 def detect_tiled(
-    session: Session, image: np.ndarray, threshold: float, tile: int
+    session: Session, image: np.ndarray | Picture, threshold: float, tile: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Boxes float32 `[K, 4]`, falling scores float32 `[K]` and labels int64 `[K]` of one image, tile by tile.
 
@@ -54,10 +96,14 @@ def detect_tiled(
     boxes stay before cut ones, then higher scores before lower ones. Neighbours overlap by a quarter of a tile or 256
     pixels, so an object larger than that may come out in parts: use larger tiles for it.
     """
-    height, width = image.shape[:2]
+    picture = ArrayPicture(image) if isinstance(image, np.ndarray) else image
+    height, width = picture.size
     found: list[tuple[np.ndarray, ...]] = []
+    band, seen = np.empty((0, width, 3), np.uint8), slice(0, 0)
     for number, (rows, columns) in enumerate(_windows(height, width, tile, min(MARGIN, tile // 8))):
-        boxes, scores, labels = (output[0] for output in session.run(np.ascontiguousarray(image[None, rows, columns])))
+        if rows != seen:
+            band, seen = picture.read(rows.start, rows.stop), rows
+        boxes, scores, labels = (output[0] for output in session.run(np.ascontiguousarray(band[None, :, columns])))
         kept = scores >= threshold
         corner = np.array([columns.start, rows.start] * 2, np.float32)
         inner = np.array([columns.start > 0, rows.start > 0, columns.stop < width, rows.stop < height])
@@ -90,6 +136,12 @@ def _windows(height: int, width: int, tile: int, margin: int) -> Iterator[tuple[
     for top in _starts(height, tile, margin):
         for left in _starts(width, tile, margin):
             yield slice(top, min(top + tile, height)), slice(left, min(left + tile, width))
+
+
+def _aligned(length: int, tile: int, margin: int) -> list[slice]:
+    """As `_starts`, with starts on multiples of `STEP`; the last tile ends with the picture and may be shorter by that."""
+    starts = [-(-start // STEP) * STEP for start in _starts(length, tile, margin + STEP // 2)]
+    return [slice(start, min(start + tile, length)) for start in starts]
 
 
 def _starts(length: int, tile: int, margin: int) -> list[int]:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from PIL import Image
 
 from segdet.errors import InputError
-from segdet.files import write_bytes, write_json, write_text
+from segdet.files import replacing, write_bytes, write_json, write_text
 from segdet.inference import forms
 from segdet.inference.detection_results import DetectionResult
-from segdet.inference.results import Prediction
+from segdet.inference.ledger import Ledger
+from segdet.inference.results import Prediction, Segments
 from segdet.metadata import Metadata
 
 KINDS = {
@@ -24,7 +27,7 @@ KINDS = {
 }
 _USUAL = {"segmentation": ("overlay", "mask", "json"), "detection": ("overlay", "json")}
 
-Rows = Sequence[dict[str, Any]]  # of each image: "image" and what its result's `to_dict` says
+Files = dict[str, Path]  # by kind
 _JPEG_SIDE = 65_000  # a JPEG's sides end at 65,535 pixels
 
 
@@ -45,44 +48,68 @@ def kinds_of(save: str | None, task: str) -> tuple[str, ...]:
     return asked
 
 
-def write_image(result: Prediction | DetectionResult, folder: Path, name: str, kinds: Sequence[str]) -> dict[str, str]:
+def write_image(result: Prediction | DetectionResult, folder: Path, name: str, kinds: Sequence[str]) -> Files:
     """Write the files of one image, and return them by kind."""
-    files: dict[str, Path] = {}
+    files: Files = {}
     if "overlay" in kinds:
-        picture = result.overlay()
-        files["overlay"] = folder / f"{name}_overlay{'.jpg' if max(picture.shape) < _JPEG_SIDE else '.png'}"
-        write_bytes(files["overlay"], _encoded(picture, files["overlay"].suffix))
+        files["overlay"] = save_picture(folder / f"{name}_overlay", result.overlay())
     if isinstance(result, Prediction):
         for kind, content in (("mask", result.mask_png), ("confidence", result.confidence_png)):
             if kind in kinds:
                 files[kind] = folder / f"{name}_{kind}.png"
-                write_bytes(files[kind], content())
+                write_bytes(files[kind], content(), durable=False)
+    return {**files, **write_texts(result, folder, name, kinds)}
+
+
+def row_of(result: Prediction | Segments | DetectionResult, kinds: Sequence[str], path: Path) -> dict[str, Any]:
+    """What the job's own files need of one image: outlines only where one of them holds them, for finding them takes time."""
+    row = {"image": str(path), **(result.to_dict() if {"json", "csv"} & {*kinds} else result.summary())}
+    if "coco" in kinds:
+        row["coco"] = result.to_coco(coco_id(path))
+    return row
+
+
+def brief(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row without its long lists."""
+    return {key: value for key, value in row.items() if key not in ("regions", "coco", "frames")}
+
+
+def write_texts(
+    result: Prediction | Segments | DetectionResult, folder: Path, name: str, kinds: Sequence[str]
+) -> Files:
+    """Write the files of one image that hold outlines or boxes."""
+    files = {}
     if "geojson" in kinds:
         files["geojson"] = folder / f"{name}.geojson"
         write_json(files["geojson"], result.to_geojson(), indent=None)
     if "yolo" in kinds:
         files["yolo"] = folder / "labels" / f"{name}.txt"
         write_text(files["yolo"], result.to_yolo())
-    return {kind: str(file) for kind, file in files.items()}
+    return files
 
 
 def write_job(
-    folder: Path, model: Path, metadata: Metadata, images: Rows, skipped: dict[str, str], kinds: Sequence[str]
+    folder: Path, model: Path, metadata: Metadata, ledger: Ledger, skipped: dict[str, str], kinds: Sequence[str]
 ) -> None:
-    """Write the files that hold the whole job."""
+    """Write the files that hold the whole job, a row at a time."""
     if "json" in kinds:
         about = {"model": str(model), "arch": metadata.arch, "backbone": metadata.backbone, "classes": metadata.classes}
-        content = {**about, "images": [_without_coco(image) for image in images], "skipped": skipped}
-        write_json(folder / "predictions.json", content, indent=None)  # outlines are long lists of numbers
+        rows = ({key: value for key, value in row.items() if key != "coco"} for row in ledger.rows())
+        with _text_file(folder / "predictions.json") as stream:
+            stream.write(_json(about)[:-1] + ', "images": [')
+            _write_joined(stream, rows)
+            stream.write('], "skipped": ' + _json(skipped) + "}\n")
     if "csv" in kinds:
-        buffer = io.StringIO()
-        rows = csv.writer(buffer, lineterminator="\n")
-        rows.writerow(forms.COLUMNS)
-        for image in images:
-            rows.writerows(forms.csv_rows(image))
-        write_text(folder / "predictions.csv", buffer.getvalue())
+        with _text_file(folder / "predictions.csv") as stream:
+            table = csv.writer(stream, lineterminator="\n")
+            table.writerow(forms.COLUMNS)
+            for row in ledger.rows():
+                table.writerows(forms.csv_rows(row))
     if "coco" in kinds:
-        write_json(folder / "predictions.coco.json", [row for image in images for row in image["coco"]], indent=None)
+        with _text_file(folder / "predictions.coco.json") as stream:
+            stream.write("[")
+            _write_joined(stream, (found for row in ledger.rows() for found in row.get("coco", ())))
+            stream.write("]\n")
 
 
 def coco_id(path: Path) -> int | str:
@@ -90,15 +117,30 @@ def coco_id(path: Path) -> int | str:
     return int(path.stem) if path.stem.isascii() and path.stem.isdigit() else path.stem
 
 
-def _without_coco(image: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in image.items() if key != "coco"}
-
-
-def _encoded(picture: np.ndarray, suffix: str) -> bytes:
-    """A picture for the eye: JPEG with full colour resolution, in which thin lines keep theirs, twenty times faster than PNG."""
+def save_picture(path: Path, picture: np.ndarray) -> Path:
+    """Write RGB uint8 `[H, W, 3]` for the eye: JPEG with full colour resolution, in which thin lines keep theirs, twenty times
+    faster than PNG; PNG where a JPEG cannot be that large. `path` has no ending yet; the one with it is returned."""
     buffer = io.BytesIO()
-    if suffix == ".jpg":
+    if max(picture.shape) < _JPEG_SIDE:
         Image.fromarray(picture).save(buffer, "JPEG", quality=90, subsampling=0)
+        path = path.with_name(path.name + ".jpg")
     else:
         Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+        path = path.with_name(path.name + ".png")
+    write_bytes(path, buffer.getvalue(), durable=False)
+    return path
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, allow_nan=False, ensure_ascii=False)
+
+
+def _write_joined(stream: TextIO, items: Iterable[Any]) -> None:
+    for number, item in enumerate(items):
+        stream.write((", " if number else "") + _json(item))
+
+
+@contextmanager
+def _text_file(path: Path) -> Iterator[TextIO]:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        yield stream
