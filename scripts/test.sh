@@ -5,6 +5,12 @@ set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 cd "$root"
 bash scripts/env.sh
+# The page is tried with a real browser; where none can be had, those tests are skipped and say so.
+if ! command -v chromium >/dev/null && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+  echo "installing chromium for the tests of the page (once)" >&2
+  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } >/dev/null ||
+    echo "chromium could not be installed" >&2
+fi
 export PYTHONPATH="$root" OMP_WAIT_POLICY=PASSIVE
 .venv/bin/ruff format --check .
 .venv/bin/ruff check .

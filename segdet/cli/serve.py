@@ -16,7 +16,7 @@ def serve(
     host: str = typer.Option("127.0.0.1", help="Address to listen on; 0.0.0.0 lets other machines in."),
     port: int = typer.Option(8000, help="Port; 0 takes a free one."),
     api_key: str | None = typer.Option(None, help="Key that requests must carry.  [default: $SEGDET_API_KEY]"),
-    device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:N or tensorrt."),
+    device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:N, tensorrt or openvino."),
     workers: int | None = typer.Option(None, help="Images worked on at a time, per model.  [default: for the machine]"),
     threads: int | None = typer.Option(
         None, help="Threads of one inference.  [default: 1; all cores for a lone image]"

@@ -20,7 +20,7 @@ class Predictor:
     """An exported model, ready for images of any size.
 
     Args:
-        model: the ONNX file, or a session that is open already (`device` then says nothing).
+        model: the ONNX file, or a session that is open already (`device` and `threads` then say nothing).
         threshold: probability from which a pixel is foreground (segmentation of one class only), or confidence from which a
             box counts (detection), 0..1; None = the model's own.
         tile: "auto" (segmentation: images over 4 megapixels; detection: never, the network sees the whole image shrunk),

@@ -10,11 +10,11 @@ from typing import Any
 
 from starlette.requests import Request
 
+from segdet.inference.runtimes import default_threads
 from segdet.serving.bodies import Bodies
 from segdet.serving.metrics import Metrics
 from segdet.serving.models import Models, ServedModel
 from segdet.serving.refusals import Refused, late
-from segdet.serving.runner import available_cores
 from segdet.serving.scheduler import Job
 from segdet.serving.settings import Settings
 
@@ -29,7 +29,7 @@ class Context:
         self.bodies = Bodies(settings, self.metrics)
         self.draining = False
         # Small things that must not hold up the event loop: headers, forms, JSON. Work on images has its own threads.
-        self.small = ThreadPoolExecutor(max(2, available_cores()), "small")
+        self.small = ThreadPoolExecutor(max(2, default_threads()), "small")
 
     @property
     def ready(self) -> bool:

@@ -16,15 +16,8 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
-_FILES = {
-    "app.js": "text/javascript",
-    "api.js": "text/javascript",
-    "viewer.js": "text/javascript",
-    "docs.js": "text/javascript",
-    "style.css": "text/css",
-    "icon.svg": "image/svg+xml",
-    "sample.jpg": "image/jpeg",
-}
+_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".jpg": "image/jpeg"}
+_FILES = {file.name: _TYPES[file.suffix] for file in PAGE.iterdir() if file.suffix in _TYPES}
 
 
 def routes(context: Context) -> APIRouter:

@@ -11,6 +11,7 @@ import numpy as np
 
 from segdet.data import images
 from segdet.errors import InputError, nearest
+from segdet.inference import tiling
 from segdet.inference.detection_results import DetectionResult
 from segdet.inference.predictor import Predictor
 from segdet.inference.results import Prediction
@@ -145,4 +146,4 @@ def _only(result: Any, classes: Sequence[str]) -> Result:
 def _tiles(height: int, width: int, tile: str) -> int:
     """Tiles of a detector, roughly: only when a side is asked for."""
     side = int(tile) if tile.isdigit() else 0
-    return max(1, round(height / side)) * max(1, round(width / side)) if side >= 64 else 1
+    return max(1, round(height / side)) * max(1, round(width / side)) if side >= tiling.SMALLEST else 1

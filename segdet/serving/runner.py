@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import queue
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segdet.inference.runtimes import default_threads
 from segdet.inference.session import Session, open_session
 from segdet.serving.batching import Batcher, Outputs
 from segdet.serving.settings import Settings
@@ -32,24 +33,25 @@ class Plan:
     wide: bool
 
 
-def plan_for(on_cpu: bool, settings: Settings, cores: int) -> Plan:
+def plan_for(on_gpu: bool, settings: Settings, cores: int) -> Plan:
     """What was asked for, and for the rest what suits the machine.
 
     On a CPU as many single-threaded inferences as there are cores: batches brought no gain there, and threads of one
     inference wait for each other. On a GPU batches, with enough workers to fill them while others decode.
     """
-    if on_cpu:
-        workers = settings.workers or cores
-        return Plan(workers, settings.threads or 1, settings.batch or 1, settings.threads is None and cores > 1)
-    batch = settings.batch or _GPU_BATCH
-    return Plan(settings.workers or 2 * batch, settings.threads or 1, batch, False)
+    if on_gpu:
+        batch = settings.batch or _GPU_BATCH
+        return Plan(settings.workers or 2 * batch, settings.threads or 1, batch, False)
+    workers = settings.workers or cores
+    return Plan(workers, settings.threads or 1, settings.batch or 1, settings.threads is None and cores > 1)
 
 
 class Runner(Session):
     """A `Session` for many threads.
 
-    On a CPU all of them share one single-threaded session (one copy of the weights); an image that is alone gets all cores,
-    where that is faster. With batches, one thread runs what the others bring.
+    On a CPU each runs on one thread; an image that is alone gets all cores, where that is faster. ONNX Runtime's session is
+    shared by all (one copy of the weights), OpenVINO's works on one image at a time, so each worker has its own. With
+    batches, one thread runs what the others bring.
 
     Args:
         busy: how many threads are at work on images (for the batcher).
@@ -63,13 +65,18 @@ class Runner(Session):
         busy: Callable[[], int] = lambda: 1,
         observe: Callable[[int, float], None] = lambda images, seconds: None,
     ) -> None:
-        cores = available_cores()
+        cores = default_threads()
         session = open_session(path, settings.device, settings.threads or 1)
-        self.plan = plan_for(session.device == "CPUExecutionProvider", settings, cores)
+        self.plan = plan_for(session.on_gpu, settings, cores)
         self.path = session.path
         self.metadata = session.metadata
         self.device = session.device
-        self._narrow = session
+        self.threads = session.threads
+        shared = not session.device.startswith("OpenVINO")
+        self._free: queue.LifoQueue[Session] = queue.LifoQueue()
+        for number in range(self.plan.workers):
+            own = number and not shared
+            self._free.put(open_session(path, settings.device, settings.threads or 1) if own else session)
         self._wide = open_session(path, settings.device, cores) if self.plan.wide else None
         self._observe = observe
         self._active = 0
@@ -92,7 +99,9 @@ class Runner(Session):
     def calibrate(self, image: np.ndarray) -> float:
         """Warm up on an image uint8 `[H, W, 3]`, drop the session that does not pay, and return seconds for it on one worker."""
         batch = image[None]
-        narrow = _best(lambda: self._narrow.run(batch))
+        session = self._free.get()
+        narrow = _best(lambda: session.run(batch))
+        self._free.put(session)
         if self._wide is not None:
             wide = self._wide
             if narrow < _WORTH_IT * _best(lambda: wide.run(batch)):
@@ -108,18 +117,17 @@ class Runner(Session):
         with self._lock:
             self._active += 1
             alone = self._active == 1
+        wide = self._wide if alone else None
+        session = wide or self._free.get()
         start = time.perf_counter()
         try:
-            return (self._wide if alone and self._wide else self._narrow).run(images, threshold)
+            return session.run(images, threshold)
         finally:
             self._observe(len(images), time.perf_counter() - start)
+            if wide is None:
+                self._free.put(session)
             with self._lock:
                 self._active -= 1
-
-
-def available_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _best(run: Callable[[], object], rounds: int = 3, enough: float = 1.0) -> float:

@@ -33,7 +33,7 @@ class PredictOptions(BaseModel):
     tile: str = Field(
         "auto",
         pattern=r"^(auto|off|[1-9][0-9]{1,4})$",
-        description="Large images in tiles: auto, off, or a side in pixels (64 at least).",
+        description="Large images in tiles: auto, off, or a side in pixels (128 at least).",
     )
     format: Literal[answers.FORMATS] | None = Field(None, description="Instead of the Accept header.")  # type: ignore[valid-type]
     include: str | None = Field(

@@ -19,7 +19,7 @@ import pytest
 import segdet
 from segdet.serving.batching import Batcher
 from segdet.serving.refusals import Refused
-from segdet.serving.runner import plan_for
+from segdet.serving.runner import Plan, plan_for
 from segdet.serving.scheduler import Job, Scheduler
 from segdet.serving.settings import Settings, named_models
 from tests.conftest import Cli
@@ -257,10 +257,10 @@ def test_who_would_wait_too_long_is_not_let_in() -> None:
 
 
 def test_the_machine_decides_how_work_is_shared_out() -> None:
-    assert plan_for(True, Settings(), 8) == plan_for(True, Settings(workers=8), 4).__class__(8, 1, 1, True)
-    explicit = plan_for(True, Settings(workers=2, threads=4, batch=3), 8)
+    assert plan_for(False, Settings(), 8) == Plan(workers=8, threads=1, batch=1, wide=True)
+    explicit = plan_for(False, Settings(workers=2, threads=4, batch=3), 8)
     assert (explicit.workers, explicit.threads, explicit.batch, explicit.wide) == (2, 4, 3, False)
-    on_gpu = plan_for(False, Settings(), 8)
+    on_gpu = plan_for(True, Settings(), 8)
     assert on_gpu.batch == 8 and on_gpu.workers > on_gpu.batch and not on_gpu.wide
 
 

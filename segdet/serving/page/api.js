@@ -57,30 +57,28 @@ export function predict(file, options, onWait) {
   return call(`/v1/predict?${query(options)}`, { method: "POST", body, signal: options.signal }, onWait);
 }
 
-/** COCO's compressed run lengths -> a Uint8Array of 0 and 1, row by row. */
-export function decodeRle({ size: [height, width], counts }) {
-  const mask = new Uint8Array(height * width);
+/** Put `value` where COCO's compressed run lengths say into `mask`, a Uint8Array row by row. */
+export function decodeRle({ size: [height, width], counts }, mask, value) {
   const runs = [];
   for (let at = 0; at < counts.length; ) {
-    let value = 0, shift = 0, more = true;
+    let run = 0, shift = 0, more = true;
     while (more) {
       const code = counts.charCodeAt(at++) - 48;
-      value += (code & 31) * 2 ** shift;
+      run += (code & 31) * 2 ** shift;
       more = (code & 32) !== 0;
       shift += 5;
-      if (!more && code & 16) value -= 2 ** shift;
+      if (!more && code & 16) run -= 2 ** shift;
     }
-    if (runs.length > 2) value += runs[runs.length - 2];
-    runs.push(value);
+    if (runs.length > 2) run += runs[runs.length - 2];
+    runs.push(run);
   }
   let position = 0;
   runs.forEach((length, index) => {
     if (index % 2) {
-      for (let p = position; p < position + length; p++) mask[(p % height) * width + Math.floor(p / height)] = 1;
+      for (let p = position; p < position + length; p++) mask[(p % height) * width + Math.floor(p / height)] = value;
     }
     position += length;
   });
-  return mask;
 }
 
 /** A grey PNG in base64 -> a Uint8Array of its values. */

@@ -1,6 +1,9 @@
 // The page: photographs in, what was found on top of them, sliders that act at once, downloads.
 
-import { Refused, call, decodeGrey, decodeRle, models, predict, query, useKey } from "/page/api.js";
+import { Refused, call, models, predict, query, useKey } from "/page/api.js";
+import { copy, save, tableCsv } from "/page/files.js";
+import { legendRow, share, tableRow, thresholded } from "/page/panel.js";
+import { decode, looksLikeImage, maskLayer, picture, thumbnail } from "/page/photos.js";
 import { BoxLayer, MaskLayer, Viewer } from "/page/viewer.js";
 
 const $ = (id) => document.getElementById(id);
@@ -35,11 +38,6 @@ function add(files) {
   work();
 }
 
-/** Judged by type and ending; the server looks into the file. */
-function looksLikeImage(file) {
-  return file.type ? file.type.startsWith("image/") && file.type !== "image/svg+xml" : /\.(jpe?g|jfif|png|webp|bmp|tiff?|gif|mpo)$/i.test(file.name);
-}
-
 let atWork = 0;
 async function work() {
   while (atWork < AT_ONCE) {
@@ -70,7 +68,7 @@ async function process(photo) {
     const busy = (seconds) => (photo.note = `the server is busy; trying again in ${seconds} s`);
     const answer = (await (await predict(photo.file, options, busy)).json()).images[0];
     photo.note = null;
-    photo.bitmap = await picture(photo, answer);
+    photo.bitmap = await picture(photo, model, answer);
     photo.layer = detects ? new BoxLayer(model.classes, answer.detections) : await maskLayer(model, answer);
     photo.answer = answer;
     photo.model = model;
@@ -90,42 +88,12 @@ async function process(photo) {
 
 /** The photograph itself at once, while the server is still looking. */
 async function preview(photo) {
-  const bitmap = await createImageBitmap(photo.file, { imageOrientation: "from-image" }).catch(() => null);
+  const bitmap = await decode(photo.file);
   if (!bitmap || photo.bitmap || !state.photos.includes(photo)) return;
   photo.bitmap = bitmap;
   photo.thumbnail = thumbnail(bitmap);
   if (photo === state.current) show(photo);
   renderTable();
-}
-
-/** The photograph upright; by the server where the browser cannot read it, or reads it in another size (TIFF, odd EXIF). */
-async function picture(photo, { width, height }) {
-  try {
-    const bitmap = photo.bitmap ?? (await createImageBitmap(photo.file, { imageOrientation: "from-image" }));
-    if (bitmap.width === width && bitmap.height === height) return bitmap;
-  } catch {
-    // TIFF, for one
-  }
-  const answer = await predict(photo.file, { model: state.model.name, format: "picture" });
-  return createImageBitmap(await answer.blob());
-}
-
-async function maskLayer(model, { width, height, rle, confidence, threshold }) {
-  const exact = new Uint8Array(width * height);
-  model.classes.forEach((name, index) => {
-    const part = decodeRle(rle[name]);
-    for (let i = 0; i < exact.length; i++) if (part[i]) exact[i] = index + 1;
-  });
-  return new MaskLayer(width, height, model.classes, exact, confidence ? await decodeGrey(confidence) : null, threshold);
-}
-
-function thumbnail(bitmap) {
-  const scale = 128 / Math.max(bitmap.width, bitmap.height);
-  const canvas = document.createElement("canvas");
-  canvas.width = Math.max(1, Math.round(bitmap.width * scale));
-  canvas.height = Math.max(1, Math.round(bitmap.height * scale));
-  canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  return canvas.toDataURL("image/jpeg", 0.8);
 }
 
 function startOver() {
@@ -138,10 +106,6 @@ function startOver() {
 }
 
 // --- what is shown --------------------------------------------------------------------------------------------------
-
-function thresholded(model) {
-  return model.task === "detection" || model.classes.length === 1;
-}
 
 function threshold() {
   return state.threshold ?? state.model?.threshold ?? 0.5;
@@ -234,16 +198,6 @@ function facts(photo) {
   return `${width} × ${height} pixels, ${milliseconds < 1000 ? `${Math.round(milliseconds)} ms` : `${(milliseconds / 1000).toFixed(1)} s`}`;
 }
 
-function share(photo, index) {
-  const count = photo.counts[index];
-  if (photo.layer instanceof BoxLayer) return { count: "", share: `${count} ${count === 1 ? "box" : "boxes"}` };
-  return { count: `${count.toLocaleString("en")} px`, share: percent(count / (photo.answer.width * photo.answer.height)) };
-}
-
-function percent(value) {
-  return value > 0 && value < 0.0001 ? "< 0.01 %" : `${(value * 100).toFixed(2)} %`;
-}
-
 function renderLegend() {
   const photo = state.current;
   const body = $("legend").tBodies[0];
@@ -254,7 +208,7 @@ function renderLegend() {
     .filter(({ index }) => !many || !photo?.counts || photo.counts[index] > 0);
   const known = [...body.rows].map((row) => row.dataset.name).join("\n");
   if (known !== rows.map(({ name }) => name).join("\n")) {
-    body.replaceChildren(...rows.map(({ name, index }) => legendRow(model, name, index)));
+    body.replaceChildren(...rows.map(({ name, index }) => legendRow(model, index, !state.off.has(name), showClass)));
   }
   rows.forEach(({ index }, at) => {
     const told = photo?.counts ? share(photo, index) : { count: "", share: "" };
@@ -263,23 +217,10 @@ function renderLegend() {
   });
 }
 
-function legendRow(model, name, index) {
-  const row = document.createElement("tr");
-  row.dataset.name = name;
-  const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: !state.off.has(name) });
-  box.addEventListener("change", () => {
-    if (box.checked) state.off.delete(name);
-    else state.off.add(name);
-    changed();
-  });
-  const swatch = Object.assign(document.createElement("span"), { className: "swatch" });
-  swatch.style.background = model.colours[index];
-  const label = document.createElement("label");
-  label.append(box, swatch, name);
-  row.insertCell().append(label);
-  row.insertCell();
-  row.insertCell();
-  return row;
+function showClass(name, shown) {
+  if (shown) state.off.delete(name);
+  else state.off.add(name);
+  changed();
 }
 
 function renderSliders() {
@@ -322,38 +263,12 @@ function renderTable() {
   }
   head.querySelectorAll("th").forEach((cell, at) => at > 1 && cell.classList.add("n"));
   $("table").tHead.replaceChildren(head);
-  $("table").tBodies[0].replaceChildren(...state.photos.map((photo) => tableRow(photo, columns)));
+  $("table").tBodies[0].replaceChildren(...state.photos.map((photo) => tableRow(photo, columns, photo === state.current, selectFromTable)));
 }
 
-function tableRow(photo, columns) {
-  const row = document.createElement("tr");
-  if (photo === state.current) row.setAttribute("aria-current", "true");
-  const image = document.createElement("img");
-  image.alt = "";
-  const shown = row.insertCell();
-  if (photo.thumbnail) {
-    image.src = photo.thumbnail;
-    shown.append(image);
-  }
-  const button = Object.assign(document.createElement("button"), { type: "button", className: "link", textContent: photo.name });
-  button.addEventListener("click", () => {
-    select(photo);
-    $("view").scrollIntoView({ block: "nearest" });
-  });
-  row.insertCell().append(button);
-  if (photo.status !== "done") {
-    const cell = row.insertCell();
-    cell.colSpan = columns.length + 1;
-    cell.textContent = photo.status === "failed" ? photo.message : `${photo.status} …`;
-    cell.className = photo.status === "failed" ? "bad" : "soft";
-    return row;
-  }
-  for (const text of [`${photo.answer.width} × ${photo.answer.height}`, ...columns.map(({ index }) => share(photo, index).share)]) {
-    const cell = row.insertCell();
-    cell.className = "n";
-    cell.textContent = text;
-  }
-  return row;
+function selectFromTable(photo) {
+  select(photo);
+  $("view").scrollIntoView({ block: "nearest" });
 }
 
 /** For screen readers: what is seen, in words. */
@@ -398,45 +313,6 @@ async function download(button) {
     button.disabled = false;
     button.removeAttribute("aria-busy");
   }
-}
-
-function save(blob, name) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-}
-
-function tableCsv() {
-  const cell = (text) => {
-    const safe = /^[=+\-@\t\r]/.test(text) ? `'${text}` : text; // a file name must not become a formula
-    return /[",\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
-  };
-  const model = state.model;
-  const unit = model.task === "detection" ? "boxes" : "share";
-  const rows = [["image", "width", "height", "threshold", ...model.classes.map((name) => `${name} ${unit}`)]];
-  for (const photo of state.photos.filter((candidate) => candidate.status === "done")) {
-    const { width, height } = photo.answer;
-    const values = photo.counts.map((count) => (photo.layer instanceof BoxLayer ? count : (count / (width * height)).toFixed(6)));
-    rows.push([photo.name, width, height, thresholded(model) ? threshold() : "", ...values]);
-  }
-  save(new Blob([rows.map((row) => row.map((value) => cell(String(value))).join(",") + "\n").join("")], { type: "text/csv" }), "photographs.csv");
-}
-
-async function copy() {
-  const text = $("curl").textContent;
-  try {
-    await navigator.clipboard.writeText(text);
-  } catch { // over plain http the clipboard is closed to pages; an old way is still open
-    const area = Object.assign(document.createElement("textarea"), { value: text });
-    document.body.append(area);
-    area.select();
-    document.execCommand("copy");
-    area.remove();
-  }
-  $("copy").textContent = "Copied";
-  setTimeout(() => ($("copy").textContent = "Copy"), 1500);
 }
 
 // --- start and events -----------------------------------------------------------------------------------------------
@@ -535,8 +411,12 @@ $("style").addEventListener("change", (event) => {
   changed();
 });
 for (const button of $("downloads").children) button.addEventListener("click", () => download(button));
-$("table-csv").addEventListener("click", tableCsv);
-$("copy").addEventListener("click", copy);
+$("table-csv").addEventListener("click", () => save(tableCsv(state.photos, state.model, threshold()), "photographs.csv"));
+$("copy").addEventListener("click", async () => {
+  await copy($("curl").textContent);
+  $("copy").textContent = "Copied";
+  setTimeout(() => ($("copy").textContent = "Copy"), 1500);
+});
 $("alert-close").addEventListener("click", () => ($("alert").hidden = true));
 $("clear").addEventListener("click", startOver);
 $("zoom-in").addEventListener("click", () => viewer.zoom(1.5));

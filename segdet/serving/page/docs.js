@@ -71,7 +71,7 @@ async function start() {
   try {
     const described = await (await call("/openapi.json")).json();
     $("key-form").hidden = $("alert").hidden = true;
-    $("about").textContent = `${described.info.description} Version ${described.info.version}.`;
+    $("about").textContent = `${described.info.description.replaceAll("`", "")} Version ${described.info.version}.`;
     const articles = Object.entries(described.paths).flatMap(([path, methods]) =>
       Object.entries(methods).map(([method, route]) => article(path, method, route)));
     $("routes").replaceChildren(...articles);
