@@ -138,7 +138,7 @@ class _Tracer:
         self._row = np.zeros((1, width), bool)  # the last one seen, with its labels
         self._row_labels = np.zeros((1, width), np.int64)
         self._count = 0  # 4-connected parts so far, counted anew in every band
-        self._corners: list[np.ndarray] = []  # int64 `[n, 6]`: y, x, label, right, down, starts
+        self._corners: list[np.ndarray] = []  # int32 `[n, 6]`: y, x, label, right, down, starts
         self._same: list[np.ndarray] = []  # pairs of labels that are one part across bands
         self._touch: list[np.ndarray] = []  # pairs that meet at a corner
         self._area: list[np.ndarray] = [np.zeros(1)]
@@ -164,7 +164,8 @@ class _Tracer:
         rows = np.where(second[:, None], _SECOND[kinds[twice]], _FIRST[kinds[twice]])
         y, x = y[twice], x[twice]
         label = self._labels(found, y + _DY[rows[:, 0]], x + _DX[rows[:, 0]])
-        self._corners.append(np.stack([y + top, x, label, rows[:, 1], rows[:, 2], rows[:, 3]], axis=1))
+        corners = np.stack([y + top, x, label, rows[:, 1], rows[:, 2], rows[:, 3]], axis=1)
+        self._corners.append(corners.astype(np.int32))
         self._touch.append(np.stack([label[np.flatnonzero(second) - 1], label[second]], axis=1))
         self._row, self._row_labels = inside[-1:].copy(), np.where(inside[-1:], found[-1:] + self._count, 0)
         self._count += count - 1
@@ -203,7 +204,7 @@ def _codes(rows: np.ndarray) -> np.ndarray:
 
 
 def _rings(corners: np.ndarray) -> Iterator[tuple[Ring, int]]:
-    """Closed outlines of corners int64 `[n, 6]` (in the order of points, see `_Tracer`), with the label of each."""
+    """Closed outlines of corners int32 `[n, 6]` (in the order of points, see `_Tracer`), with the label of each."""
     if not len(corners):
         return
     y, x, label, _, down, starts = corners.T

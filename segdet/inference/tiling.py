@@ -139,9 +139,11 @@ def _windows(height: int, width: int, tile: int, margin: int) -> Iterator[tuple[
 
 
 def _aligned(length: int, tile: int, margin: int) -> list[slice]:
-    """As `_starts`, with starts on multiples of `STEP`; the last tile ends with the picture and may be shorter by that."""
-    starts = [-(-start // STEP) * STEP for start in _starts(length, tile, margin + STEP // 2)]
-    return [slice(start, min(start + tile, length)) for start in starts]
+    """Tiles that overlap by at least `2 * margin` and start on multiples of `STEP`; the last ends with the picture and may be
+    shorter by that."""
+    last = -(-max(0, length - tile) // STEP) * STEP
+    stride = max(STEP, (tile - 2 * margin) // STEP * STEP)
+    return [slice(start, min(start + tile, length)) for start in [*range(0, last, stride), last]]
 
 
 def _starts(length: int, tile: int, margin: int) -> list[int]:

@@ -147,7 +147,8 @@ class TiffPicture:
         handle = self._file.filehandle
         try:
             handle.seek(offset)
-            decoded = page.decode(handle.read(count), index, jpegtables=page.jpegtables)[0]
+            data = handle.read(count)  # before anything else is asked of the page, which may read elsewhere
+            decoded = page.decode(data, index, jpegtables=page.jpegtables)[0]
         except Exception as error:  # as above
             if "imagecodecs" in str(error):
                 raise ImageError(

@@ -71,7 +71,7 @@ def row_of(result: Prediction | Segments | DetectionResult, kinds: Sequence[str]
 
 def brief(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row without its long lists."""
-    return {key: value for key, value in row.items() if key not in ("regions", "coco", "frames")}
+    return {key: value for key, value in row.items() if key not in ("regions", "coco")}
 
 
 def write_texts(
