@@ -127,3 +127,23 @@ def test_frozen_parts_stand_still() -> None:
             assert min(group["peak"] for group in rates) == pytest.approx(1e-3 * 0.5 * 0.5**4)
     with pytest.raises(InputError, match="--freeze 9"):
         freeze(backbone, "9")
+
+
+def test_large_images_of_a_plain_transformer_are_shrunk_inside(tmp_path: Path) -> None:
+    """Tokens look at each other: their number is bounded, in the file as in PyTorch."""
+    model, backbone = build_model("segmenter", "test_vit", ["crack"], "none", {}, 64)
+    assert model.most_pixels == 4096 * 16**2
+    model.eval().most_pixels = 64 * 16**2
+    seen: list[torch.Size] = []
+    model.encoder.register_forward_hook(lambda module, inputs, output: seen.append(output[-1].shape[-2:]))
+    metadata = _metadata(arch="segmenter", backbone="test_vit", mean=list(backbone.mean), std=list(backbone.std))
+    file = tmp_path / "small.onnx"
+    file.write_bytes(to_onnx(model, metadata).SerializeToString())
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    for shape, tokens in (((300, 200), (10, 7)), ((128, 128), (8, 8)), ((50, 70), (4, 5)), ((1, 2000), (1, 125))):
+        images = np.random.default_rng(0).integers(0, 256, (1, *shape, 3), dtype=np.uint8)
+        seen.clear()
+        expected = predict(model, torch.from_numpy(images), backbone.mean, backbone.std)
+        assert tuple(seen[-1]) == tokens and expected.shape == (1, *shape)
+        confidence = session.run(["confidence"], {"image": images})[0]
+        assert confidence.shape == (1, *shape) and np.abs(confidence - expected).max() < 2e-4
