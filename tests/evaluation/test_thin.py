@@ -60,9 +60,8 @@ def test_a_shift_of_one_pixel_hurts_iou_but_not_the_tolerant_score() -> None:
     assert 0.60 < found["shifted"]["iou"] < 0.80  # IoU loses a quarter ...
     assert found["shifted"]["f1_2px"] > 0.99 and found["shifted"]["cldice"] > 0.98  # ... for nothing a person would see
     assert found["dilated"]["iou"] < 0.75 and found["dilated"]["f1_2px"] > 0.99  # a label drawn a pixel wider
-    assert (
-        found["lost"]["f1_2px"] < 0.90 and found["lost"]["cldice"] < 0.90
-    )  # a quarter of the crack missed is told by all
+    # A quarter of each crack missed is told by all of them.
+    assert max(found["lost"][name] for name in ("iou", "f1_2px", "cldice")) < 0.93
 
 
 def _pooled(predictions: list[np.ndarray], targets: list[np.ndarray]) -> dict[str, float]:

@@ -46,7 +46,11 @@ def test_a_training_step_of_one_image_and_odd_sizes(arch: str, name: str) -> Non
         assert logits.shape == (2, 1, *size) and torch.isfinite(logits).all()
 
 
-@pytest.mark.parametrize(("arch", "name"), PAIRS)
+# Windowed transformers take the tracer a minute each; what is special about them is the backbone, so two heads suffice.
+EXPORTED = [(arch, name) for arch, name in PAIRS if not name.startswith("swin") or arch in ("unet", "deeplabv3plus")]
+
+
+@pytest.mark.parametrize(("arch", "name"), EXPORTED)
 def test_the_exported_graph_agrees_at_other_sizes(arch: str, name: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
     model, backbone = build_model(arch, name, ["crack"], "none", {}, 64)
