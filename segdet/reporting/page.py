@@ -189,7 +189,8 @@ def _warnings(subject: Subject, metrics: Mapping[str, Any]) -> list[str]:
         )
     if subject.split == "val":
         told.append(
-            "Threshold and best epoch were chosen on these same images, so a new site will score a little lower; a "
+            f"{'Best epoch was' if metrics['threshold'] is None else 'Threshold and best epoch were'} chosen on these same images, so a "
+            "new site will score a little lower; a "
             "<code>test</code> split, measured once, shows by how much."
         )
     return [f"<p class='say{' bad' if leaks and k == 0 else ''}'>{text}</p>" for k, text in enumerate(told)]

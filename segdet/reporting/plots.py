@@ -54,6 +54,9 @@ def svg(figure: Figure) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'\s(xmlns(:\w+)?|version)="[^"]*"', "", text).replace("xlink:href", "href")
     text = re.sub(r"font(-family)?: ?([^;\"]*?)'DejaVu Sans'[^;\"]*", r"font\1: \2system-ui, sans-serif", text)
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', text))
+    # matplotlib numbers its groups from 1 in every figure: on one page these ids would be there several times.
+    text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)
     for number, colour in enumerate(COLOURS):
         text = text.replace(colour, f"var(--c{number})")
     text = re.sub(r"<svg ", "<svg class=plot role=img ", text, count=1)
