@@ -30,8 +30,8 @@ import numpy as np
 from PIL import Image
 
 from segdet.data import catalog
-from segdet.inference.session import open_session
 from segdet.inference.runtimes import default_threads
+from segdet.inference.session import open_session
 
 CLIENTS = (1, 4, 16)
 
