@@ -12,6 +12,7 @@ from segdet.inference.windows import ArrayPicture, Picture
 
 TILE = 1024  # side of a tile, in pixels
 MARGIN = 128  # overlap of neighbours: wide enough for the network to see what surrounds a pixel
+BAND = 256  # rows that are handed on at once
 STEP = 32  # the networks' coarsest stride
 SMALLEST = 128  # side of the smallest tile
 WHOLE = 4_000_000  # pixels up to which an image is predicted whole
@@ -24,43 +25,83 @@ def bands(
     session: Session, picture: Picture, threshold: float, tile: int = TILE, batch: int = 1
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
     """The answer for a picture of any size, in bands from top to bottom: (top, image `[h, W, 3]`, mask `[h, W]`,
-    confidence `[h, W]`). Memory is that of one row of tiles.
+    confidence `[h, W]`), of at most `BAND` rows each. Memory is that of one row of tiles.
 
     With one class, confidences are averaged with weights that fall towards a tile's edge; with several, the tile in which
     a pixel lies farthest from the edge decides. Tiles start on multiples of `STEP`, where the network's own grid lies when
     it sees the whole picture.
     """
-    one = len(session.metadata.classes) == 1
     height, width = picture.size
     margin = min(MARGIN, tile // 4)
     rows, columns = _aligned(height, tile, margin), _aligned(width, tile, margin)
+    across = {column.start: share for column, share in zip(columns, _shares(columns, width, margin), strict=True)}
     tallest = max(row.stop - row.start for row in rows)
-    image = np.empty((tallest, width, 3), np.uint8)
-    confidence, weights = (np.zeros((tallest, width), np.float32) for _ in range(2))
-    mask = np.zeros((tallest, width), np.uint8)
-    read = 0  # rows of the picture read so far
-    for number, row in enumerate(rows):
-        size = row.stop - row.start
-        image[read - row.start : size] = picture.read(read, row.stop)
-        read = row.stop
-        down = _weight(row, height, margin)[:, None]
-        for column, found in _columns(session, image[:size], columns, batch):
-            weight = down * _weight(column, width, margin)
-            if one:
-                confidence[:size, column] += found[1] * weight
-                weights[:size, column] += weight
-            else:
-                nearer = weight > weights[:size, column]
-                for whole, new in ((mask, found[0]), (confidence, found[1]), (weights, weight)):
-                    whole[:size, column][nearer] = new[nearer]
+    answer = (_Mean if len(session.metadata.classes) == 1 else _Nearest)(tallest, width)
+    for number, (row, down) in enumerate(zip(rows, _shares(rows, height, margin), strict=True)):
+        image = picture.read(row.start, row.stop)
+        for column, found in _columns(session, image, columns, batch):
+            answer.add(column, found, down[:, None] * across[column.start])
         done = (rows[number + 1].start if number + 1 < len(rows) else height) - row.start
-        sure = confidence[:done] / weights[:done] if one else confidence[:done].copy()
-        marked = (sure >= np.float32(threshold)).view(np.uint8) if one else mask[:done].copy()
-        yield row.start, image[:done].copy(), marked, sure
-        for buffer in (image, mask, confidence, weights):  # what the next row of tiles adds to comes first
-            buffer[: size - done] = buffer[done:size].copy()
-            if buffer is not image:
-                buffer[size - done :] = 0
+        for top in range(0, done, BAND):
+            part = slice(top, min(top + BAND, done))
+            yield row.start + top, image[part], *answer.take(part, threshold)
+        answer.move(done)
+
+
+class _Mean:
+    """One class: the weighted mean of what tiles say, and whether it reaches the threshold."""
+
+    def __init__(self, height: int, width: int) -> None:
+        self._confidence = np.zeros((height, width), np.float32)
+
+    def add(self, column: slice, found: Sequence[np.ndarray], weight: np.ndarray) -> None:
+        self._confidence[: len(weight), column] += found[1] * weight
+
+    def take(self, part: slice, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+        sure = self._confidence[part].copy()
+        return (sure >= np.float32(threshold)).view(np.uint8), sure
+
+    def move(self, done: int) -> None:
+        _shift(self._confidence, done)
+
+
+class _Nearest:
+    """Several classes: what the tile says in which a pixel weighs most."""
+
+    def __init__(self, height: int, width: int) -> None:
+        self._confidence, self._weights = (np.zeros((height, width), np.float32) for _ in range(2))
+        self._mask = np.zeros((height, width), np.uint8)
+
+    def add(self, column: slice, found: Sequence[np.ndarray], weight: np.ndarray) -> None:
+        size = len(weight)
+        nearer = weight > self._weights[:size, column]
+        for whole, new in ((self._mask, found[0]), (self._confidence, found[1]), (self._weights, weight)):
+            whole[:size, column][nearer] = new[nearer]
+
+    def take(self, part: slice, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+        return self._mask[part].copy(), self._confidence[part].copy()
+
+    def move(self, done: int) -> None:
+        for buffer in (self._mask, self._confidence, self._weights):
+            _shift(buffer, done)
+
+
+def _shift(buffer: np.ndarray, done: int) -> None:
+    """Rows from `done` on come first, zeros behind them: what the next row of tiles adds to."""
+    rest = len(buffer) - done
+    for start in range(0, rest, max(1, done)):  # in pieces that do not overlap: no copy of the whole is needed
+        piece = buffer[done + start : min(2 * done + start, len(buffer))]
+        buffer[start : start + len(piece)] = piece
+    buffer[rest:] = 0
+
+
+def _shares(windows: Sequence[slice], length: int, margin: int) -> list[np.ndarray]:
+    """Weights float32 of each window along a side, which sum to 1 at every pixel."""
+    weights = [_weight(window, length, margin) for window in windows]
+    total = np.zeros(length, np.float32)
+    for window, weight in zip(windows, weights, strict=True):
+        total[window] += weight
+    return [weight / total[window] for window, weight in zip(windows, weights, strict=True)]
 
 
 def _columns(

@@ -134,7 +134,8 @@ class _Off:
 @pytest.mark.parametrize("kind", ["dark", "classes", "boxes"])
 def test_answers_that_differ_do_not_agree(models: dict[str, Path], kind: str) -> None:
     session = open_session(models[kind], "cpu")
-    image = blob_picture({"red": (10, 10, 30, 30), "blue": (40, 40, 60, 60)}) if kind == "boxes" else blots(3, 64, 64)
+    coloured = blob_picture({"red": (10, 10, 30, 30), "blue": (40, 40, 60, 60)})
+    image = blots(3, 64, 64) if kind == "dark" else coloured
     same, other = (choice.compare(session, _Off(session, move), [image]) for move in (0, 3))  # type: ignore[arg-type]
     assert same["agrees"] and not other["agrees"]
     empty = np.full((32, 32, 3), 90 if kind == "boxes" else 255, np.uint8)
