@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+import cv2
 import numpy as np
-from PIL import Image
 
 from segdet.errors import InputError
 from segdet.files import replacing, write_bytes, write_json, write_text
@@ -28,7 +27,6 @@ KINDS = {
 _USUAL = {"segmentation": ("overlay", "mask", "json"), "detection": ("overlay", "json")}
 
 Files = dict[str, Path]  # by kind
-_JPEG_SIDE = 65_000  # a JPEG's sides end at 65,535 pixels
 
 
 def kinds_of(save: str | None, task: str) -> tuple[str, ...]:
@@ -118,16 +116,16 @@ def coco_id(path: Path) -> int | str:
 
 
 def save_picture(path: Path, picture: np.ndarray) -> Path:
-    """Write RGB uint8 `[H, W, 3]` for the eye: JPEG with full colour resolution, in which thin lines keep theirs, twenty times
-    faster than PNG; PNG where a JPEG cannot be that large. `path` has no ending yet; the one with it is returned."""
-    buffer = io.BytesIO()
-    if max(picture.shape) < _JPEG_SIDE:
-        Image.fromarray(picture).save(buffer, "JPEG", quality=90, subsampling=0)
-        path = path.with_name(path.name + ".jpg")
-    else:
-        Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
-        path = path.with_name(path.name + ".png")
-    write_bytes(path, buffer.getvalue(), durable=False)
+    """Write RGB uint8 `[H, W, 3]` as PNG; `path` has no ending yet, the one with it is returned.
+
+    Lightly compressed, which takes a fifth of the usual time; thin lines stay exact, as they would not in a JPEG.
+    """
+    path = path.with_name(path.name + ".png")
+    settings = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_FILTERED]
+    written, encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), settings)
+    if not written:
+        raise InputError(f"{path}: a picture of {picture.shape[1]}x{picture.shape[0]} pixels cannot be written as PNG")
+    write_bytes(path, encoded.tobytes(), durable=False)
     return path
 
 

@@ -160,7 +160,7 @@ def test_one_job_writes_every_form(cli: Cli, model: Path, tmp_path: Path) -> Non
     out = tmp_path / "out"
     written = {str(path.relative_to(out)) for path in out.rglob("[!.]*") if path.is_file()}
     assert written == {
-        "000000000139_overlay.jpg", "sub/empty, nothing_overlay.jpg", "labels/000000000139.txt",
+        "000000000139_overlay.png", "sub/empty, nothing_overlay.png", "labels/000000000139.txt",
         "labels/sub/empty, nothing.txt", "predictions.json", "predictions.csv", "predictions.coco.json",
     }  # fmt: skip
     content = json.loads((out / "predictions.json").read_text())
@@ -187,7 +187,7 @@ def test_the_usual_files_the_sentence_and_what_cannot_be_written(cli: Cli, model
     Image.fromarray(blob_picture({"red": (10, 20, 50, 60), "blue": (0, 0, 9, 9)})).save(tmp_path / "a.png")
     done = cli("predict", "a.png", "--model", model, "--conf", "0.8", "--out", "out", cwd=tmp_path)
     assert done.returncode == 0 and "a.png: 1 red (model" in done.stdout
-    assert {path.name for path in (tmp_path / "out").glob("[!.]*")} == {"a_overlay.jpg", "predictions.json"}
+    assert {path.name for path in (tmp_path / "out").glob("[!.]*")} == {"a_overlay.png", "predictions.json"}
     refused = cli("predict", "a.png", "--model", model, "--save", "json,mask", "--out", "none", cwd=tmp_path)
     assert refused.returncode == 2 and not (tmp_path / "none").exists()
     assert (

@@ -149,7 +149,7 @@ def test_a_large_picture_gives_the_files_of_a_small_one(
     run_job(predictor, expand([str(file)]), tmp_path / "bands", kinds)
     for name in ("predictions.csv", "predictions.coco.json", "big.geojson", "labels/big.txt"):
         assert (tmp_path / "bands" / name).read_text() == (tmp_path / "whole" / name).read_text()
-    assert np.asarray(Image.open(tmp_path / "bands/big_overlay.jpg")).shape == (210, 350, 3)
+    assert np.asarray(Image.open(tmp_path / "bands/big_overlay.png")).shape == (210, 350, 3)
     expected = np.asarray(Image.open(tmp_path / "whole/big_mask.png"))
     written = tmp_path / f"bands/big_mask.{'png' if kind == 'jpg' else 'tif'}"
     assert Image.open(written).mode == "P" and (np.asarray(Image.open(written)) == expected).all() and expected.any()
@@ -190,4 +190,4 @@ def test_detection_in_a_large_tiff(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("overlay", "json"),
     )
     assert result.images[0]["classes"] == {"red": 1, "green": 0, "blue": 1}
-    assert Image.open(tmp_path / "out/a_overlay.jpg").size[0] >= 600
+    assert Image.open(tmp_path / "out/a_overlay.png").size[0] >= 600
