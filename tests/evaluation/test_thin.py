@@ -61,7 +61,7 @@ def test_a_shift_of_one_pixel_hurts_iou_but_not_the_tolerant_score() -> None:
     assert found["shifted"]["f1_2px"] > 0.99 and found["shifted"]["cldice"] > 0.98  # ... for nothing a person would see
     assert found["dilated"]["iou"] < 0.75 and found["dilated"]["f1_2px"] > 0.99  # a label drawn a pixel wider
     assert (
-        found["lost"]["f1_2px"] < 0.90 and found["lost"]["cldice"] < 0.90
+        found["lost"]["f1_2px"] < 0.95 and found["lost"]["cldice"] < 0.95
     )  # a quarter of the crack missed is told by all
 
 
