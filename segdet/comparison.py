@@ -201,10 +201,11 @@ def _belongs(tally: Tally, metadata: Metadata) -> bool:
 
 
 def _names(opened: Sequence[Trained]) -> list[str]:
-    """Short names where they tell the models apart, else the paths; numbered when the same is named twice."""
+    """Short names where they tell the models apart, else longer ones; numbered when the same is named twice."""
     names = [trained.name for trained in opened]
-    if len(set(names)) < len(names):
-        names = [str(trained.given) for trained in opened]
+    for name in (lambda one: "/".join(one.given.parts[-2:]), lambda one: str(one.given)):
+        if len(set(names)) < len(names):
+            names = [name(trained) for trained in opened]
     out: list[str] = []
     for name in names:
         out.append(name if name not in out else f"{name} ({sum(one.split(' (')[0] == name for one in out) + 1})")

@@ -14,9 +14,9 @@ from segdet.evaluation.tally import MaskTally, Tally
 
 # How scores are spoken of.
 TITLES = {
+    "ap": "AP", "ap50": "AP50",
     "iou": "IoU", "f1": "F1", "precision": "precision", "recall": "recall", "f1_2px": "F1 within 2 px",
     "cldice": "centre-line Dice", "boundary_iou": "boundary IoU", "iou_per_image": "IoU per image", "f1_per_image": "F1 per image",
-    "ap": "AP", "ap50": "AP50",
 }  # fmt: skip
 
 
