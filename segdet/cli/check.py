@@ -66,8 +66,9 @@ def _told(found: Checkup) -> list[str]:
     lines = [found.told]
     for finding in found.findings:
         lines.append(f"{finding.severity:<8}{finding.title}")
-        lines += [f"        - {case.told()}" for case in finding.cases[:_EXAMPLES]]
-        if len(finding.cases) > _EXAMPLES:
-            lines.append(f"        - and {len(finding.cases) - _EXAMPLES} more")
+        cases = [case for case in finding.cases if case.note not in finding.title]
+        lines += [f"        - {case.told()}" for case in cases[:_EXAMPLES]]
+        if len(cases) > _EXAMPLES:
+            lines.append(f"        - and {len(cases) - _EXAMPLES} more")
         lines.append(f"        {finding.advice}")
     return lines
