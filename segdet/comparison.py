@@ -203,9 +203,9 @@ def _belongs(tally: Tally, metadata: Metadata) -> bool:
 def _names(opened: Sequence[Trained]) -> list[str]:
     """Short names where they tell the models apart, else longer ones; numbered when the same is named twice."""
     names = [trained.name for trained in opened]
-    for name in (lambda one: "/".join(one.given.parts[-2:]), lambda one: str(one.given)):
+    for longer in (["/".join(one.given.parts[-2:]) for one in opened], [str(one.given) for one in opened]):
         if len(set(names)) < len(names):
-            names = [name(trained) for trained in opened]
+            names = longer
     out: list[str] = []
     for name in names:
         out.append(name if name not in out else f"{name} ({sum(one.split(' (')[0] == name for one in out) + 1})")
