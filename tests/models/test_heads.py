@@ -46,8 +46,8 @@ def test_a_training_step_of_one_image_and_odd_sizes(arch: str, name: str) -> Non
         assert logits.shape == (2, 1, *size) and torch.isfinite(logits).all()
 
 
-# Windowed transformers take the tracer a minute each; what is special about them is the backbone, so two heads suffice.
-EXPORTED = [(arch, name) for arch, name in PAIRS if not name.startswith("swin") or arch in ("unet", "deeplabv3plus")]
+# Tracing takes a quarter of a minute and more: every head with a convolutional and a plain backbone, every backbone with a U-Net.
+EXPORTED = [(arch, name) for arch, name in PAIRS if arch == "unet" or name in ("resnet18", "vit_tiny_patch16_224")]
 
 
 @pytest.mark.parametrize(("arch", "name"), EXPORTED)
