@@ -334,6 +334,15 @@ def test_any_voc_list_and_label_map(
     read_and_draw(root)
 
 
+COCO_BYTES = json.dumps(
+    {
+        "images": [{"id": 1, "file_name": "a.png"}],
+        "categories": [{"id": 1, "name": "crack"}],
+        "annotations": [annotation(), annotation(id=2)],
+    }
+).encode()
+
+
 @many
 @given(
     content=st.one_of(
@@ -347,12 +356,3 @@ def test_any_voc_list_and_label_map(
 def test_any_bytes_as_a_coco_file(instances: Path, content: bytes) -> None:
     (instances / "_annotations.coco.json").write_bytes(content)
     read_and_draw(instances)
-
-
-COCO_BYTES = json.dumps(
-    {
-        "images": [{"id": 1, "file_name": "a.png"}],
-        "categories": [{"id": 1, "name": "crack"}],
-        "annotations": [annotation(), annotation(id=2)],
-    }
-).encode()
