@@ -224,6 +224,7 @@ def _options(kind: str, number: int) -> dict[str, Any]:
     if kind == "cuda":  # exhaustive search would tune again for every new image size
         return {"device_id": number, "cudnn_conv_algo_search": "HEURISTIC"}
     folder = str(cache_folder() / "tensorrt")  # building an engine takes minutes
+    Path(folder).mkdir(parents=True, exist_ok=True)
     return {
         "device_id": number,
         "trt_engine_cache_enable": True,
