@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.machinery
 import json
 import sys
+import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -80,6 +81,7 @@ def test_tensorboard_is_written_when_it_is_installed(trained: Path) -> None:
 
 def test_a_resumed_run_goes_on_in_the_same_curve(tmp_path: Path) -> None:
     _run(tmp_path / "run", "tensorboard")
+    time.sleep(1.1)  # event files are told apart, and put in order, by the second they were opened in
     _run(tmp_path / "run", "tensorboard", done=1)
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"), purge_orphaned_data=True).Reload()
     assert [event.step for event in events.Scalars("train/loss")] == [1, 2]
