@@ -17,5 +17,5 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return False
-    settings = ((m_mmap_max, 0), (m_trim_threshold, 2**31 - 1), (m_top_pad, 256 * 2**20))
+    settings = ((m_mmap_max, 0), (m_trim_threshold, -1), (m_top_pad, 256 * 2**20))
     return all(mallopt(*setting) == 1 for setting in settings)

@@ -36,7 +36,7 @@ class Stepper:
         self.backbone = backbone
         self.model.to(memory_format=torch.channels_last)
         if self.accelerator.device.type == "cpu" and self.accelerator.mixed_precision == "bf16":
-            depthwise.float32_backward(self.model)
+            depthwise.fast_backward(self.model)
         if config.sync_bn and self.accelerator.num_processes > 1:
             self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
         if config.compile:

@@ -8,16 +8,20 @@ import pytest
 import torch
 from torch import nn
 
-from segdet.training.depthwise import float32_backward
+from segdet.training.depthwise import fast_backward
 
 
-@pytest.mark.parametrize(("stride", "dilation", "bias"), [(1, 1, False), (2, 1, True), (1, 2, True)])
-def test_same_answer_and_gradients(stride: int, dilation: int, bias: bool) -> None:
+@pytest.mark.parametrize("size", [(17, 19), (16, 22)])
+@pytest.mark.parametrize(
+    ("side", "stride", "dilation", "bias"),
+    [(5, 1, 1, False), (5, 2, 1, True), (5, 1, 2, True), (3, 1, 1, True), (3, 2, 1, False), (7, 1, 1, False)],
+)
+def test_same_answer_and_gradients(side: int, stride: int, dilation: int, bias: bool, size: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    plain = nn.Conv2d(24, 24, 5, stride, 2 * dilation, dilation, groups=24, bias=bias)
+    plain = nn.Conv2d(24, 24, side, stride, side // 2 * dilation, dilation, groups=24, bias=bias)
     mixed = copy.deepcopy(plain)
-    assert float32_backward(mixed) == 1 and float32_backward(nn.Conv2d(8, 8, 3)) == 0
-    x = torch.randn(2, 24, 17, 19)
+    assert fast_backward(mixed) == 1 and fast_backward(nn.Conv2d(8, 8, 3)) == 0
+    x = torch.randn(2, 24, *size)
     outputs, gradients = [], []
     for conv, low in ((plain, False), (plain, True), (mixed, True)):
         conv.zero_grad()
@@ -38,6 +42,6 @@ def test_same_answer_and_gradients(stride: int, dilation: int, bias: bool) -> No
 def test_in_float32_nothing_changes() -> None:
     plain = nn.Conv2d(8, 8, 3, padding=1, groups=8)
     mixed = copy.deepcopy(plain)
-    float32_backward(mixed)
+    fast_backward(mixed)
     x = torch.randn(1, 8, 9, 9)
     assert torch.equal(plain(x), mixed(x))
