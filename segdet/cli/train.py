@@ -16,6 +16,12 @@ def train(
         None, help="Architecture: fcn, unet, deeplabv3, deeplabv3plus, segmenter, dfine, detr", show_default=False
     ),
     data: str | None = typer.Option(None, help="Dataset: a name (see `segdet data list`) or a folder."),
+    mix: list[str] | None = typer.Option(
+        None, help="A further dataset and the share of every epoch that comes from it: NAME=0.3 (several times)."
+    ),
+    augment: str | None = typer.Option(
+        None, help="standard or robust: stronger light, shadow, blur, compression, scale.  [default: standard]"
+    ),
     backbone: str | None = typer.Option(None, help="timm backbone.  [default: the architecture's]"),
     weights: str | None = typer.Option(
         None, help="Start of the backbone: imagenet, none, or a file.  [default: imagenet]"
@@ -88,6 +94,7 @@ def train(
         "loss": loss, "device": device, "precision": precision, "workers": workers, "seed": seed, "fold": fold,
         "limit": limit, "logger": logger, "out": out, "name": name,
     }  # fmt: skip
+    given.update(augment=augment, mix=dict(_share(text) for text in mix) if mix else None)
     options = {"output_stride": output_stride, "upscale": upscale, "decoder": decoder, "size": size, "queries": queries}
     options = {key: value for key, value in options.items() if value is not None}
     if options:
@@ -131,3 +138,12 @@ def train(
         {"run": str(run), "weights": str(run / "weights" / "best.safetensors"), "report": str(run / "report.html")},
         str(run),
     )
+
+
+def _share(text: str) -> tuple[str, float]:
+    """NAME=SHARE."""
+    name, _, share = text.rpartition("=")
+    try:
+        return name, float(share)
+    except ValueError:
+        raise InputError(f"--mix {text}: say NAME=SHARE, for instance crack-drawn=0.3") from None

@@ -26,6 +26,8 @@ class SegmentationAugment:
     size: side of the square crop, in pixels.
     quarter_turns: flips and quarter turns in all eight ways (surfaces, aerial views); else only left-right flips.
     soft: the target is coverage (resized smoothly); else class indices (resized to the nearest).
+    scale: smallest and largest enlargement. stretch: largest change of the sides' ratio, as a logarithm.
+    robust: stronger light, shadow, blur and compression.
     """
 
     size: int
@@ -33,12 +35,20 @@ class SegmentationAugment:
     soft: bool = True
     scale: tuple[float, float] = (0.7, 1.4)
     stretch: float = 0.1
+    robust: bool = False
+
+    @classmethod
+    def named(cls, name: str, size: int, quarter_turns: bool, soft: bool) -> SegmentationAugment:
+        """ "standard", or "robust": for photographs taken anywhere by anyone."""
+        if name == "robust":
+            return cls(size, quarter_turns, soft, scale=(0.5, 2.0), stretch=0.25, robust=True)
+        return cls(size, quarter_turns, soft)
 
     def __call__(self, image: np.ndarray, target: np.ndarray, seed: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """image uint8 `[H, W, 3]`, target uint8 `[H, W]` -> the same at `[size, size]`."""
         rng = np.random.default_rng(seed)
         image, target = self._crop(image, target, rng)
-        pipeline = _pipeline("all" if self.quarter_turns else "flip")
+        pipeline = _pipeline("all" if self.quarter_turns else "flip", self.robust)
         pipeline.set_random_seed(int(rng.integers(2**31)))
         out = pipeline(image=image, mask=target)
         return np.ascontiguousarray(out["image"]), np.ascontiguousarray(out["mask"])
@@ -76,7 +86,7 @@ def _nearest(index: np.ndarray, box: tuple[float, float, float, float], size: in
     return np.asarray(index[rows[:, None], columns[None, :]])
 
 
-_PIPELINES: dict[str, A.Compose] = {}
+_PIPELINES: dict[tuple[str, bool], A.Compose] = {}
 
 
 def relit(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -86,12 +96,12 @@ def relit(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.ascontiguousarray(pipeline(image=image)["image"])
 
 
-def _pipeline(turns: str) -> A.Compose:
+def _pipeline(turns: str, robust: bool = False) -> A.Compose:
     """`turns`: "all" eight, "flip" from left to right, or "none". Built once a process: building costs more than a sample."""
-    if turns not in _PIPELINES:
+    if (turns, robust) not in _PIPELINES:
         moves = {"all": [A.D4(p=1.0)], "flip": [A.HorizontalFlip(p=0.5)], "none": []}[turns]
-        _PIPELINES[turns] = A.Compose([*moves, *_light()])
-    return _PIPELINES[turns]
+        _PIPELINES[turns, robust] = A.Compose([*moves, *(_hard_light() if robust else _light())])
+    return _PIPELINES[turns, robust]
 
 
 def _light() -> list[A.BasicTransform | A.BaseCompose]:
@@ -115,4 +125,35 @@ def _light() -> list[A.BasicTransform | A.BaseCompose]:
             p=0.2,
         ),
         A.ImageCompression(quality_range=(50, 95), p=0.2),
+    ]
+
+
+def _hard_light() -> list[A.BasicTransform | A.BaseCompose]:
+    # A third of the samples keep their sharpness: most photographs are sharp, and hairlines need to be learnt.
+    return [
+        A.OneOf(
+            [
+                A.RandomBrightnessContrast(brightness_limit=(-0.45, 0.25), contrast_limit=0.35),
+                A.RandomBrightnessContrast(brightness_limit=(-0.35, -0.1), contrast_limit=0.1),
+                A.RandomGamma(gamma_limit=(55, 180)),
+                A.HueSaturationValue(hue_shift_limit=15, sat_shift_limit=40, val_shift_limit=30),
+                A.RandomToneCurve(scale=0.2),
+                A.ToGray(),
+            ],
+            p=0.75,
+        ),
+        A.RandomShadow(shadow_intensity_range=(0.25, 0.65), num_shadows_limit=(1, 3), p=0.15),
+        A.OneOf(
+            [
+                A.GaussianBlur(sigma_limit=(0.3, 2.6)),
+                A.MotionBlur(blur_limit=(3, 9)),
+                A.Downscale(
+                    scale_range=(0.35, 0.9),
+                    interpolation_pair={"downscale": cv2.INTER_AREA, "upscale": cv2.INTER_LINEAR},
+                ),
+            ],
+            p=0.4,
+        ),
+        A.GaussNoise(std_range=(0.01, 0.07), p=0.2),
+        A.ImageCompression(quality_range=(30, 95), p=0.3),
     ]

@@ -93,10 +93,16 @@ class TrainingPlan:
 
     Iterating gives this process's share: lists of `batch` keys. A plan depends only on (seed, epoch), so an
     interrupted epoch goes on at `start` with exactly what was left, and several processes agree without talking.
+
+    Args:
+        mixed: further photographs, and how many of them join each epoch: (indices of their images, number).
     """
 
-    def __init__(self, records: Sequence[Record], batch: int, seed: int, rank: int = 0, world: int = 1) -> None:
-        self.groups = list(by_photograph(records).values())
+    def __init__(
+        self, records: Sequence[Record], batch: int, seed: int, rank: int = 0, world: int = 1,
+        mixed: Sequence[tuple[Sequence[int], int]] = (),
+    ) -> None:  # fmt: skip
+        self.groups, self.mixed = list(by_photograph(records).values()), mixed
         self.batch, self.seed, self.rank, self.world = batch, seed, rank, world
         self.epoch = 0
         self.start = 0
@@ -104,11 +110,14 @@ class TrainingPlan:
 
     def __len__(self) -> int:
         """Batches in a whole epoch."""
-        return max(1, len(self.groups) // (self.batch * self.world))
+        together = len(self.groups) + sum(number for _, number in self.mixed)
+        return max(1, together // (self.batch * self.world))
 
     def __iter__(self) -> Iterator[list[Key]]:
         rng = np.random.default_rng([self.seed, self.epoch])
         chosen = [group[rng.integers(len(group))] for group in self.groups]
+        for indices, number in self.mixed:
+            chosen += [indices[k] for k in rng.choice(len(indices), number, replace=number > len(indices))]
         order = [chosen[position] for position in rng.permutation(len(chosen))]
         together = self.batch * self.world
         # An incomplete last batch is left out: with batch norm, one of a single image would do harm.

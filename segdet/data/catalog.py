@@ -33,10 +33,17 @@ class Card:
     notes: str = ""
     source: str | None = None
     generated: bool = False
+    drawing: dict[str, Any] | None = None  # arguments of `synthetic.write`
     classes: tuple[str, ...] = ()
     images: dict[str, int] | None = None
     download: tuple[dict[str, Any], ...] = ()
     roboflow: str | None = None
+
+    @property
+    def pictures(self) -> int:
+        """How many are drawn of a generated dataset."""
+        usual = {"train": 160, "val": 40, "test": 20}  # of `synthetic.write`
+        return sum({**usual, **(self.drawing or {})}[split] for split in usual)
 
 
 def cards() -> dict[str, Card]:
@@ -66,7 +73,7 @@ def folder_of(name: str) -> Path | None:
 
 
 def load(name_or_path: str, progress: Progress | None = None, refuse: bool = True) -> Dataset:
-    """Read a dataset by name or path; `crack-demo` is drawn first when it is not there yet.
+    """Read a dataset by name or path; the drawn ones are drawn first when they are not there yet.
 
     Args:
         progress: called with (done, total) while pictures are drawn.
@@ -88,7 +95,7 @@ def load(name_or_path: str, progress: Progress | None = None, refuse: bool = Tru
     if folder is None and card is not None:
         if not card.generated:
             raise InputError(_missing(card))
-        folder = _draw(card.name, progress)
+        folder = _draw(card, progress)
     assert folder is not None
     dataset = formats.read(folder, name_or_path, refuse)
     if card is not None and (dataset.licence is None or card.task == "detection"):
@@ -122,7 +129,7 @@ def _missing(card: Card) -> str:
     )
 
 
-def _draw(name: str, progress: Progress | None) -> Path:
+def _draw(card: Card, progress: Progress | None) -> Path:
     from segdet.data import synthetic
 
     for home in homes():
@@ -131,8 +138,8 @@ def _draw(name: str, progress: Progress | None) -> Path:
         except OSError:
             continue
         if os.access(home, os.W_OK):
-            return synthetic.write(home / name, progress=progress)
-    raise InputError(f"--data {name}: no folder to draw it in; set SEGDET_DATASETS to one that can be written")
+            return synthetic.write(home / card.name, progress=progress, **(card.drawing or {}))
+    raise InputError(f"--data {card.name}: no folder to draw it in; set SEGDET_DATASETS to one that can be written")
 
 
 def _read_card(path: Path) -> Card | None:

@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from segdet.data import lookalikes, textures
+from segdet.data import lookalikes, scenes, textures
 from segdet.data.rasterize import binary, coverage
 from segdet.data.textures import jagged, smooth
 from segdet.errors import InputError
@@ -24,7 +24,6 @@ from segdet.files import building
 Rng = np.random.Generator
 Crack = list[np.ndarray]
 
-_EMPTY_SHARE = 0.15  # pictures without any crack
 _THINNEST = 0.45  # a ribbon narrower than this (pixels) is a gap
 _SPLITS = ("train", "valid", "test")  # Roboflow's folder names, in the order that numbers them for the seed
 
@@ -290,6 +289,8 @@ def write(
     test: int = 20,
     size: int = 320,
     seed: int = 0,
+    empty: float = 0.15,
+    other: float = 0.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write the dataset folder in Roboflow's COCO layout and return `root`.
@@ -299,6 +300,8 @@ def write(
     Args:
         train, val, test: numbers of pictures.
         size: width and height of every picture, in pixels.
+        empty: share of the pictures that show a wall without any crack.
+        other: share of the pictures that show something else than a wall (`scenes`).
         progress: called with (pictures done, pictures in all) after every picture.
 
     Raises:
@@ -315,20 +318,28 @@ def write(
             images: list[dict[str, Any]] = []
             annotations: list[dict[str, Any]] = []
             for index in range(count):
-                image, labels = _example(folder / split, np.random.default_rng([seed, number, index]), index, size)
+                image, labels = _example(
+                    folder / split, np.random.default_rng([seed, number, index]), index, size, (empty, other)
+                )
                 images.append(image)
                 annotations += [{"id": len(annotations) + k, **label} for k, label in enumerate(labels, 1)]
                 done += 1
                 if progress is not None:
                     progress(done, sum(counts))
             (folder / split / "_annotations.coco.json").write_text(_coco(images, annotations, seed), encoding="utf-8")
-        (folder / "README.dataset.txt").write_text(_readme(counts, size, seed), encoding="utf-8")
+        (folder / "README.dataset.txt").write_text(_readme(counts, size, seed, empty, other), encoding="utf-8")
     return root
 
 
-def _example(folder: Path, rng: Rng, index: int, size: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _example(
+    folder: Path, rng: Rng, index: int, size: int, without: tuple[float, float]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Draw and save picture `index`; returns its COCO image entry and its annotations (without their ids)."""
-    picture, cracks = draw(rng, size, size, cracked=bool(rng.random() >= _EMPTY_SHARE))
+    (empty, other), chance = without, rng.random()
+    if chance >= 1 - other:
+        picture, cracks = scenes.draw_scene(rng, size, size), list[Crack]()
+    else:
+        picture, cracks = draw(rng, size, size, cracked=bool(chance >= empty))
     name = f"crack-demo-{index:05d}.jpg"
     quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(85, 96))]
     ok, encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality)
@@ -364,12 +375,13 @@ def _coco(images: list[dict[str, Any]], annotations: list[dict[str, Any]], seed:
     return json.dumps(content, separators=(",", ":"), allow_nan=False) + "\n"
 
 
-def _readme(counts: tuple[int, int, int], size: int, seed: int) -> str:
+def _readme(counts: tuple[int, int, int], size: int, seed: int, empty: float, other: float) -> str:
     """Text of README.dataset.txt."""
     return (
         "crack-demo\n\nCracked walls and pavements, drawn by a program (segdet.data.synthetic).\n"
         f"{counts[0]} training, {counts[1]} validation and {counts[2]} test pictures, {size}x{size}, seed {seed}.\n"
-        "Labels are exact: the pictures are painted from the polygons. About 15 % of them have no crack.\n"
+        f"Labels are exact: the pictures are painted from the polygons. About {100 * empty:.0f} % of them show a wall without "
+        f"a crack{f', {100 * other:.0f} % no wall at all' if other else ''}.\n"
         "Joints, cables, shadows, stains, scratches and the like are there to mislead and are not labelled.\n\n"
         "Licence: CC0-1.0 (public domain), https://creativecommons.org/publicdomain/zero/1.0/\n"
     )

@@ -43,6 +43,7 @@ class TrainConfig(BaseModel):
     arch: str = Field(description="Architecture")
     data: str = Field(description="Dataset name or folder")
     backbone: str | None = Field(None, description="timm backbone (default: the architecture's)")
+    mix: dict[str, float] = Field({}, description="Further datasets, and the share of every epoch that comes from each")
     weights: str = Field("imagenet", description="Start of the backbone: imagenet, none, or a file")
     options: dict[str, Any] = Field({}, description="Further arguments of the architecture")
     epochs: int = Field(30, ge=1, description="Times every photograph is seen")
@@ -66,6 +67,10 @@ class TrainConfig(BaseModel):
     warmup: float = Field(0.05, ge=0, lt=1, description="Share of all steps that the learning rate climbs")
     clip: float = Field(5.0, gt=0, description="Largest gradient norm")
     ema: float = Field(0.998, ge=0, lt=1, description="Decay of the averaged weights; 0 = no averaging")
+    augment: Literal["standard", "robust"] = Field(
+        "standard",
+        description="robust: stronger light, shadow, blur, compression and scale, for photographs from anywhere",
+    )
     quarter_turns: bool | None = Field(None, description="Flips and quarter turns (default: for one-class data)")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     compile: bool = Field(False, description="torch.compile the network: slow to start, then faster on a GPU")
@@ -89,6 +94,13 @@ class TrainConfig(BaseModel):
         if text != "auto" and (not text.isdigit() or int(text) < 1):
             raise ValueError("say auto or a number of at least 1")
         return text if text == "auto" else int(text)
+
+    @field_validator("mix")
+    @classmethod
+    def _are_shares(cls, shares: dict[str, float]) -> dict[str, float]:
+        if any(not 0 < share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
+            raise ValueError("say NAME=SHARE with shares between 0 and 1 that leave some of every epoch for --data")
+        return shares
 
     @field_validator("time_budget", "save_every")
     @classmethod

@@ -26,6 +26,11 @@ CHECK = 10  # steps between two looks at the loss; with several processes, also 
 RESCUES = 3  # times that training goes back after a loss that is no number
 _DAMPING = 0.5  # of the learning rate, each time
 
+# A time budget is for the whole command. At the end stand a validation, the final measurement (float32, every metric, the report:
+# measured 2.2 times a validation) and leaving; before the first validation, its length is guessed from the training's pace.
+_FINISH = 2.6
+_LEAVING = 6.0  # seconds, with PyTorch's import before the clock runs
+
 
 class Interrupted(SegdetError):
     """Training was stopped by a signal and its state saved. Exit code 128 + signal, as the shell expects."""
@@ -104,7 +109,7 @@ class Trainer:
             return True
         if self.config.budget is None:
             return self.epoch >= self.config.epochs
-        return self.spent + self.validation >= self.config.budget
+        return self.share >= 1 or self.spent + self._reserve >= self.config.budget
 
     def _validates(self) -> bool:
         number = self.epoch + 1
@@ -113,9 +118,21 @@ class Trainer:
 
     @property
     def _time_is_up(self) -> bool:
-        """Whether what is left of the time budget is needed for the last validation."""
-        budget = self.config.budget
-        return budget is not None and self.share * budget + self.validation >= budget
+        """Whether what is left of the time budget is needed for measuring."""
+        return self.config.budget is not None and self.share >= 1
+
+    @property
+    def _reserve(self) -> float:
+        """Seconds of the time budget to be kept for the last validation and everything after it."""
+        validation = self.validation
+        if not validation and float(self.partial[1]):
+            pace = (time.perf_counter() - self.began) / float(self.partial[1])
+            validation = 0.7 * pace * len(self.setup.dataset.splits["val"])
+        return min((1 + _FINISH) * validation + _LEAVING, 0.5 * (self.config.budget or 0.0))
+
+    def count(self, seconds: float) -> None:
+        """Let what was done before training count for the time budget."""
+        self.spent = self._of_first(self.spent + seconds)
 
     def _look_at_the_clock(self, step: int) -> None:
         """Renew `share`: by steps, or by time when there is a time budget. The same in every process."""
@@ -123,7 +140,9 @@ class Trainer:
         if budget is None:
             self.share = (self.epoch * len(self.task.plan) + step) / self.total
         elif self.accelerator.num_processes == 1 or step % CHECK == 0 or step == self.start:
-            self.share = min(1.0, self._of_first((self.spent + time.perf_counter() - self.began) / budget))
+            spent = self.spent + time.perf_counter() - self.began
+            share = spent / max(budget - self._reserve, 1e-3)
+            self.share = min(1.0, self._of_first(max(self.share, share)))
 
     def _train_epoch(self) -> dict[str, float]:
         plan, stream = self.task.plan, self.task.train

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from accelerate.utils import broadcast_object_list
 from segdet import memory, provenance
 from segdet.console import mute, progress, say
 from segdet.data import catalog, splits
-from segdet.data.records import by_photograph
+from segdet.data.records import Dataset, Record, by_photograph
 from segdet.errors import InputError
 from segdet.files import new_folder, write_text
 from segdet.metadata import DataSource, Metadata
@@ -41,6 +42,7 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
     Raises:
         InputError: settings or data that cannot be used. SegdetError: training failed. Interrupted: by a signal.
     """
+    began = time.perf_counter()
     state = checkpoints.load_state(resume) if resume is not None else None
     loggers.chosen(config)  # what is not installed is told before anything is made
     setup, task = prepared(config, start_weights=resume is None)
@@ -61,6 +63,7 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
         if trainer.done:
             raise InputError(f"--resume {resume}: it is done ({trainer.epoch} epochs); train a new run for more")
         say(f"going on with {run} in epoch {trainer.epoch + 1}, step {trainer.start + 1}")
+    trainer.count(time.perf_counter() - began)
     say(_headline(setup, run))
     if not accelerator.is_main_process:
         trainer.fit()
@@ -121,9 +124,10 @@ def _folder(setup: Setup) -> Path:
 
 def _prepare(config: TrainConfig, accelerator: Accelerator, start_weights: bool) -> Setup:
     """Read the data and build the model."""
-    with accelerator.main_process_first(), progress("drawing crack-demo", 220) as advance:
-        dataset = catalog.load(config.data, lambda done, total: advance(1))
-    dataset = splits.for_task(dataset, arch_named(config.arch).task)
+    task = arch_named(config.arch).task
+    if config.mix and task != "segmentation":
+        raise InputError("--mix: for segmentation only; leave it out, or put the images into one dataset")
+    dataset = splits.for_task(_loaded(config.data, accelerator), task)
     if config.fold:
         dataset = splits.fold(dataset, *splits.parse_fold(config.fold), config.seed)
     dataset, note = splits.with_validation(dataset, config.seed)
@@ -134,6 +138,7 @@ def _prepare(config: TrainConfig, accelerator: Accelerator, start_weights: bool)
     if config.arch == "detr" and config.weights == "none" and "frozen_norm" not in config.options:
         config = config.model_copy(update={"options": {**config.options, "frozen_norm": False}})
         notes.append("random start: the backbone's batch norms learn, which DETR otherwise keeps as they came")
+    mixed = [(_further(name, dataset, accelerator), share) for name, share in config.mix.items()]
     imgsz = config.side(accelerator.device.type)
     if config.imgsz is None and imgsz < config.side("cuda"):
         notes.append(f"images of {imgsz} px, which a CPU can train; {config.side('cuda')} is usual on a GPU (--imgsz)")
@@ -145,13 +150,32 @@ def _prepare(config: TrainConfig, accelerator: Accelerator, start_weights: bool)
     if len(dataset.problems) > 10:
         say(f"left out: {len(dataset.problems) - 10} more (see problems.txt in the run folder)")
     config = config.model_copy(update={"backbone": backbone.name, "imgsz": imgsz})
-    setup = Setup(config, accelerator, dataset, model, backbone, imgsz, notes)
+    setup = Setup(config, accelerator, dataset, model, backbone, imgsz, notes, mixed)
     if config.batch == "auto":
         usual = RECIPES.get(config.arch, {}).get("batch", TrainConfig.model_fields["batch"].default)
         fits = broadcast_object_list([batch_that_fits(setup, usual)])[0]
         setup.config = config.model_copy(update={"batch": fits})
         notes.append(f"batches of {fits} images (--batch auto)")
     return setup
+
+
+def _loaded(name: str, accelerator: Accelerator) -> Dataset:
+    """A dataset by name or path, drawn by one process if it has to be drawn."""
+    card = catalog.cards().get(name)
+    drawn = card.pictures if card is not None and card.generated else 0
+    with accelerator.main_process_first(), progress(f"drawing {name}", drawn) as advance:
+        return catalog.load(name, lambda done, total: advance(1))
+
+
+def _further(name: str, dataset: Dataset, accelerator: Accelerator) -> Sequence[Record]:
+    """The training images of a dataset to be mixed in."""
+    other = _loaded(name, accelerator)
+    if other.classes != dataset.classes:
+        raise InputError(
+            f"--mix {name}: has the classes {list(other.classes)}, {dataset.name} has {list(dataset.classes)}; "
+            "they must be the same, in the same order"
+        )
+    return other.splits["train"]
 
 
 def _describe(setup: Setup, task: Task, run: Path) -> None:
@@ -169,6 +193,8 @@ def _metadata(setup: Setup) -> Metadata:
     config, dataset, backbone = setup.config, setup.dataset, setup.backbone
     # Whoever measures the file later must leave the same photographs out.
     held_out: dict[str, Any] = {"seed": config.seed, **({"fold": config.fold} if config.fold else {})}
+    if config.mix:
+        held_out["mixed"] = {name: {"share": share, "licence": _licence(name)} for name, share in config.mix.items()}
     return Metadata(
         schema=1,
         task=arch_named(config.arch).task,
@@ -184,15 +210,22 @@ def _metadata(setup: Setup) -> Metadata:
     )
 
 
+def _licence(name: str) -> str | None:
+    card = catalog.cards().get(name)
+    return card.licence if card is not None else None
+
+
 def _headline(setup: Setup, run: Path) -> str:
     accelerator, config = setup.accelerator, setup.config
     train_records, val_records = setup.dataset.splits["train"], setup.dataset.splits["val"]
     parameters = sum(parameter.numel() for parameter in setup.model.parameters()) / 1e6
     precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
     notes = "".join(f"\n{note}" for note in setup.notes)
+    mixed = "".join(f"; {share:.0%} of every epoch from {name}" for name, share in config.mix.items())
     return (
         f"{run}: {config.arch} on {setup.backbone.name} ({parameters:.1f} M parameters), {accelerator.device.type} {precision}; "
         f"{len(train_records)} training images of {len(by_photograph(train_records))} photographs, {len(val_records)} for validation"
+        f"{mixed}"
         f"{notes}"
     )
 

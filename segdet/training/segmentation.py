@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from segdet.data.batches import (
     evaluation_plan,
 )
 from segdet.data.cache import cache_for
-from segdet.data.records import Problem
+from segdet.data.records import Problem, Record, by_photograph
 from segdet.data.stream import Stream, default_workers
 from segdet.errors import InputError, SegdetError
 from segdet.evaluation.segmentation import evaluate
@@ -52,11 +52,12 @@ class SegmentationTask:
         workers = default_workers() if config.workers is None else config.workers
         pin = accelerator.device.type == "cuda"
         turns = count == 1 if config.quarter_turns is None else config.quarter_turns
-        augment = SegmentationAugment(setup.imgsz, turns, soft=count == 1)
-        records = dataset.splits["train"]
+        augment = SegmentationAugment.named(config.augment, setup.imgsz, turns, soft=count == 1)
+        own = dataset.splits["train"]
+        records, mixed = _mixed(own, setup.mixed)
         cache = cache_for(records, config.cache, workers)
         self.samples = SegmentationSamples(records, count, augment, config.seed, cache)
-        self.plan = TrainingPlan(records, config.images, config.seed, rank, world)
+        self.plan = TrainingPlan(own, config.images, config.seed, rank, world, mixed)
         self.train = Stream(self.samples, self.plan, workers, pin)
         validation = evaluation_plan(self.records, config.images, rank, world)
         self.val = Stream(SegmentationSamples(self.records, count), validation, workers, pin)
@@ -95,7 +96,7 @@ class SegmentationTask:
 
     def draw_samples(self, run: Path) -> None:
         """As `Task.draw_samples`."""
-        plan = TrainingPlan(self.samples.records, 16, self.setup.config.seed)
+        plan = TrainingPlan(self.setup.dataset.splits["train"], 16, self.setup.config.seed, mixed=self.plan.mixed)
         shown = [sample for sample in (self.samples[key] for key in next(iter(plan))) if isinstance(sample, tuple)]
         images, targets = [image for _, image, _ in shown], [target for _, _, target in shown]
         pictures.samples(images, targets, run / "samples" / "train.jpg")
@@ -110,6 +111,20 @@ class SegmentationTask:
             run, self.setup.dataset, describe(metrics), metrics, measured.evaluation, measured.tally, measured.errors
         )
         return _summary(metrics, run)
+
+
+def _mixed(
+    own: Sequence[Record], others: Sequence[tuple[Sequence[Record], float]]
+) -> tuple[list[Record], list[tuple[Sequence[int], int]]]:
+    """All training records, and of each further dataset the indices and the number that makes its share of an epoch."""
+    records: list[Record] = list(own)
+    parts: list[tuple[Sequence[int], int]] = []
+    left = 1 - sum(share for _, share in others)
+    for more, share in others:
+        number = round(len(by_photograph(own)) * share / left)
+        parts.append((range(len(records), len(records) + len(more)), number))
+        records += more
+    return records, parts
 
 
 def _summary(metrics: Mapping[str, Any], run: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from segdet.data.batches import TrainingPlan
-from segdet.data.records import Dataset, Problem
+from segdet.data.records import Dataset, Problem, Record
 from segdet.data.stream import Stream
 from segdet.metadata import Metadata
 from segdet.models.backbones import Backbone
@@ -21,7 +21,10 @@ from segdet.training.config import TrainConfig
 
 @dataclass
 class Setup:
-    """What a run works with once data and model are there. imgsz: side of the images; notes: lines for the user."""
+    """What a run works with once data and model are there.
+
+    imgsz: side of the images. notes: lines for the user. mixed: further training images, and their share of every epoch.
+    """
 
     config: TrainConfig
     accelerator: Accelerator
@@ -30,6 +33,7 @@ class Setup:
     backbone: Backbone
     imgsz: int
     notes: list[str] = field(default_factory=list)
+    mixed: list[tuple[Sequence[Record], float]] = field(default_factory=list)
 
 
 class Task(Protocol):

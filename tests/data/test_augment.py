@@ -145,3 +145,24 @@ def test_scales_vary_within_bounds() -> None:
         if labels.any() and not rim.any():
             ratios.append(np.sqrt((labels > 127).sum() / (disc > 127).sum()))
     assert 0.68 < min(ratios) < 0.82 and 1.25 < max(ratios) < 1.43
+
+
+def test_robust_is_harder_on_light_and_sharpness_and_moves_labels_alike() -> None:
+    """Both kinds leave labels alone but for the geometry; the robust one leaves less light and less detail."""
+    rng = np.random.default_rng(0)
+    image = np.repeat(rng.integers(90, 220, (120, 120, 1), dtype=np.uint8), 3, axis=2)
+    image[50:60] = 30
+    target = np.zeros((120, 120), np.uint8)
+    target[50:60] = 255
+    darkest, detail = {}, {}
+    for name in ("standard", "robust"):
+        augment = SegmentationAugment.named(name, 96, True, True)
+        light, edges, shares = [], [], []
+        for seed in range(80):
+            out, labels = augment(image, target, [seed])
+            light.append(float(np.median(out)))
+            edges.append(float(np.abs(np.diff(out[..., 0].astype(float), axis=0)).mean()))
+            shares.append((labels > 127).mean())
+        assert 0.04 < np.mean(shares) < 0.14
+        darkest[name], detail[name] = np.quantile(light, 0.1), np.quantile(edges, 0.2)
+    assert darkest["robust"] < darkest["standard"] - 15 and detail["robust"] < 0.8 * detail["standard"]

@@ -202,3 +202,22 @@ def test_a_worker_gives_the_samples_of_the_main_process(walls: tuple[Record, ...
 
 def test_there_is_always_a_worker_and_never_too_many() -> None:
     assert 1 <= default_workers() <= 8
+
+
+@pytest.mark.parametrize("pool", [40, 3])
+def test_further_pictures_make_their_share_of_every_epoch(walls: tuple[Record, ...], pool: int) -> None:
+    records = [*walls, *names(pool)]
+    first = len(walls)
+    plan = TrainingPlan(walls, 2, seed=0, mixed=[(range(first, first + pool), 6)])
+    assert len(plan) == 8
+    seen = []
+    for number in range(3):
+        keys = [index for batch in epoch(plan, number) for _, index in batch]
+        own = [records[index].photograph for index in keys if index < first]
+        further = [index for index in keys if index >= first]
+        assert len(own) == len(set(own)) == 10 and len(further) == 6
+        assert pool < 6 or len(set(further)) == 6
+        seen.append(tuple(further))
+    assert len(set(seen)) == 3  # others each time
+    plain = TrainingPlan(walls, 2, seed=0)
+    assert {i for b in epoch(plain, 1) for _, i in b} == {i for b in epoch(plan, 1) for _, i in b if i < first}
