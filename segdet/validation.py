@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from segdet.console import progress
+from segdet.data import degrade as degradations
 from segdet.data import splits
 from segdet.data.batches import Batch, SegmentationSamples, evaluation_plan
 from segdet.data.images import ImageError, read_ahead, resize
@@ -59,6 +60,7 @@ def validate(
     classes: Sequence[str] | None = None,
     rule: Rule | None = None,
     imgsz: int | None = None,
+    degrade: str | None = None,
     batch: int = 4,
     workers: int | None = None,
     device: str = "cpu",
@@ -71,6 +73,7 @@ def validate(
     Args:
         imgsz: the longer side (segmentation) or the network's side (detection) images are resized to before the network. Scores
             are taken at the images' own size all the same. None: their own size, or the detector's.
+        degrade: spoil the images first (`data.degrade`); the stored threshold is used, as it would be in the field.
 
     Raises:
         InputError: an unusable file, classes that differ from the dataset's, or a rule where no threshold may be chosen.
@@ -83,12 +86,20 @@ def validate(
         )
     if rule is not None and split != "val":
         raise InputError(f"--operate {rule}: thresholds are chosen on val; on {split} the stored one is used")
-    threshold = None if split == "val" or metadata.threshold is None else metadata.threshold
+    spoil = degradations.named(degrade) if degrade is not None else None
+    if spoil is not None and rule is not None:
+        raise InputError(f"--operate {rule} with --degrade {degrade}: thresholds are chosen on the images as they are")
+    chosen_here = split == "val" and spoil is None
+    threshold = None if chosen_here or metadata.threshold is None else metadata.threshold
     rule = rule or parse(metadata.operate or DEFAULT)
     if metadata.task == "detection":
-        measured: Measured[Any] = _boxes(source, session, metadata, records, split, rule, threshold, imgsz, device)
+        measured: Measured[Any] = _boxes(
+            source, session, metadata, records, split, rule, threshold, imgsz, device, spoil
+        )
     else:
         answer = _sized(_onnx_masks(session) if session is not None else _torch_masks(source, device), imgsz)
+        if spoil is not None:
+            answer = _spoilt(answer, spoil)
         if any(record.outlined for record in records):
             records = splits.outlined(records)
         samples = SegmentationSamples(records, len(metadata.classes))
@@ -99,6 +110,8 @@ def validate(
         measured = Measured(metadata, judged.metrics, masks, judged.tally, judged.errors)
     if imgsz is not None:
         measured.metrics["imgsz"] = imgsz
+    if degrade is not None:
+        measured.metrics["degrade"] = degrade
     measured.metrics["speed"] = _speed(measured.evaluation, session, device)
     return measured
 
@@ -113,12 +126,13 @@ def _boxes(
     threshold: float | None,
     imgsz: int | None,
     device: str,
+    spoil: degradations.Degrade | None,
 ) -> Measured[DetectionEvaluation]:
     if session is not None and imgsz is not None:
         raise InputError(f"--imgsz {imgsz}: {source} has its size inside; measure the weights it was exported from")
     found = _onnx_detections(session) if session is not None else _torch_detections(source, device, imgsz)
     with progress(f"measuring on {split}", len(records)) as advance:
-        boxes = detection.evaluate_detections(found, _images(records), records, metadata.classes, advance)
+        boxes = detection.evaluate_detections(found, _images(records, spoil), records, metadata.classes, advance)
     judged = detection.judge(boxes, split, rule, threshold)
     return Measured(metadata, judged.metrics, boxes, judged.tally)
 
@@ -184,6 +198,16 @@ def _sized(answer: Predict, imgsz: int | None) -> Predict:
     return resized
 
 
+def _spoilt(answer: Predict, spoil: degradations.Degrade) -> Predict:
+    """As `answer`, on images made worse."""
+
+    def spoilt(batch: Batch) -> Answer:
+        images = np.stack([spoil(image) for image in batch.images.numpy()])
+        return answer(Batch(torch.from_numpy(images), batch.targets, batch.indices))
+
+    return spoilt
+
+
 @dataclass
 class _Images:
     """images uint8 `[N, H, W, 3]` at their own size, their record indices, and what had to be left out."""
@@ -193,7 +217,7 @@ class _Images:
     problems: list[Problem] = field(default_factory=list)
 
 
-def _images(records: Sequence[Record]) -> Iterator[_Images]:
+def _images(records: Sequence[Record], spoil: degradations.Degrade | None) -> Iterator[_Images]:
     """Every image for itself: detectors take any size, and photographs of one size are rare."""
     for index, image in enumerate(read_ahead(record.image for record in records)):
         record = records[index]
@@ -202,7 +226,7 @@ def _images(records: Sequence[Record]) -> Iterator[_Images]:
         elif image.shape[:2] != record.size:
             why = f"changed on disk: it was {record.width}x{record.height} when it was listed"
         else:
-            yield _Images(image[None], [index])
+            yield _Images((image if spoil is None else spoil(image))[None], [index])
             continue
         yield _Images(np.empty((0, 1, 1, 3), np.uint8), problems=[Problem(record.image, why)])
 

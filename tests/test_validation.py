@@ -1,14 +1,17 @@
-"""`segdet val` of a detection model: the command, its table and its metrics."""
+"""`segdet val`: of a detection model, of spoilt images, of images that training has not seen."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from segdet.data import catalog
 from segdet.errors import InputError
+from segdet.evaluation.operating import parse
+from segdet.models.weights import read_metadata
 from segdet.validation import validate
 from tests.conftest import Cli
 from tests.detectors import COLOURS, blob_dataset, blob_model
@@ -49,3 +52,34 @@ def test_the_command_says_it_in_lines_and_in_json(cli: Cli, blobs: Path, tmp_pat
     assert "12 correct, 0 classification" in lines[-1]
     metrics = json.loads((tmp_path / "val.json").read_text())
     assert metrics["task"] == "detection" and metrics["ap_large"] is None and metrics["ap50"] == 1.0
+
+
+def test_spoilt_images_are_judged_at_the_stored_threshold(trained: Path, walls: Path) -> None:
+    """As in the field, where nobody chooses a threshold anew; the numbers are those of images spoilt beforehand."""
+    dataset = catalog.load(str(walls))
+    weights = trained / "weights" / "best.safetensors"
+    plain = validate(weights, dataset.splits["val"], "val", workers=0).metrics
+    dim = validate(weights, dataset.splits["val"], "val", degrade="dark+blur", workers=0).metrics
+    assert dim["degrade"] == "dark+blur" and "degrade" not in plain
+    assert dim["threshold"] == read_metadata(weights).threshold
+    assert dim["iou"] != plain["iou"]
+    with pytest.raises(InputError, match="chosen on the images as they are"):
+        validate(weights, dataset.splits["val"], "val", degrade="dark", rule=parse("max-f1"), workers=0)
+    with pytest.raises(InputError, match="no such kind"):
+        validate(weights, dataset.splits["val"], "val", degrade="fog", workers=0)
+
+
+def test_images_that_training_shows_can_be_left_out(trained: Path, walls: Path, tmp_path: Path, cli: Cli) -> None:
+    copy = tmp_path / "walls"
+    shutil.copytree(walls, copy)
+    cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    asked = ("--json", "val", trained, "--data", copy, "--unseen", "--workers", "0")
+    refused = cli(*asked, env=cache)
+    assert refused.returncode == 2 and "segdet data check" in refused.stderr
+    dataset = catalog.load(str(copy))
+    first = dataset.splits["val"][0].image
+    first.write_bytes(dataset.splits["train"][0].image.read_bytes())  # training has seen it
+    assert cli("data", "check", copy, env=cache).returncode in (0, 1)
+    told = cli(*asked, env=cache)
+    assert told.returncode == 0, told.stderr
+    assert json.loads(told.stdout)["images"] == len(dataset.splits["val"]) - 1

@@ -28,6 +28,12 @@ def val(
         min=32,
         help="Resize images to this side before the network.  [default: their own size, or the detector's]",
     ),
+    degrade: str | None = typer.Option(
+        None, help="Spoil the images first: dark, blur, half, jpeg, noise, shadow, or several: dark+blur."
+    ),
+    unseen: bool = typer.Option(
+        False, "--unseen", help="Leave out images of objects that training shows too (found by `segdet data check`)."
+    ),
     limit: int | None = typer.Option(None, min=1, help="At most this many images."),
     device: str = typer.Option("cpu", help="cpu, cuda or cuda:N."),
     workers: int | None = typer.Option(None, help="Loader processes.  [default: from the machine]"),
@@ -47,8 +53,13 @@ def val(
         raise InputError(f"--report {report}: the file's name must end in .html")
     trained = open_trained(source)
     dataset = part_of(dataset_for(trained, data, limit), split)
+    if unseen:
+        if rule is not None:
+            raise InputError(f"--operate {operate} with --unseen: a threshold to keep is chosen on all images")
+        dataset = _unseen(dataset, split)
     measured = validate(
-        trained.file, dataset.splits[split], split, classes=dataset.classes, rule=rule, imgsz=imgsz, workers=workers, device=device,
+        trained.file, dataset.splits[split], split, classes=dataset.classes, rule=rule, imgsz=imgsz, degrade=degrade,
+        workers=workers, device=device,
     )  # fmt: skip
     metrics = {**measured.metrics, "model": str(trained.file), "data": dataset.name}
     told = _table(metrics)
@@ -63,6 +74,24 @@ def val(
         publish.html(report, about, metrics, measured.evaluation, measured.errors)
         told += f"\nreport: {report}"
     output.emit(metrics, told)
+
+
+def _unseen(dataset: Dataset, split: str) -> Dataset:
+    """Without the images of `split` that show what training shows."""
+    from dataclasses import replace
+
+    from segdet.data.doctor import leaks
+
+    known, searched = leaks.known(dataset, split)
+    if not searched:
+        raise InputError(
+            f"--unseen: photographs of the same object have not been looked for; run `segdet data check {dataset.name}`"
+        )
+    seen = {leak.scored for leak in known}
+    kept = tuple(record for record in dataset.splits[split] if record.image not in seen)
+    if not kept:
+        raise InputError(f"--unseen: every image of {split} shows something that training shows; no image is left")
+    return replace(dataset, splits={**dataset.splits, split: kept})
 
 
 def _keep(trained: Trained, dataset: Dataset, measured: Measured[Any], own: bool) -> str:

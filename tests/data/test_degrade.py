@@ -1,0 +1,49 @@
+"""Spoilt photographs: nothing moves, the same each time, and each in its own way."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from segdet.data import degrade
+from segdet.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    picture = rng.integers(100, 200, (61, 83, 1)).repeat(3, 2).astype(np.uint8)
+    picture[:, 40:44] = 20
+    return picture
+
+
+@pytest.mark.parametrize("kind", [*degrade.KINDS, "dark+blur", "half+jpeg+noise"])
+def test_same_size_same_place_every_time(image: np.ndarray, kind: str) -> None:
+    before = image.copy()
+    spoil = degrade.named(kind)
+    out = spoil(image)
+    assert out.shape == image.shape and out.dtype == np.uint8 and np.array_equal(out, spoil(image))
+    assert np.array_equal(image, before) and not np.array_equal(out, image)
+    columns = out.astype(float).mean(axis=(0, 2))
+    assert 40 <= np.argmin(columns) < 44, "the dark line is where it was"
+
+
+def test_each_does_what_it_says(image: np.ndarray) -> None:
+    assert np.array_equal(degrade.dark(image), np.maximum(image.astype(int) - 50, 0))
+    blurred = gaussian_filter(image.astype(float), (1.7, 1.7, 0), mode="mirror", truncate=4 / 1.7)
+    assert np.abs(degrade.blur(image).astype(float) - blurred).max() <= 1.5
+    assert np.array_equal(degrade.named("dark+blur")(image), degrade.blur(degrade.dark(image)))
+    detail = [
+        np.abs(np.diff(x.astype(float), axis=0)).mean() for x in (image, degrade.half(image), degrade.blur(image))
+    ]
+    assert detail[0] > 1.5 * detail[1] and detail[0] > 3 * detail[2]
+    shaded = degrade.shadow(image).astype(float) / image
+    assert shaded[-5:, :5].mean() == pytest.approx(0.5, abs=0.01) and shaded[:5, -5:].min() == 1
+    grain = degrade.noise(image).astype(float) - image
+    assert abs(grain.mean()) < 0.5 and 11 < grain.std() < 13
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(InputError, match=r'--degrade blurr: no such kind; did you mean "blur"'):
+        degrade.named("blurr")
