@@ -1,0 +1,108 @@
+"""What a crack model is worth: sharp, spoilt, unseen and enlarged photographs, and how silent it is where there is no crack.
+
+    python scripts/bench_crack.py exports/crack.onnx --data crack --without coco
+
+Every row is at the threshold that is stored in the file, at the images' own resolution. `unseen` leaves out validation photographs of
+objects that training shows (run `segdet data check` once before). `--without` names datasets that show no crack: of these, the share of
+all pixels and of all images that are called crack is given. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+import segdet
+from segdet.data import catalog
+from segdet.data.degrade import KINDS
+from segdet.data.doctor import leaks
+from segdet.data.images import read_image, resize
+from segdet.data.rasterize import foreground
+from segdet.errors import InputError
+from segdet.inference.predictor import Predictor
+from segdet.inference.results import Prediction
+from segdet.validation import validate
+
+SCORES = ("iou", "f1", "f1_2px", "cldice", "precision", "recall")
+
+
+def row(name: str, metrics: dict[str, Any], sharp: float | None) -> str:
+    loss = "" if sharp is None else f"{100 * (metrics['iou'] - sharp):+.1f}"
+    return f"| {name} | " + " | ".join(f"{metrics[score]:.3f}" for score in SCORES) + f" | {loss} |"
+
+
+def marked(model: Predictor, image: Any) -> np.ndarray:
+    """bool `[H, W]`: what the model calls crack."""
+    found = model.predict(image)
+    if not isinstance(found, Prediction):
+        raise InputError("a model of masks is needed, not of boxes")
+    return np.asarray(found.mask > 0)
+
+
+def enlarged(model: Predictor, dataset: Any, side: int, count: int) -> float:
+    """Pooled IoU of photographs resized to `side`, labels resized with them."""
+    both = either = 0
+    for record in dataset.splits["val"][:count]:
+        image, truth = read_image(record.image), foreground(record)
+        big = (
+            resize(image, side, side)
+            if side < image.shape[0]
+            else cv2.resize(image, (side, side), interpolation=cv2.INTER_CUBIC)
+        )
+        wanted = resize(truth.astype(np.uint8) * 255, side, side) >= 128
+        found = marked(model, big)
+        both, either = both + int((found & wanted).sum()), either + int((found | wanted).sum())
+    return both / max(1, either)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--data", default="crack")
+    parser.add_argument("--without", nargs="*", default=[])
+    parser.add_argument("--sides", nargs="*", type=int, default=[208, 832, 1664])
+    parser.add_argument("--count", type=int, default=40, help="photographs of each of --sides")
+    asked = parser.parse_args()
+    dataset = catalog.load(asked.data)
+    records = dataset.splits["val"]
+    print(
+        "| photographs | IoU | F1 | F1@2px | clDice | precision | recall | IoU points |\n|---|---|---|---|---|---|---|---|"
+    )
+    sharp = validate(asked.model, records, "val").metrics
+    low, high = sharp["ci95"]["iou"]
+    print(row(f"val, {len(records)} (IoU {low:.3f} to {high:.3f})", sharp, None))
+    known, searched = leaks.known(dataset)
+    if not searched:
+        raise InputError(
+            f"run `segdet data check {asked.data}` first: photographs of the same object have not been looked for"
+        )
+    seen = {leak.scored for leak in known}
+    fresh = [record for record in records if record.image not in seen]
+    print(row(f"unseen, {len(fresh)}", validate(asked.model, fresh, "val").metrics, sharp["iou"]), flush=True)
+    for kind in ("dark+blur", *KINDS):
+        print(row(kind, validate(asked.model, records, "val", degrade=kind).metrics, sharp["iou"]), flush=True)
+    model = segdet.load(asked.model)
+    own = enlarged(model, dataset, records[0].width, asked.count)
+    print(f"\n| side, {asked.count} photographs | IoU |\n|---|---|\n| {records[0].width} (their own) | {own:.3f} |")
+    for side in asked.sides:
+        print(f"| {side} | {enlarged(model, dataset, side, asked.count):.3f} |", flush=True)
+    for name in asked.without:
+        called = total = images = 0
+        worst: list[tuple[float, str]] = []
+        others = catalog.load(name).splits["val"]
+        for record in others:
+            mask = marked(model, record.image)
+            called, total, images = called + int(mask.sum()), total + mask.size, images + bool(mask.any())
+            worst.append((float(mask.mean()), record.image.name))
+        told = ", ".join(f"{file} {share:.2%}" for share, file in sorted(worst, reverse=True)[:5])
+        print(
+            f"\n{name}: {called / total:.3%} of all pixels called crack, in {images} of {len(others)} images. Worst: {told}"
+        )
+
+
+if __name__ == "__main__":
+    main()
