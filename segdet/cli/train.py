@@ -70,6 +70,12 @@ def train(
     sync_bn: bool | None = typer.Option(
         None, "--sync-bn", help="Batch norm over the images of all GPUs.", show_default=False
     ),
+    fsdp: bool | None = typer.Option(
+        None,
+        "--fsdp",
+        help="Share the network's state between processes, for what one GPU cannot hold.",
+        show_default=False,
+    ),
     cache: str | None = typer.Option(
         None, help="Keep decoded images: auto (in memory if they are few), ram, disk or off.  [default: auto]"
     ),
@@ -94,7 +100,7 @@ def train(
         "loss": loss, "device": device, "precision": precision, "workers": workers, "seed": seed, "fold": fold,
         "limit": limit, "logger": logger, "out": out, "name": name,
     }  # fmt: skip
-    given.update(augment=augment, mix=dict(_share(text) for text in mix) if mix else None)
+    given.update(fsdp=fsdp or None, augment=augment, mix=dict(_share(text) for text in mix) if mix else None)
     options = {"output_stride": output_stride, "upscale": upscale, "decoder": decoder, "size": size, "queries": queries}
     options = {key: value for key, value in options.items() if value is not None}
     if options:

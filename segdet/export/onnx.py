@@ -16,6 +16,7 @@ from segdet.export.graph import ClassesGraph, OneClassGraph
 from segdet.export.surgery import named, with_shapes
 from segdet.metadata import KEY, Metadata
 from segdet.models.detector import Detector
+from segdet.models.upconv import ready_kernels
 
 OPSET = 18  # understood by every runtime of the last years; from 20 on GridSample is wrong in TensorRT 10.13
 
@@ -29,7 +30,7 @@ def to_onnx(model: nn.Module, metadata: Metadata) -> onnx.ModelProto:
     shapes: tuple[Any, ...] = ({0: "batch", 1: "height", 2: "width"},)
     for name in ("onnxscript", "onnx_ir"):  # they tell of every constant they do not fold
         logging.getLogger(name).setLevel(logging.ERROR)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), ready_kernels(model):
         warnings.simplefilter("ignore")  # the exporter speaks about its own future
         program = torch.onnx.export(
             graph,

@@ -17,6 +17,7 @@ from torch import nn
 from segdet.errors import InputError
 from segdet.models.backbones import Backbone, Tokens
 from segdet.models.pyramid import SimplePyramid, WithDetail
+from segdet.models.upconv import fast_decoder
 
 DECODER_CHANNELS = (256, 128, 64, 32, 16)
 
@@ -34,7 +35,9 @@ class UNet(nn.Module):
         if len(decoder_channels) < depth:
             raise InputError(f"decoder_channels: {len(decoder_channels)} given, but {backbone.name} has {depth} levels")
         widths = list(decoder_channels)[-depth:]
-        self.decoder = UnetDecoder([3, *self.encoder.channels], widths, n_blocks=depth)
+        self.decoder = fast_decoder(
+            UnetDecoder([3, *self.encoder.channels], widths, n_blocks=depth), self.encoder.channels[-1]
+        )
         self.segmentation_head = SegmentationHead(widths[-1], outputs, kernel_size=3)
         initialize_decoder(self.decoder)
         initialize_head(self.segmentation_head)

@@ -75,6 +75,7 @@ class TrainConfig(BaseModel):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     compile: bool = Field(False, description="torch.compile the network: slow to start, then faster on a GPU")
     sync_bn: bool = Field(False, description="Batch norm over the images of all GPUs")
+    fsdp: bool = Field(False, description="Share parameters, gradients and optimiser state between processes (FSDP2)")
     patience: int | None = Field(None, ge=1, description="Stop after so many epochs without a better score")
     save_every: str = Field("2m", description="Time between two saved states within an epoch")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="Arithmetic of the network")

@@ -85,7 +85,7 @@ class Trainer:
             Interrupted: by SIGINT or SIGTERM, after saving. SegdetError: the loss is not a number even at lower rates.
         """
         with self._signals():
-            if not (self.run / checkpoints.FILE).exists():
+            if self.epoch == self.start == 0:
                 self._checkpoint()  # a run that dies in its first minute can be resumed too
             while not self.done:
                 self.began = time.perf_counter()
@@ -198,13 +198,14 @@ class Trainer:
 
     def _ends_here(self, step: int, advance: Callable[..., None]) -> bool:
         """Stop on a bad loss or a signal, save when it is time, and say whether the time is up."""
-        bad, stop = self._any(0.0 if bool(torch.isfinite(self.partial[0])) else 1.0, float(self._stop))
+        late = time.monotonic() - self.saved >= self.config.save_seconds
+        bad, stop, due = self._any(not bool(torch.isfinite(self.partial[0])), self._stop, late)
         if bad:
             raise _NotANumber(f"epoch {self.epoch + 1}, step {step}")
         advance(0, f"loss {self._mean_loss():.4f}")
         if stop:
             self._interrupt(step, int(stop))
-        if time.monotonic() - self.saved >= self.config.save_seconds:
+        if due:
             self._checkpoint(step)
         return self._time_is_up
 
@@ -215,7 +216,7 @@ class Trainer:
 
     def validate(self) -> tuple[dict[str, Any], float | None]:
         """Metrics and loss of the averaged weights on the validation split; the same in every process."""
-        network = self.stepper.best_network.eval()
+        network = self.stepper.best_network().eval()
         metrics, loss, problems = self.task.validate(network)
         self._note(problems)
         return metrics, loss
@@ -237,8 +238,8 @@ class Trainer:
         better = score is not None and score > self.best
         self.best = max(self.best, -1.0 if score is None else score)
         self.unimproved = 0 if better else self.unimproved + 1
+        state = self.stepper.best_network().state_dict()
         if self.accelerator.is_main_process:
-            state = self.stepper.best_network.state_dict()
             if metrics:
                 self.save("last", state, metrics)
             if better:
@@ -279,10 +280,11 @@ class Trainer:
 
     def _checkpoint(self, step: int | None = None) -> None:
         """Save the state, in the middle of an epoch after `step` of its steps."""
+        state = self.state() if self.accelerator.is_main_process or self.config.fsdp else {}
         if self.accelerator.is_main_process:
             seconds = time.perf_counter() - self.began if step is not None else 0.0
             here = {} if step is None else {"start": step, "spent": self.spent + seconds}
-            checkpoints.save_state(self.run, {**self.state(), **here})
+            checkpoints.save_state(self.run, {**state, **here})
         self.saved = time.monotonic()
 
     def _go_back(self, error: _NotANumber) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from itertools import pairwise
@@ -11,8 +12,8 @@ import torch
 from torch import nn
 
 from segdet.console import say
-from segdet.errors import SegdetError
-from segdet.training import depthwise
+from segdet.errors import InputError, SegdetError
+from segdet.training import depthwise, sharding
 from segdet.training.optim import averaged, build_optimizer, freeze, set_rate
 from segdet.training.task import Setup
 
@@ -32,15 +33,21 @@ class Stepper:
         config, backbone = setup.config, setup.backbone
         self.config, self.accelerator, self.model = config, setup.accelerator, setup.model
         self.frozen = freeze(backbone, config.freeze)
-        self.resting = [p for p in backbone.parameters() if p.requires_grad] if config.freeze_epochs else []
         self.backbone = backbone
-        self.model.to(memory_format=torch.channels_last)
+        self.whole: nn.Module | None = None  # where the parts of a sharded network are put together to be measured
+        self.model.to(self.accelerator.device)
+        if not config.fsdp:  # it cannot divide tensors that are laid out otherwise
+            self.model.to(memory_format=torch.channels_last)
         if self.accelerator.device.type == "cpu" and self.accelerator.mixed_precision == "bf16":
             depthwise.fast_backward(self.model)
         if config.sync_bn and self.accelerator.num_processes > 1:
             self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
         if config.compile:
             self.model.compile(dynamic=False)  # training images have one size; averaged weights stay uncompiled
+        self.average = averaged(self.model, config.ema) if config.ema else None
+        if config.fsdp:
+            self._shard()
+        self.resting = [p for p in backbone.parameters() if p.requires_grad] if config.freeze_epochs else []
         optimizer = build_optimizer(
             config.optimizer,
             self.model,
@@ -50,14 +57,27 @@ class Stepper:
             config.layer_decay,
             config.weight_decay,
         )
-        self.network, self.optimizer = self.accelerator.prepare(self.model, optimizer)
-        self.average = averaged(self.model, config.ema) if config.ema else None
+        self.network: nn.Module = self.model if config.fsdp else self.accelerator.prepare(self.model)
+        self.optimizer = self.accelerator.prepare(optimizer)
         self.parts, self.damping = config.accumulate, 1.0
 
-    @property
+    def _shard(self) -> None:
+        processes, device = self.accelerator.num_processes, self.accelerator.device
+        if processes == 1:
+            raise InputError("--fsdp: shares the network between processes; start several: torchrun --nproc_per_node N")
+        if self.accelerator.mixed_precision == "fp16":
+            raise InputError("--fsdp: not with fp16; use --precision bf16")
+        self.whole = copy.deepcopy(self.model)
+        for network in (self.model, *([self.average.module] if self.average is not None else [])):
+            sharding.shard(network, processes, device.type)
+
     def best_network(self) -> nn.Module:
-        """The weights to measure and keep: the averaged ones if there are any."""
-        return self.average.module if self.average is not None else self.model
+        """The weights to measure and keep: the averaged ones if there are any. All processes must ask together."""
+        best: nn.Module = self.average.module if self.average is not None else self.model
+        if self.whole is None:
+            return best
+        self.whole.load_state_dict(sharding.whole_weights(best))
+        return self.whole
 
     def start_epoch(self, epoch: int) -> None:
         """Into training mode; parts of the backbone that rest keep their weights and statistics."""
@@ -92,6 +112,7 @@ class Stepper:
             # Outside the handler: the error holds the frames, and they hold the memory.
             self._halve(len(batch.indices))
         norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.config.clip)
+        norm = None if norm is None else sharding.whole(norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
@@ -128,12 +149,19 @@ class Stepper:
         say(f"out of memory: batches of {count} are now computed in {self.parts} parts, the training stays the same")
 
     def state(self) -> dict[str, Any]:
-        """Everything a step depends on, as tensors and plain values."""
+        """Everything a step depends on, as tensors and plain values. All processes must ask together."""
         scaler = self.accelerator.scaler
+        average: dict[str, Any] | None = None
+        if self.average is not None:
+            average = {"n_averaged": self.average.n_averaged, **self._weights(self.average.module)}
         return {
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict() if self.average is not None else None,
-            "optimizer": self.optimizer.state_dict(),
+            "model": self._weights(self.model),
+            "average": average,
+            "optimizer": (
+                self.optimizer.state_dict()
+                if self.whole is None
+                else sharding.whole_optimizer(self.model, self.optimizer.optimizer)
+            ),
             "scaler": scaler.state_dict() if scaler is not None else None,
             "parts": self.parts,
             "damping": self.damping,
@@ -141,13 +169,27 @@ class Stepper:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a saved `state`."""
-        self.model.load_state_dict(state["model"])
+        self._take(self.model, state["model"])
         if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
+            weights = dict(state["average"])
+            self.average.n_averaged.copy_(weights.pop("n_averaged"))
+            self._take(self.average.module, weights)
+        if self.whole is None:
+            self.optimizer.load_state_dict(state["optimizer"])
+        else:
+            sharding.load_optimizer(self.model, self.optimizer.optimizer, state["optimizer"])
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.parts, self.damping = state["parts"], state["damping"]
+
+    def _weights(self, network: nn.Module) -> dict[str, Any]:
+        return network.state_dict() if self.whole is None else sharding.whole_weights(network)
+
+    def _take(self, network: nn.Module, state: dict[str, Any]) -> None:
+        if self.whole is None:
+            network.load_state_dict(state)
+        else:
+            sharding.load_weights(network, state)
 
 
 def out_of_memory(error: RuntimeError) -> bool:

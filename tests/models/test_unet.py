@@ -48,7 +48,8 @@ def test_equal_to_smp_with_the_same_weights() -> None:
     ours.load_state_dict(theirs.state_dict(), strict=True)
     x = torch.randn(2, 3, 96, 160)
     with torch.inference_mode():
-        assert torch.equal(ours.eval()(x), theirs(x))
+        expected = theirs(x)  # the decoder's sums are taken in another order (test_upconv.py has them in float64)
+        assert float((ours.eval()(x) - expected).abs().max()) < 1e-5 * float(expected.abs().max())
 
 
 def test_one_training_step_lowers_the_loss() -> None:

@@ -25,7 +25,7 @@ from segdet import files
 from segdet.data import stream
 from segdet.data.batches import Key, collate
 from segdet.data.stream import Stream
-from segdet.errors import SegdetError
+from segdet.errors import InputError, SegdetError
 from segdet.models.registry import build_model
 from segdet.training import checkpoints
 from segdet.training.config import TrainConfig
@@ -295,29 +295,75 @@ def test_a_full_disk_is_one_clear_line(walls: Path, small_disk: Path, cli: Cli) 
     assert not [path for path in small_disk.rglob(".*") if path.is_file()]
 
 
-def test_two_processes_learn_what_one_learns_with_twice_the_batch(walls: Path, tmp_path: Path, cli: Cli) -> None:
-    one = segdet.train("segmenter", str(walls), **PLAIN, out=str(tmp_path), name="one")
-    config = tmp_path / "two.yaml"
-    config.write_text(
-        yaml.safe_dump(
-            {**PLAIN, "arch": "segmenter", "data": str(walls), "batch": 4, "out": str(tmp_path), "name": "two"}
-        )
-    )
-    launch = [
+def in_two_processes(folder: Path, **settings: object) -> subprocess.CompletedProcess[str]:
+    """`segdet train` with these settings by torchrun, two processes on this machine."""
+    config = folder / f"{settings['name']}.yaml"
+    config.write_text(yaml.safe_dump({**settings, "out": str(folder)}))
+    return torchrun("train", "--config", str(config))
+
+
+def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(_torchrun(*arguments), env=_two_threads(), capture_output=True, text=True, timeout=300)
+
+
+def _torchrun(*arguments: str) -> list[str]:
+    return [
         sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--rdzv_backend=c10d",
-        "--rdzv_endpoint=localhost:0", "-m", "segdet", "train", "--config", str(config),
+        "--rdzv_endpoint=localhost:0", "-m", "segdet", *arguments,
     ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(launch, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def _two_threads() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+
+
+def apart(one: Path, two: Path, which: str = "last") -> float:
+    """Largest difference of the weights of two runs."""
+    a, b = (safetensors.torch.load_file(run / "weights" / f"{which}.safetensors") for run in (one, two))
+    assert a.keys() == b.keys()
+    return max(float((a[name] - b[name]).abs().max()) for name in a)
+
+
+def test_two_processes_learn_what_one_learns_with_twice_the_batch(walls: Path, tmp_path: Path) -> None:
+    one = segdet.train("segmenter", str(walls), **PLAIN, out=str(tmp_path), name="one")
+    done = in_two_processes(tmp_path, **{**PLAIN, "arch": "segmenter", "data": str(walls), "batch": 4, "name": "two"})
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stderr.count("epoch 1/1") == 1  # one speaks for both
     two = tmp_path / "two"
-    a, b = (safetensors.torch.load_file(run / "weights" / "last.safetensors") for run in (one, two))
-    assert max(float((a[name] - b[name]).abs().max()) for name in a) < 1e-5
+    assert apart(one, two) < 1e-5
     scores = [json.loads((run / "metrics.json").read_text()) for run in (one, two)]
     rows = [(run / "results.csv").read_text().splitlines()[1].split(",") for run in (one, two)]
     assert scores[0]["iou"] == pytest.approx(scores[1]["iou"], abs=1e-6) and scores[1]["images"] == 6
     assert float(rows[0][4]) == pytest.approx(float(rows[1][4]), abs=1e-6)  # the epoch's IoU, counted by both together
+
+
+def test_a_shared_network_learns_the_same_and_goes_on(walls: Path, tmp_path: Path) -> None:
+    """FSDP: averaged weights, whole files, and a resumed run that ends where a straight one does."""
+    settings = {**PLAIN, "arch": "segmenter", "data": str(walls), "batch": 8, "epochs": 2, "ema": 0.9}
+    one = segdet.train(**settings, out=str(tmp_path), name="one")
+    shared = {**settings, "batch": 4, "fsdp": True}
+    done = in_two_processes(tmp_path, **{**shared, "name": "two"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert apart(one, tmp_path / "two") < 2e-5
+    assert json.loads((tmp_path / "two" / "metrics.json").read_text())["images"] == 6
+    longer = {**shared, "epochs": 12, "val_every": 6, "save_every": "0.01s"}
+    straight = in_two_processes(tmp_path, **{**longer, "name": "straight"})
+    assert straight.returncode == 0, straight.stderr[-2000:]
+    (tmp_path / "stopped.yaml").write_text(yaml.safe_dump({**longer, "name": "stopped", "out": str(tmp_path)}))
+    stopped = subprocess.Popen(_torchrun("train", "--config", str(tmp_path / "stopped.yaml")), env=_two_threads())
+    file = tmp_path / "stopped" / checkpoints.FILE
+    deadline = time.monotonic() + 120
+    while not (file.exists() and checkpoints.load_state(file.parent.parent)["epoch"] >= 2):
+        assert stopped.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    stopped.terminate()
+    stopped.wait(60)
+    assert checkpoints.load_state(tmp_path / "stopped")["epoch"] < 12
+    resumed = torchrun("train", "--resume", str(tmp_path / "stopped"))
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    assert apart(tmp_path / "straight", tmp_path / "stopped") < 1e-6
+    with pytest.raises(InputError, match="start several: torchrun"):
+        segdet.train(**settings, fsdp=True, out=str(tmp_path), name="alone")
 
 
 def test_the_backbone_rests_for_the_first_epochs(walls: Path, tmp_path: Path) -> None:
