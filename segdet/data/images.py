@@ -24,6 +24,7 @@ EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp
 MAX_PIXELS = 178_000_000  # more than any camera has; checked on the header, before memory is taken
 
 _AHEAD = 3  # images decoded while one is worked on
+_BAND_PIXELS = 4_000_000  # handed over by Pillow at once
 
 # Only these decoders ever see a file: the rest of Pillow's formats are rarely photographs and often the ones with holes.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
@@ -238,7 +239,14 @@ def _to_rgb(image: Image.Image, wide: Path | io.BytesIO | None, label: str) -> n
         samples = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
         if samples is not None and samples.dtype == np.uint16 and samples.shape[:2] == (image.height, image.width):
             return _eight_bits(samples[..., ::-1], label)
-    return np.array(image.convert("RGB"))
+    # In bands: Pillow keeps four bytes a pixel and hands them over in two copies, which a large photograph has no room for.
+    out = np.empty((image.height, image.width, 3), np.uint8)
+    step = max(1, _BAND_PIXELS // image.width)
+    for top in range(0, image.height, step):
+        bottom = min(top + step, image.height)
+        part = image if step >= image.height else image.crop((0, top, image.width, bottom))
+        out[top:bottom] = np.asarray(part if part.mode == "RGB" else part.convert("RGB"))
+    return out
 
 
 def _eight_bits(samples: np.ndarray, label: str) -> np.ndarray:

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from segdet.data import images
 from segdet.data.images import (
     MAX_PIXELS,
     ImageError,
@@ -442,3 +443,15 @@ def test_png_keeps_every_pixel_and_jpeg_nearly() -> None:
     assert (read_image(encode_png(image[..., 0])) == image[..., :1]).all()
     assert np.abs(read_image(encode_jpeg(image, 95)).astype(int) - image).mean() < 5
     assert len(encode_jpeg(image, 30)) < len(encode_jpeg(image, 95))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "CMYK", "L", "P"])
+def test_large_pictures_are_handed_over_in_bands(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same pixels in bands of a few rows as at once."""
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 255, (37, 23, 3), dtype=np.uint8)).convert(mode)
+    file = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    picture.save(file)
+    whole = images.read_image(file)
+    monkeypatch.setattr(images, "_BAND_PIXELS", 100)
+    assert np.array_equal(images.read_image(file), whole) and whole.shape == (37, 23, 3)
