@@ -20,6 +20,7 @@ _NAMES = {
 }  # fmt: skip
 _NOT_OPTIONS = (
     "arch",
+    "mix",
     "options",
     "backbone_lr",
     "weight_decay",
@@ -100,6 +101,10 @@ def _data(metadata: Metadata, dataset: Dataset) -> str:
         (low_h, low_w), (high_h, high_w) = sizes.min(axis=0), sizes.max(axis=0)
         span = f"{low_w}x{low_h}" if (sizes == sizes[0]).all() else f"{low_w}x{low_h} to {high_w}x{high_h}"
         rows.append(f"- their size: {span}")
+    for name, part in (getattr(metadata.data, "mixed", None) or {}).items():
+        rows.append(
+            f"- mixed in: {name}, {part['share']:.0%} of every epoch; licence: {part.get('licence') or 'not stated'}"
+        )
     rows.append(f"- fingerprint of the labels (SHA-256): `{metadata.data.sha256}`")
     return "\n".join(rows)
 
@@ -116,6 +121,8 @@ def _settings(run: Path, metadata: Metadata) -> dict[str, Any]:
     settings["data"] = metadata.data.name  # it may have been a folder of somebody's home
     if isinstance(settings.get("weights"), str):
         settings["weights"] = Path(settings["weights"]).name
+    if settings.get("mix"):
+        settings["mix"] = {Path(name).name: share for name, share in settings["mix"].items()}
     return settings
 
 
@@ -129,6 +136,7 @@ def _training(settings: Mapping[str, Any]) -> str:
     if "time_budget" in options:
         options.pop("epochs", None)
     command = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in options.items())
+    command += "".join(f" --mix {name}={share:g}" for name, share in (settings.get("mix") or {}).items())
     full = yaml.safe_dump(dict(settings), sort_keys=False).strip().replace("\n", "\n    ")
     return f"    segdet train {settings['arch']} {command}\n\nEvery setting (`segdet train --config FILE` takes them):\n\n    {full}"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from segdet.errors import InputError
 
-_SHIPPED = (Path(__file__).parents[2] / "exports", Path(__file__).parents[1] / "exports")  # checkout, wheel
+_SHIPPED = tuple(Path(__file__).parents[up] / "exports" / "crack.onnx" for up in (2, 1))  # checkout, wheel
 
 
 def find_model(path: str | Path | None = None) -> Path:
@@ -25,9 +25,8 @@ def find_model(path: str | Path | None = None) -> Path:
         if found is None:
             raise InputError(f"--model {path}: no ONNX file in that folder; make one with `segdet export {path}`")
         return found
-    found = _newest(Path("exports").glob("*.onnx")) or _newest(Path("runs").glob("**/*.onnx"))
-    for folder in _SHIPPED:
-        found = found or _newest(folder.glob("*.onnx"))
+    own = (file for file in Path("exports").glob("*.onnx") if file.resolve() not in _SHIPPED)
+    found = _newest(own) or _newest(Path("runs").glob("**/*.onnx")) or _newest(filter(Path.is_file, _SHIPPED))
     if found is None:
         raise InputError(
             "no model: none in ./exports or ./runs; `segdet export RUN` makes one, or name one with --model"

@@ -194,7 +194,9 @@ def _metadata(setup: Setup) -> Metadata:
     # Whoever measures the file later must leave the same photographs out.
     held_out: dict[str, Any] = {"seed": config.seed, **({"fold": config.fold} if config.fold else {})}
     if config.mix:
-        held_out["mixed"] = {name: {"share": share, "licence": _licence(name)} for name, share in config.mix.items()}
+        held_out["mixed"] = {
+            Path(name).name: {"share": share, "licence": _licence(name)} for name, share in config.mix.items()
+        }
     return Metadata(
         schema=1,
         task=arch_named(config.arch).task,

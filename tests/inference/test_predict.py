@@ -207,3 +207,22 @@ def test_which_model_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     make("exports/two.onnx", 50)
     (tmp_path / "runs/two").mkdir()
     assert find_model("runs/two") == Path("exports/two.onnx")
+
+
+def test_the_model_that_ships_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where somebody works in segdet's own folder, whose exports/ holds it."""
+    shipped = tmp_path / "exports" / "crack.onnx"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("segdet.inference.models._SHIPPED", (shipped, tmp_path / "none" / "crack.onnx"))
+    shipped.parent.mkdir()
+    shipped.write_bytes(b"")
+    assert find_model() == shipped
+    own = tmp_path / "runs" / "mine" / "model.onnx"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"")
+    os.utime(own, (1, 1))
+    assert find_model() == Path("runs/mine/model.onnx")
+    mine = tmp_path / "exports" / "mine.onnx"
+    mine.write_bytes(b"")
+    os.utime(mine, (2, 2))
+    assert find_model() == Path("exports/mine.onnx")

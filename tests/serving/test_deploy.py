@@ -52,7 +52,7 @@ def test_container_and_manifest_name_options_and_files_that_exist() -> None:
         assert container[probe]["httpGet"]["port"] == container["ports"][0]["containerPort"]
 
 
-def test_the_wheel_holds_the_page(tmp_path: Path) -> None:
+def test_the_wheel_holds_page_model_and_cards(tmp_path: Path) -> None:
     pytest.importorskip("hatchling", reason="the build tool is not in the environment")
     command = [
         sys.executable,
@@ -64,6 +64,7 @@ def test_the_wheel_holds_the_page(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {f"segdet/serving/page/{file.name}" for file in PAGE.iterdir()} <= names
+    assert {"segdet/exports/crack.onnx", "segdet/exports/crack.md", "segdet/datasets/crack-drawn.yaml"} <= names
 
 
 @pytest.fixture

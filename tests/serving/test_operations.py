@@ -274,7 +274,6 @@ def test_models_are_named_on_the_command_line(cli: Cli, models: dict[str, Path],
         (("--model", "a/b=x.onnx", "--model", "c=y.onnx"), "a name has letters"),
         (("--model", tmp_path / "none.onnx"), "no such model file"),
         (("--model", models["walls"], "--port", 70000), "--port 70000"),
-        ((), "no model"),
     ):
         done = cli("serve", *arguments, cwd=tmp_path)
         assert done.returncode == 2 and said in done.stderr.splitlines()[-1], done.stderr

@@ -272,7 +272,7 @@ def test_a_further_dataset_is_mixed_in(walls: Path, tmp_path: Path, cli: Cli) ->
     kept = TrainConfig.from_file(run / "config.yaml")
     assert kept.mix == {drawn: 0.4} and kept.augment == "robust"
     mixed = weights.read_metadata(run / "weights" / "best.safetensors").data.model_dump()["mixed"]
-    assert mixed == {drawn: {"share": 0.4, "licence": None}}
+    assert mixed == {"drawn": {"share": 0.4, "licence": None}}
     other = yolo_dataset(tmp_path / "other", train=2, val=1, classes=["hole"])
     with pytest.raises(InputError, match="must be the same"):
         train(TrainConfig.from_options(**given, mix={str(other): 0.2}))
