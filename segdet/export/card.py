@@ -135,7 +135,8 @@ def _training(settings: Mapping[str, Any]) -> str:
     }
     if "time_budget" in options:
         options.pop("epochs", None)
-    command = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in options.items())
+    flags = {f"--{key.replace('_', '-')}": value for key, value in options.items() if value is not False}
+    command = " ".join(name if value is True else f"{name} {value}" for name, value in flags.items())
     command += "".join(f" --mix {name}={share:g}" for name, share in (settings.get("mix") or {}).items())
     full = yaml.safe_dump(dict(settings), sort_keys=False).strip().replace("\n", "\n    ")
     return f"    segdet train {settings['arch']} {command}\n\nEvery setting (`segdet train --config FILE` takes them):\n\n    {full}"
