@@ -188,12 +188,14 @@ def _limits(metadata: Metadata, dataset: Dataset, compared: dict[str, Any]) -> S
         lines.append(
             f"Known to within {ends[1] - ends[0]:.2f} only (95 %): smaller differences between models mean nothing."
         )
+    mixed = list(getattr(metadata.data, "mixed", None) or {})
+    trained = f"`{metadata.data.name}` alone" if not mixed else f"`{metadata.data.name}` and {', '.join(mixed)}"
     lines.append(
-        f"Trained on `{metadata.data.name}` alone, with crops or images of {metadata.imgsz} pixels. Other materials, cameras, "
+        f"Trained on {trained}, with crops or images of {metadata.imgsz} pixels. Other materials, cameras, "
         "distances and light are not measured; try it on your own labelled photographs (`segdet val FILE --data FOLDER`)."
     )
     train = dataset.splits.get("train", ()) if dataset.name == metadata.data.name else ()
-    if train and all(record.instances for record in train):
+    if train and not mixed and all(record.instances for record in train):
         lines.append(
             f"Every training image shows {' or '.join(metadata.classes[:3])}: false alarms on other pictures are likely."
         )
