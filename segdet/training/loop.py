@@ -75,6 +75,7 @@ class Trainer:
         self.unimproved, self.rescues = 0, 0  # epochs since the best one; goings back since the last whole epoch
         self.partial = self._nothing()  # loss x images and images of the epoch so far
         self.share = 0.0  # of the training that is done
+        self.restored = False  # whether it goes on from a saved state
         self.saved = time.monotonic()
         self.began = 0.0
 
@@ -85,7 +86,7 @@ class Trainer:
             Interrupted: by SIGINT or SIGTERM, after saving. SegdetError: the loss is not a number even at lower rates.
         """
         with self._signals():
-            if self.epoch == self.start == 0:
+            if not self.restored:
                 self._checkpoint()  # a run that dies in its first minute can be resumed too
             while not self.done:
                 self.began = time.perf_counter()
@@ -273,6 +274,7 @@ class Trainer:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a saved `state`."""
+        self.restored = True
         for name in self._KEPT:
             setattr(self, name, state[name])
         self.partial = self.partial.to(self.accelerator.device)
