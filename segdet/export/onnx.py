@@ -53,6 +53,10 @@ def to_onnx(model: nn.Module, metadata: Metadata) -> onnx.ModelProto:
         del node.metadata_props[:]  # the exporter's notes name source files of the machine it ran on
     del proto.metadata_props[:]
     proto = with_shapes(named(proto))
+    if metadata.task == "segmentation":  # masks have the image's size; the exporter may have found a longer name for it
+        for output in proto.graph.output:
+            for dim, name in zip(output.type.tensor_type.shape.dim, ("batch", "height", "width"), strict=True):
+                dim.dim_param = name
     onnx.checker.check_model(proto, full_check=True)
     return proto
 
