@@ -47,10 +47,14 @@ def _small(weight: torch.Tensor, bias: torch.Tensor | None) -> tuple[torch.Tenso
     return kernels, None if bias is None else bias.repeat(4)
 
 
-def _rearranged(x: torch.Tensor, kernels: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+def _rearranged(
+    x: torch.Tensor, kernels: torch.Tensor, bias: torch.Tensor | None, activation: nn.Module | None = None
+) -> torch.Tensor:
     height, width = x.shape[-2:]
     outputs = kernels.shape[0] // 4
     found = F.conv2d(x, kernels, bias, padding=1)
+    if activation is not None:
+        found = activation(found)
     corners = ((0, 0), (0, 1), (1, 0), (1, 1))
     parts = [
         found[:, k * outputs : (k + 1) * outputs, top : top + height, left : left + width]
@@ -99,6 +103,8 @@ class _FastBlock(UnetDecoderBlock):  # type: ignore[misc]
             out: torch.Tensor = super().forward(feature_map, target_height, target_width, skip_connection)
             return out
         kernels, bias, beside = self.ready or self.kernels()
+        if skip_connection is None and not self.training:  # runtimes fuse it into the convolution
+            return self.conv2(_rearranged(feature_map, kernels, bias, self.conv1[2]))
         x = _rearranged(feature_map, kernels, bias)
         if skip_connection is not None:
             x = x + F.conv2d(skip_connection, beside, padding=1)
