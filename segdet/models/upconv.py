@@ -60,7 +60,12 @@ def _rearranged(
         found[:, k * outputs : (k + 1) * outputs, top : top + height, left : left + width]
         for k, (top, left) in enumerate(corners)
     ]
-    return F.pixel_shuffle(torch.stack(parts, dim=2).flatten(1, 2), 2)
+    if torch.compiler.is_exporting():  # one operator in ONNX
+        return F.pixel_shuffle(torch.stack(parts, dim=2).flatten(1, 2), 2)
+    # Channels last, as training works: `[N, H, 2, W, 2, O]`, whole pixels are moved.
+    one, two, three, four = (part.permute(0, 2, 3, 1) for part in parts)
+    pixels = torch.stack([torch.stack([one, two], dim=3), torch.stack([three, four], dim=3)], dim=2)
+    return pixels.reshape(-1, 2 * height, 2 * width, outputs).permute(0, 3, 1, 2)
 
 
 def _halves(weight: torch.Tensor, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
