@@ -169,12 +169,14 @@ def _loaded(name: str, accelerator: Accelerator) -> Dataset:
 
 def _further(name: str, dataset: Dataset, accelerator: Accelerator) -> Sequence[Record]:
     """The training images of a dataset to be mixed in."""
-    other = _loaded(name, accelerator)
+    other = splits.for_task(_loaded(name, accelerator), "segmentation")
     if other.classes != dataset.classes:
         raise InputError(
             f"--mix {name}: has the classes {list(other.classes)}, {dataset.name} has {list(dataset.classes)}; "
             "they must be the same, in the same order"
         )
+    if not other.splits.get("train"):
+        raise InputError(f"--mix {name}: has no training images; it has {', '.join(other.splits) or 'none at all'}")
     return other.splits["train"]
 
 

@@ -276,6 +276,9 @@ def test_a_further_dataset_is_mixed_in(walls: Path, tmp_path: Path, cli: Cli) ->
     other = yolo_dataset(tmp_path / "other", train=2, val=1, classes=["hole"])
     with pytest.raises(InputError, match="must be the same"):
         train(TrainConfig.from_options(**given, mix={str(other): 0.2}))
+    none = synthetic.write(tmp_path / "none", train=0, val=2, test=0, size=64)
+    with pytest.raises(InputError, match="has no training images"):
+        train(TrainConfig.from_options(**given, mix={str(none): 0.2}))
     with pytest.raises(InputError, match="segmentation only"):
         train(TrainConfig.from_options(arch="dfine", data=str(walls), precision="fp32", mix={drawn: 0.4}))
     with pytest.raises(InputError, match="shares between 0 and 1"):
