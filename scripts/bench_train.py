@@ -1,19 +1,22 @@
-"""Training speed: segdet against a plain script, in turn in one process, on real images.
+"""Training speed: segdet against a plain script, in turn, on real images.
 
     python scripts/bench_train.py --data crack --rounds 5 --steps 12
 
 The plain script is what people write first: segmentation-models-pytorch's U-Net on the same backbone, float32, PIL for decoding
 and drawing polygons, random flips in numpy, two loader workers, Adam, Dice + BCE. Both see batches of the same size. Rounds
 alternate, so that a busy neighbour hits both; wall and processor time (of the process and its workers) are both given,
-ratios are medians of the ratios of each round.
+ratios are medians of the ratios of each round. Each has a process of its own, in which it waits while the other works: segdet
+tells the allocator to keep freed memory, which in one process the plain script would have for nothing (`--together` does that).
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch.utils.data import DataLoader, Dataset
 
+from segdet.data import catalog
 from segdet.data.records import Record
 from segdet.training.config import TrainConfig
 from segdet.training.run import prepared
@@ -104,18 +108,70 @@ class Ours:
             self.task.plan.epoch += 1
 
 
+def started(name: str, asked: argparse.Namespace, backbone: str) -> Callable[[int], tuple[float, float, float]]:
+    """A script warmed up by three steps; called with a number of steps it tells their (wall, processor, waiting) seconds."""
+    ours = Ours(asked.data, backbone, asked.imgsz, asked.batch, asked.precision) if name == "segdet" else None
+    if ours is None:
+        records = list(catalog.load(asked.data).splits["train"])
+        run = plain_steps(records, backbone, asked.imgsz, asked.batch)
+    else:
+        run = ours.steps()
+    for _ in range(3):
+        next(run)
+
+    def timed(count: int) -> tuple[float, float, float]:
+        wall, cpu, waited = time.perf_counter(), cpu_seconds(), ours.waited if ours else 0.0
+        for _ in range(count):
+            next(run)
+        return time.perf_counter() - wall, cpu_seconds() - cpu, (ours.waited if ours else 0.0) - waited
+
+    return timed
+
+
+def work(name: str, asked: argparse.Namespace, backbone: str, pipe: Connection) -> None:
+    """In a process of its own: answer every number of steps that comes through the pipe, until it is 0."""
+    timed = started(name, asked, backbone)
+    pipe.send("ready")
+    while count := pipe.recv():
+        pipe.send(timed(count))
+
+
+def elsewhere(name: str, asked: argparse.Namespace, backbone: str) -> Connection:
+    """As `started`, in a new process; numbers of steps go in, seconds come out."""
+    here, there = multiprocessing.get_context("spawn").Pipe()
+    multiprocessing.get_context("spawn").Process(target=work, args=(name, asked, backbone, there)).start()
+    there.close()
+    here.recv()
+    return here
+
+
 def cpu_seconds() -> float:
     """Processor time of this process and its workers so far."""
     process = psutil.Process()
     return sum(sum(p.cpu_times()[:2]) for p in (process, *process.children(recursive=True)))
 
 
-def timed(step: Callable[[], object], count: int) -> tuple[float, float]:
-    """(wall, processor) seconds of `count` steps."""
-    wall, cpu = time.perf_counter(), cpu_seconds()
-    for _ in range(count):
-        step()
-    return time.perf_counter() - wall, cpu_seconds() - cpu
+def compared(asked: argparse.Namespace, backbone: str) -> str:
+    """A row of the table."""
+    names = ("segdet", "plain")
+    runs: dict[str, Callable[[int], tuple[float, float, float]]] = {}
+    pipes: list[Connection] = []
+    for name in names:
+        if asked.together:
+            runs[name] = started(name, asked, backbone)
+            continue
+        pipes.append(pipe := elsewhere(name, asked, backbone))
+        runs[name] = lambda count, pipe=pipe: (pipe.send(count), pipe.recv())[1]  # type: ignore[misc]
+    rounds: list[dict[str, tuple[float, float, float]]] = []
+    for number in range(asked.rounds):
+        rounds.append({name: runs[name](asked.steps) for name in names[:: 1 if number % 2 else -1]})
+    for pipe in pipes:
+        pipe.send(0)
+    images = asked.batch * asked.steps
+    speed = {name: images / statistics.median(each[name][0] for each in rounds) for name in names}
+    wall, cpu = (statistics.median(each["plain"][k] / each["segdet"][k] for each in rounds) for k in (0, 1))
+    waiting = sum(each["segdet"][2] for each in rounds) / sum(each["segdet"][0] for each in rounds)
+    return f"| {backbone} | {speed['plain']:.1f} | {speed['segdet']:.1f} | {wall:.2f} | {cpu:.2f} | {waiting:.1%} |"
 
 
 def main() -> None:
@@ -127,30 +183,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--precision", default="auto")
+    parser.add_argument(
+        "--together", action="store_true", help="both in this process, with the same allocator settings"
+    )
     asked = parser.parse_args()
     print(
         "| backbone | plain img/s | segdet img/s | ratio, wall | ratio, processor | waiting for data |\n|---|---|---|---|---|---|"
     )
     for backbone in asked.backbones:
-        ours = Ours(asked.data, backbone, asked.imgsz, asked.batch, asked.precision)
-        records = list(ours.setup.dataset.splits["train"])
-        runs = {"segdet": ours.steps(), "plain": plain_steps(records, backbone, asked.imgsz, asked.batch)}
-        for run in runs.values():
-            for _ in range(3):
-                next(run)
-        ours.waited = 0.0
-        rounds: list[dict[str, tuple[float, float]]] = []
-        for number in range(asked.rounds):
-            order = list(runs.items())[:: 1 if number % 2 else -1]
-            rounds.append({name: timed(lambda run=run: next(run), asked.steps) for name, run in order})  # type: ignore[misc]
-        images = asked.batch * asked.steps
-        speed = {name: images / statistics.median(each[name][0] for each in rounds) for name in runs}
-        wall, cpu = (statistics.median(each["plain"][k] / each["segdet"][k] for each in rounds) for k in (0, 1))
-        waiting = ours.waited / sum(each["segdet"][0] for each in rounds)
-        print(
-            f"| {backbone} | {speed['plain']:.1f} | {speed['segdet']:.1f} | {wall:.2f} | {cpu:.2f} | {waiting:.1%} |",
-            flush=True,
-        )
+        print(compared(asked, backbone), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import os
+
+_MOST = 16 * 2**30
+_HUGE = 2 * 2**20
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc keep freed memory for the next arrays instead of giving it back to the system.
+    """Let glibc keep freed memory for the next arrays instead of giving it back to the system, in huge pages where allowed.
 
     Activations of tens of megabytes are otherwise mapped, zeroed and unmapped at every step: 200,000 page faults, 18 % of
     a training step's processor time; the doctor's image pyramids likewise. Peak memory stays the same. Returns whether it
@@ -14,8 +18,30 @@ def keep_freed_memory() -> bool:
     """
     m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4  # <malloc.h>
     try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        libc = ctypes.CDLL("libc.so.6")
+        settings = ((m_mmap_max, 0), (m_trim_threshold, -1), (m_top_pad, 256 * 2**20))
+        kept = all(libc.mallopt(*setting) == 1 for setting in settings)
+        if kept:
+            _prefer_huge_pages(libc)
     except (OSError, AttributeError):
         return False
-    settings = ((m_mmap_max, 0), (m_trim_threshold, -1), (m_top_pad, 256 * 2**20))
-    return all(mallopt(*setting) == 1 for setting in settings)
+    return kept
+
+
+def _prefer_huge_pages(libc: ctypes.CDLL) -> None:
+    """Of the heap still to come: a training step takes another 5 to 8 % less (docs/benchmarks.md).
+
+    The heap grows once by addresses, not by memory: what is not touched costs nothing, and stays part of the heap since
+    nothing is given back. The advice holds for addresses that exist, so it cannot be given without growing first.
+    """
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    libc.free.argtypes = [ctypes.c_void_p]
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    size = min(_MOST, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
+    heap = libc.malloc(size)
+    if heap is None:  # a limit on addresses, or a system that promises no more than it has
+        return
+    first = -(-heap // _HUGE) * _HUGE
+    madv_hugepage = 14  # <sys/mman.h>
+    libc.madvise(first, (heap + size - first) // _HUGE * _HUGE, madv_hugepage)
+    libc.free(heap)

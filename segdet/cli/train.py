@@ -20,7 +20,7 @@ def train(
         None, help="A further dataset and the share of every epoch that comes from it: NAME=0.3 (several times)."
     ),
     augment: str | None = typer.Option(
-        None, help="standard or robust: stronger light, shadow, blur, compression, scale.  [default: standard]"
+        None, help="none, standard, or robust: stronger light, shadow, blur, scale.  [default: standard]"
     ),
     backbone: str | None = typer.Option(None, help="timm backbone.  [default: the architecture's]"),
     weights: str | None = typer.Option(

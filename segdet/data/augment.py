@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -18,6 +19,9 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would otherwise ask
 
 import albumentations as A
 
+Strength = Literal["none", "standard", "robust"]
+"""How much is changed: nothing but the crop, what a camera does, or what photographs taken anywhere by anyone show."""
+
 
 @dataclass(frozen=True)
 class SegmentationAugment:
@@ -27,7 +31,7 @@ class SegmentationAugment:
     quarter_turns: flips and quarter turns in all eight ways (surfaces, aerial views); else only left-right flips.
     soft: the target is coverage (resized smoothly); else class indices (resized to the nearest).
     scale: smallest and largest enlargement. stretch: largest change of the sides' ratio, as a logarithm.
-    robust: stronger light, shadow, blur and compression.
+    strength: "none" leaves turns, light, blur and JPEG out; "robust" makes them stronger.
     """
 
     size: int
@@ -35,20 +39,24 @@ class SegmentationAugment:
     soft: bool = True
     scale: tuple[float, float] = (0.7, 1.4)
     stretch: float = 0.1
-    robust: bool = False
+    strength: Strength = "standard"
 
     @classmethod
-    def named(cls, name: str, size: int, quarter_turns: bool, soft: bool) -> SegmentationAugment:
-        """ "standard", or "robust": for photographs taken anywhere by anyone."""
-        if name == "robust":
-            return cls(size, quarter_turns, soft, scale=(0.5, 2.0), stretch=0.25, robust=True)
+    def named(cls, strength: Strength, size: int, quarter_turns: bool, soft: bool) -> SegmentationAugment:
+        """The augmentation of that strength, with the scales that belong to it."""
+        if strength == "robust":
+            return cls(size, quarter_turns, soft, scale=(0.5, 2.0), stretch=0.25, strength=strength)
+        if strength == "none":
+            return cls(size, quarter_turns, soft, scale=(1.0, 1.0), stretch=0.0, strength=strength)
         return cls(size, quarter_turns, soft)
 
     def __call__(self, image: np.ndarray, target: np.ndarray, seed: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """image uint8 `[H, W, 3]`, target uint8 `[H, W]` -> the same at `[size, size]`."""
         rng = np.random.default_rng(seed)
         image, target = self._crop(image, target, rng)
-        pipeline = _pipeline("all" if self.quarter_turns else "flip", self.robust)
+        if self.strength == "none":
+            return np.ascontiguousarray(image), np.ascontiguousarray(target)
+        pipeline = _pipeline("all" if self.quarter_turns else "flip", self.strength)
         pipeline.set_random_seed(int(rng.integers(2**31)))
         out = pipeline(image=image, mask=target)
         return np.ascontiguousarray(out["image"]), np.ascontiguousarray(out["mask"])
@@ -67,6 +75,8 @@ class SegmentationAugment:
             image, target = (_mirror(array, bottom, right) for array in (image, target))
         x = float(rng.uniform(0, image.shape[1] - width)) if image.shape[1] > width else 0.0
         y = float(rng.uniform(0, image.shape[0] - height)) if image.shape[0] > height else 0.0
+        if self.strength == "none":
+            x, y = float(int(x)), float(int(y))  # whole pixels: nothing is resampled
         box = (x, y, min(x + width, image.shape[1]), min(y + height, image.shape[0]))
         image = crop_resize(image, box, self.size, self.size)
         return image, crop_resize(target, box, self.size, self.size) if self.soft else _nearest(target, box, self.size)
@@ -86,22 +96,22 @@ def _nearest(index: np.ndarray, box: tuple[float, float, float, float], size: in
     return np.asarray(index[rows[:, None], columns[None, :]])
 
 
-_PIPELINES: dict[tuple[str, bool], A.Compose] = {}
+_PIPELINES: dict[tuple[str, Strength], A.Compose] = {}
 
 
-def relit(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def relit(image: np.ndarray, rng: np.random.Generator, strength: Strength = "standard") -> np.ndarray:
     """RGB uint8 `[H, W, 3]` with other light, colours, blur, noise or compression; nothing moves."""
-    pipeline = _pipeline("none")
+    pipeline = _pipeline("none", strength)
     pipeline.set_random_seed(int(rng.integers(2**31)))
     return np.ascontiguousarray(pipeline(image=image)["image"])
 
 
-def _pipeline(turns: str, robust: bool = False) -> A.Compose:
+def _pipeline(turns: str, strength: Strength) -> A.Compose:
     """`turns`: "all" eight, "flip" from left to right, or "none". Built once a process: building costs more than a sample."""
-    if (turns, robust) not in _PIPELINES:
+    if (turns, strength) not in _PIPELINES:
         moves = {"all": [A.D4(p=1.0)], "flip": [A.HorizontalFlip(p=0.5)], "none": []}[turns]
-        _PIPELINES[turns, robust] = A.Compose([*moves, *(_hard_light() if robust else _light())])
-    return _PIPELINES[turns, robust]
+        _PIPELINES[turns, strength] = A.Compose([*moves, *(_hard_light() if strength == "robust" else _light())])
+    return _PIPELINES[turns, strength]
 
 
 def _light() -> list[A.BasicTransform | A.BaseCompose]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from segdet.data.augment import relit
+from segdet.data.augment import Strength, relit
 from segdet.data.images import crop_resize
 
 THINNEST = 1.0
@@ -28,15 +28,17 @@ class SquareAugment:
     """For networks that see squares (D-FINE): a part of the image or the image made smaller, stretched to a square.
 
     quarter_turns: flips and quarter turns in all eight ways; else only left-right flips.
+    strength: of the change of light; "none" shows whole images only, as they are.
     """
 
     quarter_turns: bool = False
+    strength: Strength = "standard"
 
     def __call__(self, sample: Sample, side: int, calm: bool, rng: np.random.Generator) -> Sample:
         """`side`: of the square. `calm`: whole images and no change of light, as at prediction time (last epochs)."""
-        image, boxes, labels = turned(sample, rng, self.quarter_turns)
-        if not calm:
-            image = relit(image, rng)
+        image, boxes, labels = sample if self.strength == "none" else turned(sample, rng, self.quarter_turns)
+        if not calm and self.strength != "none":
+            image = relit(image, rng, self.strength)
             if rng.random() < 0.2:
                 image, boxes = zoomed_out(image, boxes, rng)
             elif rng.random() < 0.6:
@@ -46,16 +48,22 @@ class SquareAugment:
 
 @dataclass(frozen=True)
 class AspectAugment:
-    """DETR's own: flips, and half the time a crop, then a random size with the aspect kept; sizes scale with `side` / 800."""
+    """DETR's own: flips, and half the time a crop, then a random size with the aspect kept; sizes scale with `side` / 800.
+
+    strength: "robust" changes the light too; "none" shows whole images only, as they are.
+    """
 
     quarter_turns: bool = False
+    strength: Strength = "standard"
 
     def __call__(self, sample: Sample, side: int, calm: bool, rng: np.random.Generator) -> Sample:
         """`side`: of the largest shorter side. `calm`: no crop and no change of size, as at prediction time."""
-        image, boxes, labels = turned(sample, rng, self.quarter_turns)
+        image, boxes, labels = sample if self.strength == "none" else turned(sample, rng, self.quarter_turns)
         window: Window = (0.0, 0.0, image.shape[1], image.shape[0])
         shorter = float(side)
-        if not calm:
+        if not calm and self.strength != "none":
+            if self.strength == "robust":
+                image = relit(image, rng, self.strength)
             shorter = side * float(rng.choice(_RESIZES)) / 800
             if rng.random() < 0.5:
                 window = self._crop(image, side, rng)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -51,21 +52,50 @@ def _rearranged(
     x: torch.Tensor, kernels: torch.Tensor, bias: torch.Tensor | None, activation: nn.Module | None = None
 ) -> torch.Tensor:
     height, width = x.shape[-2:]
-    outputs = kernels.shape[0] // 4
     found = F.conv2d(x, kernels, bias, padding=1)
     if activation is not None:
         found = activation(found)
-    corners = ((0, 0), (0, 1), (1, 0), (1, 1))
+    if not torch.compiler.is_exporting():
+        out: torch.Tensor = _Interleaved.apply(found)
+        return out
+    outputs = kernels.shape[0] // 4
     parts = [
         found[:, k * outputs : (k + 1) * outputs, top : top + height, left : left + width]
-        for k, (top, left) in enumerate(corners)
+        for k, (top, left) in enumerate(_CORNERS)
     ]
-    if torch.compiler.is_exporting():  # one operator in ONNX
-        return F.pixel_shuffle(torch.stack(parts, dim=2).flatten(1, 2), 2)
-    # Channels last, as training works: `[N, H, 2, W, 2, O]`, whole pixels are moved.
-    one, two, three, four = (part.permute(0, 2, 3, 1) for part in parts)
-    pixels = torch.stack([torch.stack([one, two], dim=3), torch.stack([three, four], dim=3)], dim=2)
-    return pixels.reshape(-1, 2 * height, 2 * width, outputs).permute(0, 3, 1, 2)
+    return F.pixel_shuffle(torch.stack(parts, dim=2).flatten(1, 2), 2)  # one operator in ONNX
+
+
+_CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))  # of the rows and columns that even and odd places need
+
+
+class _Interleaved(torch.autograd.Function):
+    """`[N, 4 * O, H + 1, W + 1]` -> `[N, O, 2H, 2W]`. Channels last, as training works: whole pixels are moved, once each way."""
+
+    @staticmethod
+    def forward(ctx: Any, found: torch.Tensor) -> torch.Tensor:
+        count, channels, height, width = found.shape
+        height, width, outputs = height - 1, width - 1, channels // 4
+        pixels = found.permute(0, 2, 3, 1)
+        out = pixels.new_empty((count, height, 2, width, 2, outputs))
+        for k, (top, left) in enumerate(_CORNERS):
+            out[:, :, top, :, left] = pixels[
+                :, top : top + height, left : left + width, k * outputs : (k + 1) * outputs
+            ]
+        return out.view(count, 2 * height, 2 * width, outputs).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        count, outputs, height, width = gradients[0].shape
+        height, width = height // 2, width // 2
+        pixels = gradients[0].permute(0, 2, 3, 1).reshape(count, height, 2, width, 2, outputs)
+        out = pixels.new_empty((count, height + 1, width + 1, 4 * outputs))
+        for k, (top, left) in enumerate(_CORNERS):
+            part = out[..., k * outputs : (k + 1) * outputs]
+            part[:, top : top + height, left : left + width] = pixels[:, :, top, :, left]
+            part[:, 0 if top else height] = 0
+            part[:, :, 0 if left else width] = 0
+        return out.permute(0, 3, 1, 2)
 
 
 def _halves(weight: torch.Tensor, axis: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -67,9 +67,9 @@ class TrainConfig(BaseModel):
     warmup: float = Field(0.05, ge=0, lt=1, description="Share of all steps that the learning rate climbs")
     clip: float = Field(5.0, gt=0, description="Largest gradient norm")
     ema: float = Field(0.998, ge=0, lt=1, description="Decay of the averaged weights; 0 = no averaging")
-    augment: Literal["standard", "robust"] = Field(
+    augment: Literal["none", "standard", "robust"] = Field(
         "standard",
-        description="robust: stronger light, shadow, blur, compression and scale, for photographs from anywhere",
+        description="none: as they are; robust: stronger light, shadow, blur and scale, for photographs from anywhere",
     )
     quarter_turns: bool | None = Field(None, description="Flips and quarter turns (default: for one-class data)")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")

@@ -51,8 +51,8 @@ class DetectionTask:
         pin = accelerator.device.type == "cuda"
         turns = len(dataset.classes) == 1 if config.quarter_turns is None else config.quarter_turns
         model = cast(DETR | DFINE, setup.model)
-        augment = SquareAugment(turns) if model.square else AspectAugment(turns)
-        multiple = model.backbone.multiple if model.square else None
+        augment = (SquareAugment if model.square else AspectAugment)(turns, config.augment)
+        multiple = model.backbone.multiple if model.square and config.augment != "none" else None
         records = dataset.splits["train"]
         if isinstance(model, DFINE) and config.weights in ("imagenet", "none") and (size := usual_size(records)):
             model.decoder.expect(*size)

@@ -166,3 +166,16 @@ def test_robust_is_harder_on_light_and_sharpness_and_moves_labels_alike() -> Non
         assert 0.04 < np.mean(shares) < 0.14
         darkest[name], detail[name] = np.quantile(light, 0.1), np.quantile(edges, 0.2)
     assert darkest["robust"] < darkest["standard"] - 15 and detail["robust"] < 0.8 * detail["standard"]
+
+
+def test_none_only_cuts_a_part_out() -> None:
+    rng = np.random.default_rng(0)
+    image, target = rng.integers(0, 256, (90, 130, 3), dtype=np.uint8), np.zeros((90, 130), np.uint8)
+    target[20:30] = 255
+    augment = SegmentationAugment.named("none", 64, quarter_turns=True, soft=True)
+    for seed in range(5):
+        out, labels = augment(image, target, [seed])
+        found = [(y, x) for y in range(27) for x in range(67) if np.array_equal(image[y : y + 64, x : x + 64], out)]
+        assert len(found) == 1
+        y, x = found[0]
+        assert np.array_equal(target[y : y + 64, x : x + 64], labels)

@@ -42,7 +42,7 @@ def test_turns_move_boxes_with_their_pixels(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("augment", [SquareAugment(True), AspectAugment(False)])
 def test_boxes_stay_around_their_pixels(augment: SquareAugment | AspectAugment, seed: int, monkeypatch) -> None:
-    monkeypatch.setattr("segdet.data.augment_boxes.relit", lambda image, rng: image)
+    monkeypatch.setattr("segdet.data.augment_boxes.relit", lambda image, rng, strength: image)
     image, boxes, labels = augment(picture(), 160, False, np.random.default_rng(seed))
     assert image.dtype == np.uint8 and boxes.dtype == np.float32
     height, width = image.shape[:2]
@@ -58,6 +58,22 @@ def test_calm_samples_are_whole_images() -> None:
     image, boxes, _ = AspectAugment()(picture(), 60, True, np.random.default_rng(0))
     assert image.shape == (60, 100, 3)
     assert len(boxes) == 3
+
+
+def test_none_changes_nothing_but_the_size() -> None:
+    for augment, side in ((SquareAugment(True, "none"), 100), (AspectAugment(True, "none"), 60)):
+        first, again = (augment(picture(), side, False, np.random.default_rng(seed)) for seed in (0, 1))
+        assert len(first[1]) == 3 and all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+        assert np.array_equal(first[0], augment(picture(), side, True, np.random.default_rng(2))[0])
+
+
+def test_robust_changes_light_more() -> None:
+    def spread(strength: str) -> float:
+        grey = np.full((64, 64, 3), 128, np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
+        augment = SquareAugment(False, strength)
+        return float(np.std([augment(grey, 64, False, np.random.default_rng(s))[0].mean() for s in range(60)]))
+
+    assert spread("robust") > 1.2 * spread("standard")
 
 
 def test_the_longer_side_is_bounded() -> None:
