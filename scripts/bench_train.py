@@ -89,9 +89,11 @@ def plain_steps(records: list[Record], backbone: str, side: int, batch: int) -> 
 class Ours:
     """One training step of segdet for every `next`, and the share of time it waits for data."""
 
-    def __init__(self, data: str, backbone: str, side: int, batch: int, precision: str) -> None:
-        options = {"arch": "unet", "data": data, "backbone": backbone, "weights": "none", "imgsz": side, "batch": batch}
-        self.setup, self.task = prepared(TrainConfig.from_options(**options, precision=precision))
+    def __init__(
+        self, data: str, backbone: str, side: int, batch: int, precision: str, options: dict[str, Any] | None = None
+    ) -> None:
+        given = {"arch": "unet", "data": data, "backbone": backbone, "weights": "none", "imgsz": side, "batch": batch}
+        self.setup, self.task = prepared(TrainConfig.from_options(**given, precision=precision, options=options or {}))
         self.stepper, self.waited = Stepper(self.setup), 0.0
 
     def steps(self) -> Iterator[None]:
