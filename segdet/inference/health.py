@@ -22,7 +22,7 @@ import numpy as np
 
 from segdet.data.index import cache_folder
 from segdet.errors import SegdetError
-from segdet.inference import choice, runtimes
+from segdet.inference import choice, openvino, runtimes
 from segdet.inference.probe import CHANNEL, probe_model
 from segdet.version import __version__
 
@@ -212,7 +212,7 @@ def _devices() -> Iterator[Check]:
                         advice,
                     )
         if choice.installed():
-            yield _runs("openvino", lambda: runtimes.OpenVino(model, None, 1))
+            yield _runs("openvino", lambda: openvino.OpenVino(model, None, 1))
         else:
             advice = "pip install 'segdet[openvino]': often twice as fast on processors with bfloat16"
             yield Check("device openvino", GOOD, "not installed", advice)

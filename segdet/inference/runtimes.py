@@ -1,4 +1,4 @@
-"""What runs an ONNX file: ONNX Runtime on a processor or an NVIDIA GPU, or OpenVINO on a processor.
+"""What runs an ONNX file: ONNX Runtime on a processor or an NVIDIA GPU (OpenVINO is in `openvino.py`).
 
 What is asked for is what runs: a device that cannot be used is an `InputError` that names the library that is missing.
 """
@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -105,50 +104,6 @@ class OnnxRuntime:
         return list(binding.copy_outputs_to_cpu())
 
 
-class OpenVino:
-    """A model compiled by OpenVINO for the processor.
-
-    precision: "bf16" or "f32". Initializers cannot be overridden, so the caller applies a threshold of its own.
-    """
-
-    def __init__(self, path: Path, precision: str | None, threads: int) -> None:
-        openvino = import_openvino()
-        core = openvino.Core()
-        able = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        if precision == "bf16" and not able:
-            raise InputError("--device openvino:bf16: this processor has no bfloat16; use openvino:f32 or cpu")
-        precision = precision or ("bf16" if able else "f32")
-        try:
-            model = core.read_model(path)
-            self._compiled = core.compile_model(
-                model,
-                "CPU",
-                {
-                    "INFERENCE_PRECISION_HINT": precision,
-                    "INFERENCE_NUM_THREADS": threads,
-                    "PERFORMANCE_HINT": "LATENCY",
-                    "NUM_STREAMS": 1,
-                    "ENABLE_CPU_PINNING": False,
-                },
-            )
-        except Exception as error:  # OpenVINO raises RuntimeError for everything
-            raise InputError(f"{path}: OpenVINO cannot run it ({short(error)}); use --device cpu") from error
-        self._local = threading.local()  # a request belongs to one thread
-        self.device = f"OpenVINO {precision}"
-        self.takes_threshold = False
-        self.inputs: dict[str, tuple[str, int]] = _ports(self._compiled.inputs)
-        self.outputs: dict[str, tuple[str, int]] = _ports(self._compiled.outputs)
-        kept = model.get_rt_info(["framework"]).value if model.has_rt_info(["framework"]) else {}
-        self.metadata: dict[str, str] = {name: str(getattr(value, "value", value)) for name, value in kept.items()}
-
-    def run(self, names: Sequence[str], feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        request = getattr(self._local, "request", None)
-        if request is None:
-            request = self._local.request = self._compiled.create_infer_request()
-        request.infer({"image": np.ascontiguousarray(feed["image"])}, share_inputs=True)
-        return [np.array(request.get_tensor(name).data) for name in names]
-
-
 def default_threads() -> int:
     """All cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -172,21 +127,6 @@ def import_onnxruntime() -> Any:
             "then install one: pip install 'segdet[cpu]' or 'segdet[gpu]'"
         )
     return onnxruntime
-
-
-def import_openvino() -> Any:
-    """OpenVINO, with its telemetry shut out: importing the package would report the import to its maker.
-
-    Raises:
-        InputError: not installed.
-    """
-    # An entry of None makes every import of that name fail; OpenVINO then uses a stub that does nothing.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    try:
-        import openvino
-    except ImportError as error:
-        raise InputError("--device openvino: not installed; pip install 'segdet[openvino]'") from error
-    return openvino
 
 
 def missing_library(kind: str) -> str | None:
@@ -238,14 +178,3 @@ def _behind(kind: str, number: int) -> list[Any]:
     """Providers for nodes that the first one does not know."""
     cuda = [(PROVIDERS["cuda"], _options("cuda", number))] if kind == "tensorrt" else []
     return [*cuda, PROVIDERS["cpu"]]
-
-
-def _ports(ports: Iterable[Any]) -> dict[str, tuple[str, int]]:
-    """OpenVINO's ports in ONNX Runtime's words; a port may have several names."""
-    kinds = {"u8": "uint8", "f32": "float", "i64": "int64", "f16": "float16", "i32": "int32"}
-    found = {}
-    for port in ports:
-        kind = port.get_element_type().get_type_name()
-        for name in port.get_names():
-            found[name] = f"tensor({kinds.get(kind, kind)})", len(port.get_partial_shape())
-    return found

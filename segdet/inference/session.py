@@ -8,11 +8,11 @@ import numpy as np
 
 from segdet.errors import InputError
 from segdet.inference import choice
+from segdet.inference.openvino import OpenVino
 from segdet.inference.runtimes import (
     PROVIDERS,
     SAY,
     OnnxRuntime,
-    OpenVino,
     Runtime,
     default_threads,
     has_nvidia,

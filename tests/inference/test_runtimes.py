@@ -58,6 +58,16 @@ def test_openvino_gives_the_answers_of_onnx_runtime(models: dict[str, Path], pre
 
 
 @openvino
+def test_openvino_follows_the_size_of_the_images(models: dict[str, Path]) -> None:
+    """The first size, another one for long enough to get a model of its own, batches, and the first again."""
+    ours, theirs = open_session(models["dark"], "cpu"), open_session(models["dark"], "openvino:f32")
+    small, wide = blots(1, 40, 50), blots(2, 48, 90)
+    for images in (small[None], wide[None], *[wide[None]] * 40, np.stack([small] * 3), small[None]):
+        expected, found = ours.run(images), theirs.run(images)
+        assert (expected[0] == found[0]).all() and np.abs(expected[1] - found[1]).max() < 1e-5
+
+
+@openvino
 def test_openvino_answers_several_threads_at_once(models: dict[str, Path]) -> None:
     session = open_session(models["dark"], "openvino:f32", 1)
     images = [blots(seed, 120, 150) for seed in range(4)]
