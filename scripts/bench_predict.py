@@ -134,8 +134,9 @@ def child(job: dict[str, Any]) -> None:
 
 
 def plain_torch(job: dict[str, Any]) -> Callable[[Sequence[Path], Path], None]:
-    """What one writes first: Pillow, a tensor, the model in eager float32, Pillow."""
+    """What one writes first: Pillow, a tensor, the model in eager float32, Pillow. A U-Net's decoder is smp's own."""
     import torch
+    from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoderBlock
 
     from segdet.models import weights
 
@@ -143,6 +144,9 @@ def plain_torch(job: dict[str, Any]) -> Callable[[Sequence[Path], Path], None]:
     model, metadata = weights.load(weights.find(Path(job["model"])))
     mean, std = (torch.tensor(values)[None, :, None, None] for values in (metadata.mean, metadata.std))
     model.eval()
+    for block in model.modules():
+        if isinstance(block, UnetDecoderBlock):
+            block.__class__ = UnetDecoderBlock  # segdet computes it on smaller maps (models/upconv.py)
 
     def run(images: Sequence[Path], out: Path) -> None:
         with torch.inference_mode():

@@ -48,13 +48,22 @@ class Recipe:
 
 
 def layers(proto: onnx.ModelProto) -> list[str]:
-    """Names of the layers that can be quantised, in order: convolutions with weights of their own, and products with weights."""
+    """Names of the layers that can be quantised, in order: convolutions with weights of their own, and products with weights.
+
+    A convolution whose weights are all ones is a sum and no layer (`models.unet.to_one_channel`).
+    """
     graph = Graph(proto)
     convolutions = [n for n in of_type(graph, ["Conv"]) if graph.nodes[n].input[1] in graph.weights]
+    convolutions = [n for n in convolutions if not _is_sum(graph, n)]
     if len(convolutions) < 2:  # a transformer's patch embedding: nothing to gain, and what it reads is the image itself
         convolutions = []
     products = {n for n in of_type(graph, ["MatMul"]) if _is_weight_matrix(graph, graph.nodes[n].input[1])}
     return [n for n in graph.nodes if n in products or n in set(convolutions)]
+
+
+def _is_sum(graph: Graph, name: str) -> bool:
+    weights = onnx.numpy_helper.to_array(graph.weights[graph.nodes[name].input[1]])
+    return bool((weights == 1).all())
 
 
 def measured_tensors(proto: onnx.ModelProto) -> list[str]:

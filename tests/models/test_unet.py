@@ -15,6 +15,7 @@ from segdet.metadata import DataSource, Metadata
 from segdet.models import weights
 from segdet.models.common import normalise
 from segdet.models.registry import build_model
+from segdet.models.unet import to_one_channel
 
 SMALL = {"decoder_channels": [32, 24, 16, 12, 8]}
 
@@ -145,3 +146,11 @@ def test_starting_from_something_else_is_an_error(tmp_path: Path) -> None:
     torch.save({"code": __import__("pathlib").Path}, tmp_path / "evil.pth")  # a global that weights_only refuses
     with pytest.raises(InputError, match="cannot be read safely"):
         weights.start_from(tmp_path / "evil.pth", model, backbone)
+
+
+@pytest.mark.parametrize("channels", [3, 16])
+def test_to_one_channel_is_the_same_convolution(channels: int) -> None:
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(channels, 1, 3, padding=1).double()
+    x = torch.randn(2, channels, 9, 7, dtype=torch.float64)
+    assert torch.allclose(to_one_channel(x, conv), conv(x), rtol=0, atol=1e-12)
