@@ -32,7 +32,6 @@ class SegmentationAugment:
     soft: the target is coverage (resized smoothly); else class indices (resized to the nearest).
     scale: smallest and largest enlargement. stretch: largest change of the sides' ratio, as a logarithm.
     strength: "none" leaves turns, light, blur and JPEG out; "robust" makes them stronger.
-    untouched: share of the samples that are only cut out and turned, so that what is usual does not pay for what is not.
     """
 
     size: int
@@ -41,13 +40,12 @@ class SegmentationAugment:
     scale: tuple[float, float] = (0.7, 1.4)
     stretch: float = 0.1
     strength: Strength = "standard"
-    untouched: float = 0.0
 
     @classmethod
     def named(cls, strength: Strength, size: int, quarter_turns: bool, soft: bool) -> SegmentationAugment:
         """The augmentation of that strength, with the scales that belong to it."""
         if strength == "robust":
-            return cls(size, quarter_turns, soft, scale=(0.5, 2.0), stretch=0.25, strength=strength, untouched=0.5)
+            return cls(size, quarter_turns, soft, scale=(0.5, 2.0), stretch=0.25, strength=strength)
         if strength == "none":
             return cls(size, quarter_turns, soft, strength=strength)
         return cls(size, quarter_turns, soft)
@@ -55,22 +53,19 @@ class SegmentationAugment:
     def __call__(self, image: np.ndarray, target: np.ndarray, seed: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """image uint8 `[H, W, 3]`, target uint8 `[H, W]` -> the same at `[size, size]`."""
         rng = np.random.default_rng(seed)
-        plain = self.strength == "none" or (self.untouched > 0 and rng.random() < self.untouched)
-        image, target = self._crop(image, target, rng, plain)
+        image, target = self._crop(image, target, rng)
         if self.strength == "none":
             return np.ascontiguousarray(image), np.ascontiguousarray(target)
-        pipeline = _pipeline("all" if self.quarter_turns else "flip", "none" if plain else self.strength)
+        pipeline = _pipeline("all" if self.quarter_turns else "flip", self.strength)
         pipeline.set_random_seed(int(rng.integers(2**31)))
         out = pipeline(image=image, mask=target)
         return np.ascontiguousarray(out["image"]), np.ascontiguousarray(out["mask"])
 
-    def _crop(
-        self, image: np.ndarray, target: np.ndarray, rng: np.random.Generator, plain: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _crop(self, image: np.ndarray, target: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         # Images smaller than the crop are mirrored outwards: a black border would teach the network edges.
         short = min(image.shape[:2])
         scale = aspect = 1.0
-        if not plain:
+        if self.strength != "none":
             low = max(self.scale[0], min(1.0, self.size / short))
             scale = float(np.exp(rng.uniform(np.log(low), np.log(max(self.scale[1], low)))))
             aspect = float(np.exp(rng.uniform(-self.stretch, self.stretch) / 2))
@@ -82,7 +77,7 @@ class SegmentationAugment:
             image, target = (_mirror(array, bottom, right) for array in (image, target))
         x = float(rng.uniform(0, image.shape[1] - width)) if image.shape[1] > width else 0.0
         y = float(rng.uniform(0, image.shape[0] - height)) if image.shape[0] > height else 0.0
-        if plain:
+        if self.strength == "none":
             x, y = float(int(x)), float(int(y))  # whole pixels: nothing is resampled
         box = (x, y, min(x + width, image.shape[1]), min(y + height, image.shape[0]))
         image = crop_resize(image, box, self.size, self.size)
@@ -117,8 +112,7 @@ def _pipeline(turns: str, strength: Strength) -> A.Compose:
     """`turns`: "all" eight, "flip" from left to right, or "none". Built once a process: building costs more than a sample."""
     if (turns, strength) not in _PIPELINES:
         moves = {"all": [A.D4(p=1.0)], "flip": [A.HorizontalFlip(p=0.5)], "none": []}[turns]
-        light = {"none": list, "standard": _light, "robust": _hard_light}[strength]
-        _PIPELINES[turns, strength] = A.Compose([*moves, *light()])
+        _PIPELINES[turns, strength] = A.Compose([*moves, *(_hard_light() if strength == "robust" else _light())])
     return _PIPELINES[turns, strength]
 
 

@@ -148,7 +148,7 @@ def test_scales_vary_within_bounds() -> None:
 
 
 def test_robust_is_harder_on_light_and_sharpness_and_moves_labels_alike() -> None:
-    """Both kinds leave labels alone but for the geometry; the robust one leaves less light and less detail, half of the time."""
+    """Both kinds leave labels alone but for the geometry; the robust one leaves less light and less detail."""
     rng = np.random.default_rng(0)
     image = np.repeat(rng.integers(90, 220, (120, 120, 1), dtype=np.uint8), 3, axis=2)
     image[50:60] = 30
@@ -158,14 +158,14 @@ def test_robust_is_harder_on_light_and_sharpness_and_moves_labels_alike() -> Non
     for name in ("standard", "robust"):
         augment = SegmentationAugment.named(name, 96, True, True)
         light, edges, shares = [], [], []
-        for seed in range(160):
+        for seed in range(80):
             out, labels = augment(image, target, [seed])
             light.append(float(np.median(out)))
             edges.append(float(np.abs(np.diff(out[..., 0].astype(float), axis=0)).mean()))
             shares.append((labels > 127).mean())
         assert 0.04 < np.mean(shares) < 0.14
-        darkest[name], detail[name] = np.quantile(light, 0.05), np.quantile(edges, 0.1)
-    assert darkest["robust"] < darkest["standard"] - 10 and detail["robust"] < 0.8 * detail["standard"]
+        darkest[name], detail[name] = np.quantile(light, 0.1), np.quantile(edges, 0.2)
+    assert darkest["robust"] < darkest["standard"] - 15 and detail["robust"] < 0.8 * detail["standard"]
 
 
 def test_none_only_cuts_a_part_out() -> None:
@@ -179,13 +179,3 @@ def test_none_only_cuts_a_part_out() -> None:
         assert len(found) == 1
         y, x = found[0]
         assert np.array_equal(target[y : y + 64, x : x + 64], labels)
-
-
-def test_robust_leaves_half_of_the_samples_as_they_are() -> None:
-    """But for the crop and the turn: every pixel of such a sample is one of the photograph's."""
-    image = np.random.default_rng(0).integers(0, 256, (90, 130, 3), dtype=np.uint8)
-    known = np.unique(image.reshape(-1, 3) @ (1, 256, 65536))
-    augment = SegmentationAugment.named("robust", 64, quarter_turns=True, soft=True)
-    outs = [augment(image, image[..., 0], [seed])[0] for seed in range(60)]
-    same = [bool(np.isin(out.reshape(-1, 3) @ (1, 256, 65536), known).all()) for out in outs]
-    assert 20 <= sum(same) <= 40
