@@ -99,9 +99,13 @@ class Runner(Session):
     def calibrate(self, image: np.ndarray) -> float:
         """Warm up on an image uint8 `[H, W, 3]`, drop the session that does not pay, and return seconds for it on one worker."""
         batch = image[None]
-        session = self._free.get()
-        narrow = _best(lambda: session.run(batch))
-        self._free.put(session)
+        sessions = [self._free.get() for _ in range(self.plan.workers)]
+        for session in dict.fromkeys([*sessions, *([self._wide] if self._wide is not None else [])]):
+            for size in (image, image[:-1]):  # OpenVINO compiles for the first size, and for any once it sees another
+                session.run(size[None])
+        narrow = _best(lambda: sessions[0].run(batch))
+        for session in sessions:
+            self._free.put(session)
         if self._wide is not None:
             wide = self._wide
             if narrow < _WORTH_IT * _best(lambda: wide.run(batch)):
