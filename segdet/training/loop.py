@@ -29,7 +29,7 @@ _DAMPING = 0.5  # of the learning rate, each time
 # A time budget is for the whole command. At the end stand a validation, the final measurement (float32, every metric, the report:
 # measured 2.2 times a validation) and leaving; before the first validation, its length is guessed from the training's pace.
 _FINISH = 2.6
-_LEAVING = 6.0  # seconds, with PyTorch's import before the clock runs
+_LEAVING = 10.0  # seconds, with PyTorch's import before the clock runs
 
 
 class Interrupted(SegdetError):
@@ -128,7 +128,7 @@ class Trainer:
         validation = self.validation
         if not validation and float(self.partial[1]):
             pace = (time.perf_counter() - self.began) / float(self.partial[1])
-            validation = 0.7 * pace * len(self.setup.dataset.splits["val"])
+            validation = 0.8 * pace * len(self.setup.dataset.splits["val"])
         return min((1 + _FINISH) * validation + _LEAVING, 0.5 * (self.config.budget or 0.0))
 
     def count(self, seconds: float) -> None:
