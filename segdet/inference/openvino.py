@@ -13,7 +13,7 @@ import numpy as np
 from segdet.errors import InputError
 from segdet.inference.runtimes import short
 
-_SAME = 32  # images of one size in a row, after which a model compiled for it has paid
+_SAME = 32  # images of one size in a row, after which as many more are expected as compiling for it costs
 
 
 class OpenVino:
