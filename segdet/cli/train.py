@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,7 @@ def train(
     config: Path | None = typer.Option(None, help="YAML with any settings; options given here win."),
 ) -> None:
     """Train a model: segdet train unet --data crack"""
+    began = time.perf_counter()
     given: dict[str, Any] = {
         "arch": arch, "data": data, "backbone": backbone, "weights": weights, "freeze": freeze, "epochs": epochs,
         "time_budget": time_budget, "val_every": val_every, "freeze_epochs": freeze_epochs, "patience": patience,
@@ -139,7 +141,7 @@ def train(
         plot = run / "find-lr.png"
         output.emit({"lr": found.lr, "plot": str(plot)}, f"suggested: --lr {found.lr:g} (see {plot})")
         return
-    run = run_training(settings, resume)
+    run = run_training(settings, resume, time.perf_counter() - began)
     output.emit(
         {"run": str(run), "weights": str(run / "weights" / "best.safetensors"), "report": str(run / "report.html")},
         str(run),

@@ -36,13 +36,15 @@ from segdet.version import __version__
 TASKS: dict[str, Callable[[Setup], Task]] = {"segmentation": SegmentationTask, "detection": DetectionTask}
 
 
-def train(config: TrainConfig, resume: Path | None = None) -> Path:
+def train(config: TrainConfig, resume: Path | None = None, spent: float = 0.0) -> Path:
     """Train as `config` says, or go on with the run folder `resume`, and return the run folder.
+
+    spent: seconds that the command has taken so far (loading PyTorch, mostly), for the time budget.
 
     Raises:
         InputError: settings or data that cannot be used. SegdetError: training failed. Interrupted: by a signal.
     """
-    began = time.perf_counter()
+    began = time.perf_counter() - spent
     state = checkpoints.load_state(resume) if resume is not None else None
     loggers.chosen(config)  # what is not installed is told before anything is made
     setup, task = prepared(config, start_weights=resume is None)
