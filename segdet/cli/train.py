@@ -23,6 +23,9 @@ def train(
     augment: str | None = typer.Option(
         None, help="none, standard, or robust: stronger light, shadow, blur, scale.  [default: standard]"
     ),
+    calm: float | None = typer.Option(
+        None, help="Share of the samples whose scale, light and sharpness stay as they are.  [default: 0]"
+    ),
     backbone: str | None = typer.Option(None, help="timm backbone.  [default: the architecture's]"),
     weights: str | None = typer.Option(
         None, help="Start of the backbone: imagenet, none, or a file.  [default: imagenet]"
@@ -102,7 +105,7 @@ def train(
         "loss": loss, "device": device, "precision": precision, "workers": workers, "seed": seed, "fold": fold,
         "limit": limit, "logger": logger, "out": out, "name": name,
     }  # fmt: skip
-    given.update(fsdp=fsdp or None, augment=augment, mix=dict(_share(text) for text in mix) if mix else None)
+    given.update(fsdp=fsdp or None, augment=augment, calm=calm, mix=dict(_share(text) for text in mix) if mix else None)
     options = {"output_stride": output_stride, "upscale": upscale, "decoder": decoder, "size": size, "queries": queries}
     options = {key: value for key, value in options.items() if value is not None}
     if options:

@@ -32,6 +32,7 @@ class SegmentationAugment:
     soft: the target is coverage (resized smoothly); else class indices (resized to the nearest).
     scale: smallest and largest enlargement. stretch: largest change of the sides' ratio, as a logarithm.
     strength: "none" leaves turns, light, blur and JPEG out; "robust" makes them stronger.
+    calm: share of the samples that are only turned: their scale, light and sharpness stay as they are.
     """
 
     size: int
@@ -40,32 +41,36 @@ class SegmentationAugment:
     scale: tuple[float, float] = (0.7, 1.4)
     stretch: float = 0.1
     strength: Strength = "standard"
+    calm: float = 0.0
 
     @classmethod
-    def named(cls, strength: Strength, size: int, quarter_turns: bool, soft: bool) -> SegmentationAugment:
+    def named(
+        cls, strength: Strength, size: int, quarter_turns: bool, soft: bool, calm: float = 0.0
+    ) -> SegmentationAugment:
         """The augmentation of that strength, with the scales that belong to it."""
         if strength == "robust":
-            return cls(size, quarter_turns, soft, scale=(0.5, 2.0), stretch=0.25, strength=strength)
-        if strength == "none":
-            return cls(size, quarter_turns, soft, strength=strength)
-        return cls(size, quarter_turns, soft)
+            return cls(size, quarter_turns, soft, scale=(0.5, 2.0), stretch=0.25, strength=strength, calm=calm)
+        return cls(size, quarter_turns, soft, strength=strength, calm=calm)
 
     def __call__(self, image: np.ndarray, target: np.ndarray, seed: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """image uint8 `[H, W, 3]`, target uint8 `[H, W]` -> the same at `[size, size]`."""
         rng = np.random.default_rng(seed)
-        image, target = self._crop(image, target, rng)
+        calm = self.calm > 0 and rng.random() < self.calm
+        image, target = self._crop(image, target, rng, as_is=calm or self.strength == "none")
         if self.strength == "none":
             return np.ascontiguousarray(image), np.ascontiguousarray(target)
-        pipeline = _pipeline("all" if self.quarter_turns else "flip", self.strength)
+        pipeline = _pipeline("all" if self.quarter_turns else "flip", "none" if calm else self.strength)
         pipeline.set_random_seed(int(rng.integers(2**31)))
         out = pipeline(image=image, mask=target)
         return np.ascontiguousarray(out["image"]), np.ascontiguousarray(out["mask"])
 
-    def _crop(self, image: np.ndarray, target: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _crop(
+        self, image: np.ndarray, target: np.ndarray, rng: np.random.Generator, as_is: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
         # Images smaller than the crop are mirrored outwards: a black border would teach the network edges.
         short = min(image.shape[:2])
         scale = aspect = 1.0
-        if self.strength != "none":
+        if not as_is:
             low = max(self.scale[0], min(1.0, self.size / short))
             scale = float(np.exp(rng.uniform(np.log(low), np.log(max(self.scale[1], low)))))
             aspect = float(np.exp(rng.uniform(-self.stretch, self.stretch) / 2))
@@ -77,7 +82,7 @@ class SegmentationAugment:
             image, target = (_mirror(array, bottom, right) for array in (image, target))
         x = float(rng.uniform(0, image.shape[1] - width)) if image.shape[1] > width else 0.0
         y = float(rng.uniform(0, image.shape[0] - height)) if image.shape[0] > height else 0.0
-        if self.strength == "none":
+        if as_is:
             x, y = float(int(x)), float(int(y))  # whole pixels: nothing is resampled
         box = (x, y, min(x + width, image.shape[1]), min(y + height, image.shape[0]))
         image = crop_resize(image, box, self.size, self.size)
@@ -109,10 +114,14 @@ def relit(image: np.ndarray, rng: np.random.Generator, strength: Strength = "sta
 
 
 def _pipeline(turns: str, strength: Strength) -> A.Compose:
-    """`turns`: "all" eight, "flip" from left to right, or "none". Built once a process: building costs more than a sample."""
+    """`turns`: "all" eight, "flip" from left to right, or "none"; strength "none": nothing but them.
+
+    Built once a process: building costs more than a sample.
+    """
     if (turns, strength) not in _PIPELINES:
         moves = {"all": [A.D4(p=1.0)], "flip": [A.HorizontalFlip(p=0.5)], "none": []}[turns]
-        _PIPELINES[turns, strength] = A.Compose([*moves, *(_hard_light() if strength == "robust" else _light())])
+        light = {"none": list, "standard": _light, "robust": _hard_light}[strength]()
+        _PIPELINES[turns, strength] = A.Compose([*moves, *light])
     return _PIPELINES[turns, strength]
 
 

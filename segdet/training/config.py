@@ -71,6 +71,9 @@ class TrainConfig(BaseModel):
         "standard",
         description="none: as they are; robust: stronger light, shadow, blur and scale, for photographs from anywhere",
     )
+    calm: float = Field(
+        0.0, ge=0, le=1, description="Share of the samples whose scale, light and sharpness stay as they are"
+    )
     quarter_turns: bool | None = Field(None, description="Flips and quarter turns (default: for one-class data)")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     compile: bool = Field(False, description="torch.compile the network: slow to start, then faster on a GPU")
@@ -145,6 +148,10 @@ class TrainConfig(BaseModel):
         if given.get("loss", recipe.get("loss")) != recipe.get("loss", given.get("loss")):
             raise InputError(
                 f"--loss {given['loss']}: {given['arch']} is trained with its own set loss; leave --loss out"
+            )
+        if given.get("calm") and recipe.get("loss") == "set":
+            raise InputError(
+                f"--calm {given['calm']}: {given['arch']} sees photographs as they are at the end of its training; leave --calm out"
             )
         try:
             return cls(**{**recipe, **given})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from segdet.data.augment import SegmentationAugment
+from segdet.data.augment import SegmentationAugment, Strength
 from segdet.data.rasterize import IGNORE
 from tests.drawn import crack_picture
 
@@ -179,3 +179,22 @@ def test_none_only_cuts_a_part_out() -> None:
         assert len(found) == 1
         y, x = found[0]
         assert np.array_equal(target[y : y + 64, x : x + 64], labels)
+
+
+@pytest.mark.parametrize("strength", ["standard", "robust"])
+def test_calm_samples_are_turned_and_nothing_else(strength: Strength) -> None:
+    image, target = crack_picture(3)[0], shape(96, 96)
+    turns = {
+        np.ascontiguousarray(np.rot90(image[:, ::flip], quarter)).tobytes(): np.rot90(target[:, ::flip], quarter)
+        for flip in (1, -1)
+        for quarter in range(4)
+    }
+    calm = SegmentationAugment.named(strength, 96, True, True, calm=1.0)
+    seen = set()
+    for seed in range(40):
+        found, mask = calm(image, target, [seed])
+        assert (turns[found.tobytes()] == mask).all()
+        seen.add(found.tobytes())
+    assert len(seen) == 8
+    some = SegmentationAugment.named(strength, 96, True, True, calm=0.5)
+    assert 10 <= sum(some(image, target, [seed])[0].tobytes() in turns for seed in range(40)) <= 30

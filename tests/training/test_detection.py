@@ -110,6 +110,8 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(
 def test_clear_words(blobs: Path) -> None:
     with pytest.raises(InputError, match="--loss ce: dfine is trained with its own set loss; leave --loss out"):
         TrainConfig.from_options(arch="dfine", data=str(blobs), loss="ce")
+    with pytest.raises(InputError, match=r"--calm 0\.3: dfine sees photographs as they are .* leave --calm out"):
+        TrainConfig.from_options(arch="dfine", data=str(blobs), calm=0.3)
     with pytest.raises(InputError, match=r"--time-budget 20: .*write a time such as 90s, 20m or 1\.5h"):
         TrainConfig.from_options(arch="dfine", data=str(blobs), time_budget="20")
 
