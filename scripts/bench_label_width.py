@@ -3,7 +3,7 @@
     python scripts/bench_label_width.py runs/unet-crack-shipped --data crack
 
 For every photograph (of training: one of its augmented copies) the IoU at all thresholds is counted. Then a threshold is chosen: one for
-all; one for each photograph from what the network's encoder makes of it (averages over the whole image, over what is called crack, and their
+all; one for each photograph from what the network's encoder makes of it (averages over the image, over what is called crack, and their
 spread; a random forest learns it); one from the number in the file's name alone, which says when it was labelled and nothing about what it
 shows; and the best there is. Training photographs are judged in ten folds by forests that have not seen them, validation photographs by
 what all of training teaches. If the name knows what the photograph does not, the difference is the labellers' and not to be learnt.
