@@ -4,17 +4,21 @@
 
 Every row is at the threshold that is stored in the file, at the images' own resolution. `unseen` leaves out validation photographs of
 objects that training shows (run `segdet data check` once before). `--without` names datasets that show no crack: of these, the share of
-all pixels and of all images that are called crack is given. Prints Markdown.
+all pixels and of all images that are called crack is given. `--latency` times one photograph in ONNX Runtime against the usual small
+U-Net, segmentation-models-pytorch's on MobileNetV2, taking turns. Prints Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import onnxruntime as ort
 
 import segdet
 from segdet.data import catalog
@@ -25,6 +29,7 @@ from segdet.data.rasterize import foreground
 from segdet.errors import InputError
 from segdet.inference.predictor import Predictor
 from segdet.inference.results import Prediction
+from segdet.inference.session import open_session
 from segdet.validation import validate
 
 SCORES = ("iou", "f1", "f1_2px", "cldice", "precision", "recall")
@@ -59,6 +64,31 @@ def enlarged(model: Predictor, dataset: Any, side: int, count: int) -> float:
     return both / max(1, either)
 
 
+def latency(model: Path, side: int, rounds: int = 40) -> tuple[float, float]:
+    """Milliseconds of one image `[1, side, side, 3]`, medians: `model`, and smp's U-Net on MobileNetV2 with its usual decoder."""
+    import segmentation_models_pytorch as smp
+    import torch
+
+    with tempfile.TemporaryDirectory() as folder:
+        usual = Path(folder) / "usual.onnx"
+        network = smp.Unet("mobilenet_v2", encoder_weights=None).eval()
+        torch.onnx.export(network, (torch.zeros(1, 3, side, side),), usual, dynamo=True, verbose=False)
+        plain = ort.InferenceSession(usual, providers=["CPUExecutionProvider"])
+    ours = open_session(model, "cpu")
+    photo = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)
+    floats = np.ascontiguousarray(photo.transpose(0, 3, 1, 2), np.float32) / 255
+    name = plain.get_inputs()[0].name
+    ways = (lambda: ours.run(photo), lambda: plain.run(None, {name: floats}))
+    taken = np.zeros((rounds + 3, 2))
+    for row in taken:
+        for column, way in enumerate(ways):
+            began = time.perf_counter()
+            way()
+            row[column] = 1000 * (time.perf_counter() - began)
+    mine, usual_ms = np.median(taken[3:], axis=0)
+    return float(mine), float(usual_ms)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
@@ -66,9 +96,16 @@ def main() -> None:
     parser.add_argument("--without", nargs="*", default=[])
     parser.add_argument("--sides", nargs="*", type=int, default=[208, 832, 1664])
     parser.add_argument("--count", type=int, default=40, help="photographs of each of --sides")
+    parser.add_argument("--latency", action="store_true", help="only time it")
     asked = parser.parse_args()
     dataset = catalog.load(asked.data)
     records = dataset.splits["val"]
+    if asked.latency:
+        mine, usual = latency(asked.model, records[0].width)
+        print(
+            f"{mine:.0f} ms, U-Net on MobileNetV2 {usual:.0f} ms: {mine / usual:.2f} of it ({records[0].width} px, CPU)"
+        )
+        return
     print(
         "| photographs | IoU | F1 | F1@2px | clDice | precision | recall | IoU points |\n|---|---|---|---|---|---|---|---|"
     )
