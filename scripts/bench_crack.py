@@ -25,7 +25,7 @@ from segdet.data import catalog
 from segdet.data.degrade import KINDS
 from segdet.data.doctor import leaks
 from segdet.data.images import read_image, resize
-from segdet.data.rasterize import foreground
+from segdet.data.rasterize import target
 from segdet.errors import InputError
 from segdet.inference.predictor import Predictor
 from segdet.inference.results import Prediction
@@ -52,13 +52,13 @@ def enlarged(model: Predictor, dataset: Any, side: int, count: int) -> float:
     """Pooled IoU of photographs resized to `side`, labels resized with them."""
     both = either = 0
     for record in dataset.splits["val"][:count]:
-        image, truth = read_image(record.image), foreground(record)
+        image, truth = read_image(record.image), target(record, 1)
         big = (
             resize(image, side, side)
             if side < image.shape[0]
             else cv2.resize(image, (side, side), interpolation=cv2.INTER_CUBIC)
         )
-        wanted = resize(truth.astype(np.uint8) * 255, side, side) >= 128
+        wanted = resize(truth * 255, side, side) >= 128
         found = marked(model, big)
         both, either = both + int((found & wanted).sum()), either + int((found | wanted).sum())
     return both / max(1, either)
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--data", default="crack")
     parser.add_argument("--without", nargs="*", default=[])
-    parser.add_argument("--sides", nargs="*", type=int, default=[208, 832, 1664])
+    parser.add_argument("--sides", nargs="*", type=int, default=[208, 832, 1664, 3328])
     parser.add_argument("--count", type=int, default=40, help="photographs of each of --sides")
     parser.add_argument("--latency", action="store_true", help="only time it")
     asked = parser.parse_args()

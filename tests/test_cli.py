@@ -82,7 +82,7 @@ def test_a_signal_to_the_whole_group_saves_and_resume_goes_on(cli: Cli, job: Pat
         [sys.executable, "-m", "segdet", *map(str, arguments)], cwd=job, stderr=subprocess.PIPE, text=True,
         start_new_session=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not (job / "runs/cut/resume/state.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     os.killpg(started.pid, signal.SIGTERM)

@@ -18,6 +18,7 @@ from segdet.data.index import cache_folder
 from segdet.errors import InputError
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+_LONGEST = 300  # characters of another library's message
 SAY = "say auto, cpu, cuda, cuda:N, tensorrt, openvino or openvino:f32"
 
 
@@ -157,7 +158,8 @@ def has_nvidia() -> bool:
 
 def short(error: BaseException) -> str:
     """The first line of an error."""
-    return str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+    line = (str(error) or type(error).__name__).splitlines()[0]
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
 
 
 def _options(kind: str, number: int) -> dict[str, Any]:

@@ -110,13 +110,20 @@ class Trainer:
             return True
         if self.config.budget is None:
             return self.epoch >= self.config.epochs
-        # A piece of an epoch that is shorter than the validation behind it is not begun.
-        return self.share >= 1 or self.spent + self._reserve + self.validation >= self.config.budget
+        validated = bool(self.history) and self.history[-1][f"metrics/{self.task.score}"] is not None
+        return self.share >= 1 or (validated and self._no_room(self.spent))
 
     def _validates(self) -> bool:
         number = self.epoch + 1
-        last = number == self.config.epochs if self.config.budget is None else self._time_is_up
+        if self.config.budget is None:
+            last = number == self.config.epochs
+        else:
+            last = self._time_is_up or self._no_room(self._of_first(self.spent + time.perf_counter() - self.began))
         return last or number % self.config.val_every == 0
+
+    def _no_room(self, spent: float) -> bool:
+        """Whether the time budget leaves only a piece of an epoch shorter than the validation behind it: not begun then."""
+        return spent + self._reserve + self.validation >= (self.config.budget or 0.0)
 
     @property
     def _time_is_up(self) -> bool:

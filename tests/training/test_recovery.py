@@ -352,7 +352,7 @@ def test_a_shared_network_learns_the_same_and_goes_on(walls: Path, tmp_path: Pat
     (tmp_path / "stopped.yaml").write_text(yaml.safe_dump({**longer, "name": "stopped", "out": str(tmp_path)}))
     stopped = subprocess.Popen(_torchrun("train", "--config", str(tmp_path / "stopped.yaml")), env=_two_threads())
     file = tmp_path / "stopped" / checkpoints.FILE
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not (file.exists() and checkpoints.load_state(file.parent.parent)["epoch"] >= 2):
         assert stopped.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)

@@ -109,7 +109,7 @@ def test_sigterm_saves_and_says_how_to_go_on(walls: Path, tmp_path: Path) -> Non
     state, rows = run / "resume" / "state.pt", run / "results.csv"
 
     def send() -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not rows.exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         signal.raise_signal(signal.SIGTERM) if rows.exists() else None
