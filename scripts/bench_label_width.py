@@ -91,7 +91,7 @@ def learnt(train: Counts, val: Counts, x: np.ndarray, x_val: np.ndarray) -> tupl
     y, weight = np.clip(train.best(), 24, 104), np.sqrt(train.size + 1.0)
 
     def forest(rows: np.ndarray) -> RandomForestRegressor:
-        made = RandomForestRegressor(200, min_samples_leaf=5, max_features=0.2, random_state=0)
+        made = RandomForestRegressor(200, min_samples_leaf=5, max_features=0.2, n_jobs=-1, random_state=0)
         return made.fit(x[rows], y[rows], sample_weight=weight[rows])
 
     held = np.zeros(len(y))
