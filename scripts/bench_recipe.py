@@ -37,7 +37,7 @@ from segdet.validation import validate
 
 def copies_apart() -> None:
     """Every file is a photograph of its own."""
-    batches.by_photograph = lambda records: {str(index): [index] for index, _ in enumerate(records)}
+    vars(batches)["by_photograph"] = lambda records: {str(index): [index] for index, _ in enumerate(records)}
 
 
 def rounded_targets() -> None:
@@ -53,12 +53,17 @@ def rounded_targets() -> None:
 
 @dataclass(frozen=True)
 class Variant:
-    """says: in the table. settings: of the training, on top of what all share. change: inside the process. share: of the epochs."""
+    """One line of the table, which says `says`.
+
+    settings: of the training, on top of what all share. change: made inside the process that trains. one_epoch: a third of the
+    epochs. imgsz: longer side that photographs are enlarged to for validation.
+    """
 
     says: str
     settings: dict[str, Any] = field(default_factory=dict)
     change: Callable[[], None] | None = None
     one_epoch: bool = False
+    imgsz: int | None = None
 
 
 VARIANTS = {
@@ -69,11 +74,12 @@ VARIANTS = {
     "none": Variant("no augmentation", {"augment": "none"}),
     "robust": Variant("robust augmentation", {"augment": "robust"}),
     "calm": Variant("robust, a third left as it is", {"augment": "robust", "calm": 0.35}),
+    "enlarge": Variant("the same, enlarged up to four times", {"augment": "robust", "calm": 0.35, "enlarge": 4.0}),
     "copies": Variant("augmented copies as photographs of their own", change=copies_apart, one_epoch=True),
     "rounded": Variant("targets rounded after resampling", change=rounded_targets),
     "lite2": Variant("efficientnet_lite2", {"backbone": "efficientnet_lite2"}),
     "416": Variant("crops of 416", {"imgsz": 416}),
-    "640": Variant("crops of 640", {"imgsz": 640}),
+    "640": Variant("crops of 640, photographs enlarged to 640", {"imgsz": 640}, imgsz=640),
 }
 
 
@@ -95,12 +101,14 @@ def train(name: str, asked: argparse.Namespace) -> None:
     segdet.train("unet", asked.data, **settings, out=str(asked.out), name=name)
 
 
-def measured(run: Path, records: Sequence[Any]) -> tuple[Any, float]:
+def measured(run: Path, records: Sequence[Any], imgsz: int | None) -> tuple[Any, float]:
     """Tally on validation photographs, and the IoU of spoilt ones."""
     kept = run / "spoilt.json"
     if not kept.is_file():
-        kept.write_text(json.dumps(validate(weights.find(run), records, "val", degrade="dark+blur").metrics["iou"]))
-    return validate(weights.find(run), records, "val"), json.loads(kept.read_text())
+        kept.write_text(
+            json.dumps(validate(weights.find(run), records, "val", imgsz=imgsz, degrade="dark+blur").metrics["iou"])
+        )
+    return validate(weights.find(run), records, "val", imgsz=imgsz), json.loads(kept.read_text())
 
 
 def main() -> None:
@@ -131,7 +139,7 @@ def main() -> None:
     print("| | IoU | against the first (95 %) | F1@2px | clDice | dark+blur |\n|---|---|---|---|---|---|")
     first: Any = None
     for name in names:
-        found, spoilt = measured(asked.out / name, records)
+        found, spoilt = measured(asked.out / name, records, VARIANTS[name].imgsz)
         first = first or found
         gap = "" if first is found else _gap(found.tally, first.tally)
         iou, tolerant, lines = (f"{found.metrics[score]:.3f}" for score in ("iou", "f1_2px", "cldice"))

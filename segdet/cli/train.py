@@ -26,6 +26,9 @@ def train(
     calm: float | None = typer.Option(
         None, help="Share of the samples whose scale, light and sharpness stay as they are.  [default: 0]"
     ),
+    enlarge: float | None = typer.Option(
+        None, help="Largest enlargement of a sample, for pictures with more pixels.  [default: 1.4; robust: 2]"
+    ),
     backbone: str | None = typer.Option(None, help="timm backbone.  [default: the architecture's]"),
     weights: str | None = typer.Option(
         None, help="Start of the backbone: imagenet, none, or a file.  [default: imagenet]"
@@ -105,7 +108,8 @@ def train(
         "loss": loss, "device": device, "precision": precision, "workers": workers, "seed": seed, "fold": fold,
         "limit": limit, "logger": logger, "out": out, "name": name,
     }  # fmt: skip
-    given.update(fsdp=fsdp or None, augment=augment, calm=calm, mix=dict(_share(text) for text in mix) if mix else None)
+    given.update(fsdp=fsdp or None, augment=augment, calm=calm, enlarge=enlarge)
+    given.update(mix=dict(_share(text) for text in mix) if mix else None)
     options = {"output_stride": output_stride, "upscale": upscale, "decoder": decoder, "size": size, "queries": queries}
     options = {key: value for key, value in options.items() if value is not None}
     if options:

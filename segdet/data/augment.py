@@ -45,12 +45,12 @@ class SegmentationAugment:
 
     @classmethod
     def named(
-        cls, strength: Strength, size: int, quarter_turns: bool, soft: bool, calm: float = 0.0
-    ) -> SegmentationAugment:
-        """The augmentation of that strength, with the scales that belong to it."""
-        if strength == "robust":
-            return cls(size, quarter_turns, soft, scale=(0.5, 2.0), stretch=0.25, strength=strength, calm=calm)
-        return cls(size, quarter_turns, soft, strength=strength, calm=calm)
+        cls, strength: Strength, size: int, quarter_turns: bool, soft: bool,
+        calm: float = 0.0, enlarge: float | None = None,
+    ) -> SegmentationAugment:  # fmt: skip
+        """The augmentation of that strength, with the scales that belong to it; `enlarge`: another largest scale."""
+        low, high, stretch = (0.5, 2.0, 0.25) if strength == "robust" else (0.7, 1.4, 0.1)
+        return cls(size, quarter_turns, soft, (low, enlarge or high), stretch, strength, calm)
 
     def __call__(self, image: np.ndarray, target: np.ndarray, seed: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """image uint8 `[H, W, 3]`, target uint8 `[H, W]` -> the same at `[size, size]`."""

@@ -74,6 +74,9 @@ class TrainConfig(BaseModel):
     calm: float = Field(
         0.0, ge=0, le=1, description="Share of the samples whose scale, light and sharpness stay as they are"
     )
+    enlarge: float | None = Field(
+        None, ge=1, le=16, description="Largest enlargement of a sample (default: 1.4, and 2 for robust)"
+    )
     quarter_turns: bool | None = Field(None, description="Flips and quarter turns (default: for one-class data)")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     compile: bool = Field(False, description="torch.compile the network: slow to start, then faster on a GPU")
@@ -152,6 +155,14 @@ class TrainConfig(BaseModel):
         if given.get("calm") and recipe.get("loss") == "set":
             raise InputError(
                 f"--calm {given['calm']}: {given['arch']} sees photographs as they are at the end of its training; leave --calm out"
+            )
+        if given.get("enlarge") and recipe.get("loss") == "set":
+            raise InputError(
+                f"--enlarge {given['enlarge']}: {given['arch']} chooses the scale of each batch; leave --enlarge out"
+            )
+        if given.get("enlarge") and given.get("augment") == "none":
+            raise InputError(
+                f"--enlarge {given['enlarge']}: --augment none shows photographs as they are; leave one out"
             )
         try:
             return cls(**{**recipe, **given})

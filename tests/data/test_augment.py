@@ -168,6 +168,20 @@ def test_robust_is_harder_on_light_and_sharpness_and_moves_labels_alike() -> Non
     assert darkest["robust"] < darkest["standard"] - 15 and detail["robust"] < 0.8 * detail["standard"]
 
 
+@pytest.mark.parametrize(("enlarge", "largest"), [(None, 1.4), (4.0, 4.0)])
+def test_samples_are_enlarged_so_far_and_no_further(enlarge: float | None, largest: float) -> None:
+    image = np.full((400, 400, 3), 160, np.uint8)
+    target = np.zeros((400, 400), np.uint8)
+    target[:, ::40] = 255  # lines 40 px apart
+    augment = SegmentationAugment.named("standard", 320, quarter_turns=False, soft=True, enlarge=enlarge)
+    widths = []
+    for seed in range(60):
+        lines = np.flatnonzero(np.diff((augment(image, target, [seed])[1][160] > 25).astype(int)) == 1)
+        widths.append(np.diff(lines).max() / 40)
+    # Sides may also be stretched against each other by five per cent.
+    assert 0.85 * largest < max(widths) < 1.08 * largest and min(widths) < 1
+
+
 def test_none_only_cuts_a_part_out() -> None:
     rng = np.random.default_rng(0)
     image, target = rng.integers(0, 256, (90, 130, 3), dtype=np.uint8), np.zeros((90, 130), np.uint8)

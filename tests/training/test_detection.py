@@ -112,6 +112,10 @@ def test_clear_words(blobs: Path) -> None:
         TrainConfig.from_options(arch="dfine", data=str(blobs), loss="ce")
     with pytest.raises(InputError, match=r"--calm 0\.3: dfine sees photographs as they are .* leave --calm out"):
         TrainConfig.from_options(arch="dfine", data=str(blobs), calm=0.3)
+    with pytest.raises(InputError, match=r"--enlarge 4: dfine chooses the scale of each batch; leave --enlarge out"):
+        TrainConfig.from_options(arch="dfine", data=str(blobs), enlarge=4)
+    with pytest.raises(InputError, match=r"--enlarge 4: --augment none shows photographs as they are; leave one out"):
+        TrainConfig.from_options(arch="unet", data=str(blobs), enlarge=4, augment="none")
     with pytest.raises(InputError, match=r"--time-budget 20: .*write a time such as 90s, 20m or 1\.5h"):
         TrainConfig.from_options(arch="dfine", data=str(blobs), time_budget="20")
 
