@@ -1,6 +1,6 @@
 """The same server on several machines: segdet's application as a Ray Serve deployment.
 
-    pip install 'segdet[cpu,serve]' 'ray[serve]'
+    pip install '.[cpu,serve]' 'ray[serve]'
     SEGDET_MODELS=crack=exports/unet-crack.onnx SEGDET_REPLICAS=4 serve run deploy.ray_serve:app
 
 Every replica is a whole `segdet serve` application with its own model, queue and threads; Ray starts, watches, replaces

@@ -163,6 +163,12 @@ def test_help_names_the_commands_and_is_light(cli: Cli) -> None:
     assert light.stdout.strip() == "[]", light.stderr
 
 
+def test_help_tells_the_defaults(cli: Cli) -> None:
+    """They stand in brackets, which the printer of the help would take for markup."""
+    for command, default in (("train", "[default: 30;"), ("serve", "[default: newest"), ("serve", "$SEGDET_API_KEY]")):
+        assert default in cli(command, "--help").stdout
+
+
 def test_without_the_training_packages_one_line_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['torch'] = None; from segdet.cli.main import run; sys.exit(run(['export', 'runs/x']))"

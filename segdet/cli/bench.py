@@ -12,11 +12,11 @@ from segdet.errors import InputError
 
 
 def bench(
-    model: list[Path] = typer.Argument(None, help="Exported models.  [default: the one `segdet predict` would take]"),
-    image: Path | None = typer.Option(None, help="Image to predict.  [default: a drawn one of 416x416]"),
-    device: str | None = typer.Option(None, help="Devices, by commas.  [default: all that are installed]"),
+    model: list[Path] = typer.Argument(None, help="Exported models.  \\[default: the one `segdet predict` would take]"),
+    image: Path | None = typer.Option(None, help="Image to predict.  \\[default: a drawn one of 416x416]"),
+    device: str | None = typer.Option(None, help="Devices, by commas.  \\[default: all that are installed]"),
     seconds: float = typer.Option(5.0, help="Time to measure for, per device and again for the batches."),
-    threads: int | None = typer.Option(None, help="Threads of the network.  [default: all cores]"),
+    threads: int | None = typer.Option(None, help="Threads of the network.  \\[default: all cores]"),
 ) -> None:
     """Measure latency, throughput, memory and where the time goes, on every device of this machine."""
     from segdet.inference import benchmark

@@ -12,14 +12,16 @@ from segdet.cli import output
 
 def compare(
     sources: list[Path] = typer.Argument(..., metavar="RUN RUN...", help="Run folders, weights or exported models."),
-    data: str | None = typer.Option(None, help="Measure all on this dataset.  [default: as they were validated]"),
+    data: str | None = typer.Option(None, help="Measure all on this dataset.  \\[default: as they were validated]"),
     split: str = typer.Option("val", help="val or test."),
     folds: bool = typer.Option(False, "--folds", help="Sum up runs trained with --fold K/N: mean and spread."),
     limit: int | None = typer.Option(None, min=1, help="At most this many images."),
     pictures: int = typer.Option(6, min=0, help="Images on the page in which the two best differ most."),
-    out: Path | None = typer.Option(None, help="Folder for the page and the JSON.  [default: a new runs/compare-NAME]"),
+    out: Path | None = typer.Option(
+        None, help="Folder for the page and the JSON.  \\[default: a new runs/compare-NAME]"
+    ),
     device: str = typer.Option("cpu", help="cpu, cuda or cuda:N."),
-    workers: int | None = typer.Option(None, help="Loader processes.  [default: from the machine]"),
+    workers: int | None = typer.Option(None, help="Loader processes.  \\[default: from the machine]"),
 ) -> None:
     """Say which model is better, by how much, and whether these images can tell."""
     from segdet import comparison, files

@@ -12,7 +12,7 @@ from segdet.cli import output
 def download(
     name: str = typer.Argument(..., help="Dataset name: crack or coco."),
     to: Path | None = typer.Option(
-        None, help="Folder to make.  [default: NAME in $SEGDET_DATASETS, else in ./datasets]"
+        None, help="Folder to make.  \\[default: NAME in $SEGDET_DATASETS, else in ./datasets]"
     ),
 ) -> None:
     """Fetch a named dataset. A broken transfer goes on where it stopped. ROBOFLOW_API_KEY, when set, is used for Roboflow."""

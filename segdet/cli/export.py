@@ -11,16 +11,18 @@ from segdet.cli import output
 
 def export(
     source: Path = typer.Argument(..., help="Run folder or weights (.safetensors)."),
-    out: Path | None = typer.Option(None, help="File to write.  [default: exports/<run>.onnx, <run>-fp16, <run>-int8]"),
+    out: Path | None = typer.Option(
+        None, help="File to write.  \\[default: exports/<run>.onnx, <run>-fp16, <run>-int8]"
+    ),
     precision: str = typer.Option("fp32", help="fp32, fp16 (for GPUs, half the size) or int8 (for CPUs, a quarter)."),
-    data: str | None = typer.Option(None, help="Dataset to compare on.  [default: the one it was trained on]"),
+    data: str | None = typer.Option(None, help="Dataset to compare on.  \\[default: the one it was trained on]"),
     tolerance: float | None = typer.Option(
         None,
         help="fp32: largest share of differing pixels on an image (0.0005), or pixels a box may move (0.5). "
         "fp16, int8: largest loss of IoU (0.001, 0.01) or AP (0.005, 0.01).",
     ),
     limit: int | None = typer.Option(
-        None, min=1, help="Validation images to compare on.  [default: 50; fp16 and int8: 200]"
+        None, min=1, help="Validation images to compare on.  \\[default: 50; fp16 and int8: 200]"
     ),
     calibration: int = typer.Option(32, min=1, help="Training images that decide the ranges of int8."),
     triton: Path | None = typer.Option(None, help="Also write a Triton model repository into this folder."),

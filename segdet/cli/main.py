@@ -32,7 +32,7 @@ from segdet.version import __version__
 
 app = typer.Typer(
     name="segdet",
-    help="From a folder of labelled images to a segmentation model, and to one ONNX file.",
+    help="From a folder of labelled images to a segmentation or detection model, and to one ONNX file.",
     no_args_is_help=True,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},

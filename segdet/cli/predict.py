@@ -14,11 +14,11 @@ def predict(
         ..., help="Images, videos, folders, patterns, lists (.txt), or - (standard input)."
     ),
     model: Path | None = typer.Option(
-        None, help="Exported model.  [default: newest in exports/, then runs/, then segdet's own]"
+        None, help="Exported model.  \\[default: newest in exports/, then runs/, then segdet's own]"
     ),
-    out: Path | None = typer.Option(None, help="Folder for the results.  [default: a new runs/predict]"),
+    out: Path | None = typer.Option(None, help="Folder for the results.  \\[default: a new runs/predict]"),
     conf: float | None = typer.Option(
-        None, help="Probability from which a pixel or a box counts.  [default: the model's threshold]"
+        None, help="Probability from which a pixel or a box counts.  \\[default: the model's threshold]"
     ),
     tile: str = typer.Option(
         "auto", help="auto (large images in tiles; detection: off), off, or the side of the tiles in pixels."
@@ -31,7 +31,7 @@ def predict(
     device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:N, tensorrt, openvino or openvino:f32."),
     skip_done: bool = typer.Option(False, help="Leave out what an earlier run into --out has done already."),
     smooth: float = typer.Option(0.0, help="Videos: share of the previous frames' confidence that stays, 0 to 1."),
-    threads: int | None = typer.Option(None, help="Threads of the network.  [default: all cores]"),
+    threads: int | None = typer.Option(None, help="Threads of the network.  \\[default: all cores]"),
 ) -> None:
     """Find objects in photographs and videos: segdet predict image.jpg"""
     from segdet.inference.job import run_job

@@ -11,17 +11,19 @@ def serve(
     model: list[str] = typer.Option(
         [],
         help="NAME=FILE or FILE, several times: exported models. The first answers when none is named.  "
-        "[default: newest in exports/, then runs/, then segdet's own]",
+        "\\[default: newest in exports/, then runs/, then segdet's own]",
     ),
     host: str = typer.Option("127.0.0.1", help="Address to listen on; 0.0.0.0 lets other machines in."),
     port: int = typer.Option(8000, help="Port; 0 takes a free one."),
-    api_key: str | None = typer.Option(None, help="Key that requests must carry.  [default: $SEGDET_API_KEY]"),
+    api_key: str | None = typer.Option(None, help="Key that requests must carry.  \\[default: $SEGDET_API_KEY]"),
     device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:N, tensorrt or openvino."),
-    workers: int | None = typer.Option(None, help="Images worked on at a time, per model.  [default: for the machine]"),
-    threads: int | None = typer.Option(
-        None, help="Threads of one inference.  [default: 1; all cores for a lone image]"
+    workers: int | None = typer.Option(
+        None, help="Images worked on at a time, per model.  \\[default: for the machine]"
     ),
-    batch: int | None = typer.Option(None, help="Images in one inference.  [default: 1 on a CPU, 8 on a GPU]"),
+    threads: int | None = typer.Option(
+        None, help="Threads of one inference.  \\[default: 1; all cores for a lone image]"
+    ),
+    batch: int | None = typer.Option(None, help="Images in one inference.  \\[default: 1 on a CPU, 8 on a GPU]"),
     batch_wait: float = typer.Option(0.005, help="Seconds a batch waits for more images."),
     queue: int = typer.Option(64, help="Images that may wait, per model; beyond it 503 at once."),
     max_wait: float = typer.Option(10.0, help="Seconds an image may be expected to wait; beyond it 503 at once."),

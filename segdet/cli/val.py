@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def val(
     source: Path = typer.Argument(..., help="Run folder, weights (.safetensors) or exported model (.onnx)."),
-    data: str | None = typer.Option(None, help="Dataset name or folder.  [default: the one it was trained on]"),
+    data: str | None = typer.Option(None, help="Dataset name or folder.  \\[default: the one it was trained on]"),
     split: str = typer.Option("val", help="val (the threshold is chosen anew) or test (the stored one is used)."),
     operate: str | None = typer.Option(
         None, help="Choose the threshold by max-f1, recall=0.95 or precision=0.9 and store it in the file."
@@ -26,7 +26,7 @@ def val(
     imgsz: int | None = typer.Option(
         None,
         min=32,
-        help="Resize images to this side before the network.  [default: their own size, or the detector's]",
+        help="Resize images to this side before the network.  \\[default: their own size, or the detector's]",
     ),
     degrade: str | None = typer.Option(
         None, help="Spoil the images first: dark, blur, half, jpeg, noise, shadow, or several: dark+blur."
@@ -36,7 +36,7 @@ def val(
     ),
     limit: int | None = typer.Option(None, min=1, help="At most this many images."),
     device: str = typer.Option("cpu", help="cpu, cuda or cuda:N."),
-    workers: int | None = typer.Option(None, help="Loader processes.  [default: from the machine]"),
+    workers: int | None = typer.Option(None, help="Loader processes.  \\[default: from the machine]"),
     out: Path | None = typer.Option(None, help="Also write the metrics to this JSON file."),
     report: Path | None = typer.Option(None, help="Also write the report to this HTML file."),
 ) -> None:

@@ -18,18 +18,6 @@ _NAMES = {
     "cldice": "centre-line Dice", "boundary_iou": "boundary IoU", "pixel_accuracy": "pixel accuracy", "ap": "AP",
     "ap50": "AP50", "ap75": "AP75", "ar_100": "AR (100 boxes)",
 }  # fmt: skip
-_NOT_OPTIONS = (
-    "arch",
-    "mix",
-    "options",
-    "backbone_lr",
-    "weight_decay",
-    "warmup",
-    "clip",
-    "ema",
-    "quarter_turns",
-    "class_weights",
-)
 _NOT_SETTINGS = ("out", "name", "device", "workers")  # of the machine, not of the model
 _PRECISION = {
     "fp32": "32-bit floats",
@@ -49,7 +37,7 @@ def card(file: Path, size: int, metadata: Metadata, compared: dict[str, Any], ru
         f"# {file.stem}": _what(file, size, metadata),
         "## How to use it": _use(file, metadata),
         "## Data": _data(metadata, dataset),
-        "## Training": _training(settings),
+        "## Training": _training(file, settings),
         "## How good it is": _scores(metadata),
         "## Agreement with the PyTorch model": _agreement(file, metadata, compared),
         "## Limits": "\n".join(f"- {line}" for line in _limits(metadata, dataset, compared)),
@@ -126,20 +114,12 @@ def _settings(run: Path, metadata: Metadata) -> dict[str, Any]:
     return settings
 
 
-def _training(settings: Mapping[str, Any]) -> str:
+def _training(file: Path, settings: Mapping[str, Any]) -> str:
     if not settings:
         return "Not known: the file was exported from weights without their run folder."
-    options = {key: value for key, value in settings.items() if key not in _NOT_OPTIONS}
-    options |= {
-        key: value for key, value in (settings.get("options") or {}).items() if isinstance(value, str | int | float)
-    }
-    if "time_budget" in options:
-        options.pop("epochs", None)
-    flags = {f"--{key.replace('_', '-')}": value for key, value in options.items() if value is not False}
-    command = " ".join(name if value is True else f"{name} {value}" for name, value in flags.items())
-    command += "".join(f" --mix {name}={share:g}" for name, share in (settings.get("mix") or {}).items())
+    name = f"{file.stem}.yaml"
     full = yaml.safe_dump(dict(settings), sort_keys=False).strip().replace("\n", "\n    ")
-    return f"    segdet train {settings['arch']} {command}\n\nEvery setting (`segdet train --config FILE` takes them):\n\n    {full}"
+    return f"Save these settings as `{name}`; then `segdet train --config {name}` trains it again.\n\n    {full}"
 
 
 def _scores(metadata: Metadata) -> str:
@@ -171,7 +151,14 @@ def _agreement(file: Path, metadata: Metadata, compared: dict[str, Any]) -> str:
         )
     elif compared.get("kept_in_float32"):
         lines.append(f"Layers kept in float32 because of large values: {', '.join(compared['kept_in_float32'])}.")
-    lines.append(f"Every image: `{file.stem}.parity.json`; the worst ones: `{file.stem}.worst.jpg`.")
+    columns = (
+        "PyTorch, this file"
+        if metadata.task == "detection"
+        else "photograph, PyTorch, this file, both (green: both, red: this file only, blue: PyTorch only)"
+    )
+    lines.append(
+        f"Every image: `{file.stem}.parity.json`. The worst ones: `{file.stem}.worst.jpg`; from left to right {columns}."
+    )
     return "\n\n".join(lines)
 
 
@@ -186,7 +173,8 @@ def _limits(metadata: Metadata, dataset: Dataset, compared: dict[str, Any]) -> S
     ends = (metrics.get("ci95") or {}).get("iou" if metadata.task == "segmentation" else "ap")
     if ends and ends[1] - ends[0] > 0.03:
         lines.append(
-            f"Known to within {ends[1] - ends[0]:.2f} only (95 %): smaller differences between models mean nothing."
+            f"So few images tell the score to within {ends[1] - ends[0]:.2f} only (95 %). To compare models use `segdet compare`: "
+            "it pairs photographs, so smaller differences can be certain."
         )
     mixed = list(getattr(metadata.data, "mixed", None) or {})
     trained = f"`{metadata.data.name}` alone" if not mixed else f"`{metadata.data.name}` and {', '.join(mixed)}"

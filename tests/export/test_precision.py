@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from segdet.export.ranges import Range, measure
 from segdet.export.surgery import Graph, with_shapes
 from segdet.inference.session import open_session
 from segdet.models import weights
+from segdet.training.config import TrainConfig
 
 
 @pytest.fixture(scope="module")
@@ -119,13 +121,19 @@ def test_parity_names_what_was_done(files: dict[str, Path]) -> None:
     assert made["calibration_images"] == 8
 
 
-def test_the_card_and_the_picture_stand_beside(files: dict[str, Path], trained: Path) -> None:
+def test_the_card_and_the_picture_stand_beside(files: dict[str, Path], trained: Path, tmp_path: Path) -> None:
     for precision, file in files.items():
         text = file.with_suffix(".md").read_text()
         metadata = open_session(file, "cpu").metadata
         assert text.startswith(f"# {file.stem}\n") and f"{metadata.threshold:.3f}" in text
         assert f"| IoU | {metadata.metrics['iou']:.3f} |" in text and metadata.data.sha256 in text
-        assert "segdet train unet" in text and "--seed 0" in text and str(metadata.source_sha256) in text
+        assert f"segdet train --config {file.stem}.yaml" in text and str(metadata.source_sha256) in text
+        block = text.split("trains it again.\n\n")[1].split("\n\n##")[0]
+        saved = tmp_path / f"{file.stem}.yaml"
+        saved.write_text(textwrap.dedent(block))
+        again, first = TrainConfig.from_file(saved), TrainConfig.from_file(trained / "config.yaml")
+        machine = {"out", "name", "device", "workers", "data"}
+        assert again.model_dump(exclude=machine) == first.model_dump(exclude=machine)
         assert ("8-bit" in text) == (precision == "int8")
         assert str(trained) not in text and str(file.parent) not in text
         height, width, _ = read_image(file.with_suffix(".worst.jpg")).shape
