@@ -72,8 +72,11 @@ class Metadata(BaseModel):
         return self.model_copy(update=update)
 
     def to_json(self) -> str:
-        """Compact JSON without the fields that are not set."""
-        return json.dumps(self.model_dump(by_alias=True, exclude_none=True), allow_nan=False)
+        """Compact JSON; of the fields that are not set only those that readers look for in every file."""
+        content = self.model_dump(by_alias=True, exclude_none=True)
+        content.setdefault("threshold", None)
+        content["data"].setdefault("licence", None)
+        return json.dumps(content, allow_nan=False)
 
 
 def parse(text: str | None, path: str | Path) -> Metadata:

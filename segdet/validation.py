@@ -27,12 +27,12 @@ from segdet.evaluation import detection, segmentation
 from segdet.evaluation.detection import DetectionEvaluation, Detections
 from segdet.evaluation.mask_errors import MaskError
 from segdet.evaluation.operating import DEFAULT, Rule, parse
-from segdet.evaluation.segmentation import Answer, Evaluation, Predict
+from segdet.evaluation.segmentation import Answer, Evaluation
 from segdet.evaluation.tally import Tally
 from segdet.inference.session import Session, open_session
 from segdet.metadata import Metadata
-from segdet.models import weights
-from segdet.models.common import normalise, predict
+from segdet.models import devices, weights
+from segdet.models.common import bounded, normalise, predict
 
 Counted = TypeVar("Counted", Evaluation, DetectionEvaluation)
 
@@ -74,11 +74,13 @@ def validate(
         imgsz: the longer side (segmentation) or the network's side (detection) images are resized to before the network. Scores
             are taken at the images' own size all the same. None: their own size, or the detector's.
         degrade: spoil the images first (`data.degrade`); the stored threshold is used, as it would be in the field.
+        device: of weights auto, cpu, cuda or cuda:N; of an ONNX file what `open_session` takes.
 
     Raises:
-        InputError: an unusable file, classes that differ from the dataset's, or a rule where no threshold may be chosen.
+        InputError: an unusable file or device, classes that differ from the dataset's, or a rule where no threshold may be chosen.
     """
     session = open_session(source, device) if source.suffix == ".onnx" else None
+    device = session.device if session is not None else devices.chosen(device)
     metadata = session.metadata if session is not None else weights.read_metadata(source)
     if classes is not None and list(classes) != metadata.classes:
         raise InputError(
@@ -142,7 +144,7 @@ def _speed(result: Evaluation | DetectionEvaluation, session: Session | None, de
     if session is not None:
         import onnxruntime
 
-        runtime, device = f"onnxruntime {onnxruntime.__version__}", session.device
+        runtime = f"onnxruntime {onnxruntime.__version__}"
     else:
         runtime = f"torch {torch.__version__}"
     name = (
@@ -156,7 +158,7 @@ def _speed(result: Evaluation | DetectionEvaluation, session: Session | None, de
     }
 
 
-def _torch_masks(source: Path, device: str) -> Predict:
+def _torch_masks(source: Path, device: str) -> Callable[[Batch], Answer]:
     model, metadata = weights.load(source)
     model.to(device, memory_format=torch.channels_last)
 
@@ -164,14 +166,15 @@ def _torch_masks(source: Path, device: str) -> Predict:
         if len(metadata.classes) == 1:
             return predict(model, batch.images, metadata.mean, metadata.std)
         with torch.inference_mode():  # as the exported graph does
-            logits = model(normalise(batch.images.to(device), metadata.mean, metadata.std))
+            inputs = normalise(batch.images.to(device), metadata.mean, metadata.std)
+            logits = bounded(model, inputs, getattr(model, "most_pixels", None))
             confidence, index = logits.softmax(dim=1).max(dim=1)
         return index.to(torch.uint8).cpu().numpy(), confidence.cpu().numpy()
 
     return answer
 
 
-def _onnx_masks(session: Session) -> Predict:
+def _onnx_masks(session: Session) -> Callable[[Batch], Answer]:
     def answer(batch: Batch) -> Answer:
         mask, confidence = session.run(batch.images.numpy())
         return confidence if len(session.metadata.classes) == 1 else (mask, confidence)
@@ -179,7 +182,7 @@ def _onnx_masks(session: Session) -> Predict:
     return answer
 
 
-def _sized(answer: Predict, imgsz: int | None) -> Predict:
+def _sized(answer: Callable[[Batch], Answer], imgsz: int | None) -> Callable[[Batch], Answer]:
     """As `answer`, on images whose longer side is `imgsz`, with its masks brought back to the images' own size."""
     if imgsz is None:
         return answer
@@ -198,7 +201,7 @@ def _sized(answer: Predict, imgsz: int | None) -> Predict:
     return resized
 
 
-def _spoilt(answer: Predict, spoil: degradations.Degrade) -> Predict:
+def _spoilt(answer: Callable[[Batch], Answer], spoil: degradations.Degrade) -> Callable[[Batch], Answer]:
     """As `answer`, on images made worse."""
 
     def spoilt(batch: Batch) -> Answer:

@@ -91,7 +91,9 @@ def test_a_signal_to_the_whole_group_saves_and_resume_goes_on(cli: Cli, job: Pat
     config = yaml.safe_load((job / "runs/cut/config.yaml").read_text())
     state = torch.load(job / "runs/cut/resume/state.pt", weights_only=True)
     (job / "runs/cut/config.yaml").write_text(yaml.safe_dump({**config, "epochs": state["epoch"] + 1}))
-    done = cli("train", "--resume", "runs/cut", cwd=job)
+    assert "that run has --lr" in _one_line(cli("train", "--resume", "runs/cut", "--lr", 0.5, cwd=job))
+    assert "that run has ARCH unet, not fcn" in _one_line(cli("train", "fcn", "--resume", "runs/cut", cwd=job))
+    done = cli("train", "unet", "--data", walls, "--resume", "runs/cut", cwd=job)
     assert done.returncode == 0 and (job / "runs/cut/report.html").is_file(), done.stderr
 
 
@@ -196,6 +198,15 @@ def test_key_value_arguments() -> None:
         "--port",
         "1",
     ]
+    assert _dashed(["train", "unet", "val-every=2", "val_every=3"]) == [
+        "train",
+        "unet",
+        "--val-every",
+        "2",
+        "--val-every",
+        "3",
+    ]
+    assert _dashed(["train", "unet", "compile=True", "sync-bn=false"]) == ["train", "unet", "--compile"]
     assert _dashed(["predict", "size=3.jpg", "conf=0.5"]) == ["predict", "size=3.jpg", "--conf", "0.5"]
 
 

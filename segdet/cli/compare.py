@@ -20,7 +20,7 @@ def compare(
     out: Path | None = typer.Option(
         None, help="Folder for the page and the JSON.  \\[default: a new runs/compare-NAME]"
     ),
-    device: str = typer.Option("cpu", help="cpu, cuda or cuda:N."),
+    device: str = typer.Option("cpu", help="auto, cpu, cuda or cuda:N."),
     workers: int | None = typer.Option(None, help="Loader processes.  \\[default: from the machine]"),
 ) -> None:
     """Say which model is better, by how much, and whether these images can tell."""

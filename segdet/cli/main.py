@@ -148,8 +148,14 @@ def _take(arguments: list[str], flags: Sequence[str]) -> tuple[list[str], set[st
     return [a for a in arguments[:end] if a not in flags] + arguments[end:], found
 
 
+_SWITCH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
 def _dashed(arguments: Sequence[str]) -> list[str]:
-    """`epochs=10` -> `--epochs 10` where the command has that option: people arrive from tools that write it so."""
+    """`epochs=10` -> `--epochs 10` where the command has that option: people arrive from tools that write it so.
+
+    A switch is given with `compile=true`, and left out with `compile=false`.
+    """
     commands: dict[str, Callable[..., None]] = COMMANDS
     words = list(arguments)
     start = 1
@@ -161,13 +167,16 @@ def _dashed(arguments: Sequence[str]) -> list[str]:
     parameters = signature(command).parameters
     out = words[:start]
     for before, word in zip(["", *words[start:]], words[start:], strict=False):
-        match = re.fullmatch(r"([a-z_]+)=(.*)", word, re.DOTALL)
+        match = re.fullmatch(r"([a-z_-]+)=(.*)", word, re.DOTALL)
         option = parameters.get(before[2:].replace("-", "_")) if before.startswith("--") else None
         is_value = option is not None and option.annotation not in ("bool", bool)  # --model model=a.onnx
-        if match is None or is_value or match[1] not in parameters or Path(word).exists():
+        named = None if match is None else parameters.get(match[1].replace("-", "_"))
+        if match is None or named is None or is_value or Path(word).exists():
             out.append(word)
-        elif isinstance(parameters[match[1]].default, typer.models.ArgumentInfo):
+        elif isinstance(named.default, typer.models.ArgumentInfo):
             out.append(match[2])
+        elif named.annotation in ("bool", bool) and match[2].lower() in _SWITCH:
+            out += [f"--{named.name.replace('_', '-')}"] if _SWITCH[match[2].lower()] else []
         else:
-            out += [f"--{match[1].replace('_', '-')}", match[2]]
+            out += [f"--{named.name.replace('_', '-')}", match[2]]
     return out

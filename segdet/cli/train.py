@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from segdet.cli import output
 from segdet.errors import InputError
+
+if TYPE_CHECKING:
+    from segdet.training.config import TrainConfig
 
 
 def train(
@@ -123,18 +126,14 @@ def train(
     if find_lr and resume is not None:
         raise InputError("--find-lr starts anew; leave --resume out")
     if resume is not None:
-        extra = [key for key, value in given.items() if value is not None and key not in ("arch", "device", "workers")]
-        if extra or config is not None:
-            raise InputError(
-                f"--resume {resume}: a run goes on with its own settings; leave out --{(extra or ['config'])[0]}"
-            )
         if not resume.is_dir():
             raise InputError(f"--resume {resume}: no such run folder; runs are under runs/ unless --out said otherwise")
         if not (resume / "config.yaml").is_file():
             raise InputError(f"--resume {resume}: not a run folder (no config.yaml in it); train anew")
         settings = TrainConfig.from_file(resume / "config.yaml", device=device, workers=workers)
-        if arch not in (None, settings.arch):
-            raise InputError(f"--resume {resume}: that run trains {settings.arch}, not {arch}")
+        _same(resume, settings, TrainConfig.from_file(resume / "config.yaml", **given))
+        if config is not None:
+            raise InputError(f"--resume {resume}: a run goes on with its own settings; leave out --config")
     elif config is not None:
         settings = TrainConfig.from_file(config, **given)
     else:
@@ -157,6 +156,22 @@ def train(
         {"run": str(run), "weights": str(run / "weights" / "best.safetensors"), "report": str(run / "report.html")},
         str(run),
     )
+
+
+def _same(resume: Path, settings: TrainConfig, asked: TrainConfig) -> None:
+    """A run goes on as it began: what is asked for besides must be what it has.
+
+    Raises:
+        InputError: it is not.
+    """
+    for key in type(settings).model_fields:
+        had, wanted = getattr(settings, key), getattr(asked, key)
+        if had == wanted or key in ("device", "workers") or (key == "batch" and wanted == "auto"):
+            continue
+        if key == "data" and Path(had).resolve() == Path(wanted).resolve():
+            continue
+        name = "ARCH" if key == "arch" else f"--{key.replace('_', '-')}"
+        raise InputError(f"--resume {resume}: that run has {name} {had}, not {wanted}; it goes on as it began")
 
 
 def _share(text: str) -> tuple[str, float]:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
-import torch
 
 from segdet.data.records import Problem, Record
-from segdet.duplicates import damped
 from segdet.errors import SegdetError
 from segdet.evaluation import bootstrap, detection_errors
+from segdet.evaluation.batch import AnyBatch
 from segdet.evaluation.coco import RECALLS, CocoScores, Detections, official
 from segdet.evaluation.matching import Matches, match_all
 from segdet.evaluation.operating import Rule
@@ -21,21 +20,6 @@ from segdet.evaluation.ratios import f1, precision, recall
 from segdet.evaluation.tally import BoxTally
 
 __all__ = ["DetectionEvaluation", "Detections", "evaluate_detections", "judge"]
-
-
-class Indexed(Protocol):
-    """What is asked of a batch here: the records its images belong to, and what could not be read."""
-
-    @property
-    def indices(self) -> list[int]:
-        """Index of each image's record."""
-
-    @property
-    def problems(self) -> list[Problem]:
-        """Images that had to be left out."""
-
-
-AnyBatch = TypeVar("AnyBatch", bound=Indexed)
 
 
 @dataclass
@@ -74,15 +58,6 @@ class DetectionEvaluation:
             self.seconds += other.seconds
         self._counted = None
         return self
-
-    def damped(self) -> DetectionEvaluation:
-        """The same images with the scores of duplicates lowered (`duplicates.damped`)."""
-        result = DetectionEvaluation(self.classes, self.records, problems=list(self.problems))
-        for index in self.indices:
-            kept = self.kept[index]
-            parts = (torch.from_numpy(part)[None] for part in (kept.boxes, kept.scores, kept.labels))
-            result.add(index, Detections(*(part[0].numpy() for part in damped(*parts))))
-        return result
 
     def metrics(self, threshold: float | None = None) -> dict[str, Any]:
         """The twelve COCO numbers, and F1, precision and recall at IoU 0.5 over all classes together at `threshold`.

@@ -11,10 +11,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from segdet.data import rasterize
-from segdet.data.batches import Batch
 from segdet.data.records import Problem, Record
 from segdet.errors import InputError, SegdetError
 from segdet.evaluation import bootstrap, mask_errors, thin
+from segdet.evaluation.batch import AnyLabelled
 from segdet.evaluation.binary import BINS, BinaryScores, binned, histogram
 from segdet.evaluation.calibration import Calibration
 from segdet.evaluation.mask_errors import MaskError
@@ -24,7 +24,6 @@ from segdet.evaluation.tally import MaskTally
 
 # One class: float32 probabilities [N, H, W]. Several: uint8 class indices [N, H, W], alone or with their float32 confidence.
 Answer: TypeAlias = np.ndarray | tuple[np.ndarray, np.ndarray]
-Predict = Callable[[Batch], Answer]
 
 _CURVE = 100  # steps of the curve in metrics.json
 
@@ -56,7 +55,7 @@ class Evaluation:
     def add(
         self, index: int, answer: np.ndarray, target: np.ndarray, confidence: np.ndarray | None, keep: bool
     ) -> None:
-        """Count one image: `answer` and `target` as `Predict` and `Batch` have them, for one image."""
+        """Count one image: `answer` as in `Answer`, `target` uint8 `[H, W]`."""
         if self.one_class:
             labelled = rasterize.binary(target)
             self.calibration.add(answer, labelled)
@@ -142,8 +141,8 @@ class Judged:
 
 
 def evaluate(
-    predict: Predict,
-    batches: Iterable[Batch],
+    predict: Callable[[AnyLabelled], Answer],
+    batches: Iterable[AnyLabelled],
     records: Sequence[Record],
     classes: Sequence[str],
     advance: Callable[[int], None] | None = None,

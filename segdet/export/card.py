@@ -26,13 +26,20 @@ _PRECISION = {
 }
 
 
-def card(file: Path, size: int, metadata: Metadata, compared: dict[str, Any], run: Path, dataset: Dataset) -> str:
+def card(
+    file: Path,
+    size: int,
+    metadata: Metadata,
+    compared: dict[str, Any],
+    trained_with: Mapping[str, Any],
+    dataset: Dataset,
+) -> str:
     """The card as Markdown.
 
     Args:
-        file: the model; size: its bytes. run: run folder or weights that it came from. dataset: what it was compared on.
+        file: the model; size: its bytes. trained_with: settings of the run, empty if unknown. dataset: what it was compared on.
     """
-    settings = _settings(run, metadata)
+    settings = _settings(trained_with, metadata)
     sections = {
         f"# {file.stem}": _what(file, size, metadata),
         "## How to use it": _use(file, metadata),
@@ -97,15 +104,11 @@ def _data(metadata: Metadata, dataset: Dataset) -> str:
     return "\n".join(rows)
 
 
-def _settings(run: Path, metadata: Metadata) -> dict[str, Any]:
+def _settings(given: Mapping[str, Any], metadata: Metadata) -> dict[str, Any]:
     """What the run was asked to do, without what belongs to the machine it ran on."""
-    file = run / "config.yaml"
-    if not run.is_dir() or not file.is_file():
+    if not given:
         return {}
-    content = yaml.safe_load(file.read_text())
-    if not isinstance(content, dict):
-        return {}
-    settings = {key: value for key, value in content.items() if value is not None and key not in _NOT_SETTINGS}
+    settings = {key: value for key, value in given.items() if value is not None and key not in _NOT_SETTINGS}
     settings["data"] = metadata.data.name  # it may have been a folder of somebody's home
     if isinstance(settings.get("weights"), str):
         settings["weights"] = Path(settings["weights"]).name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import onnx
 from torch import nn
 
 from segdet.console import progress, say
-from segdet.data import catalog, splits
+from segdet.data import splits
 from segdet.data.records import Dataset, Record
 from segdet.errors import InputError, SegdetError, nearest
 from segdet.export import half, search, triton, worst
@@ -22,6 +22,7 @@ from segdet.files import replacing, write_bytes, write_json, write_text
 from segdet.inference.session import open_session
 from segdet.metadata import Metadata
 from segdet.models import weights
+from segdet.trained import Trained, dataset_for, open_trained
 
 PARITY_IMAGES = {"fp32": 50, "fp16": 200, "int8": 200}  # a metric needs more images than a bound on each one
 _HALF_IMAGES = 4  # images on which overflow is looked for
@@ -62,7 +63,8 @@ def export(
     target = _target(run, file, out, precision)
     if triton_repository is not None:
         triton.place(target, Path(triton_repository))  # better now than after minutes of work
-    dataset = _dataset(data, metadata, run)
+    trained = open_trained(source)
+    dataset = _dataset(trained, data)
     records = splits.limited(dataset, limit or PARITY_IMAGES[precision]).splits["val"]
     described = metadata.model_copy(
         update={"opset": OPSET, "source_sha256": weights.sha256_of(file), "precision": precision}
@@ -87,7 +89,7 @@ def export(
         brief = {key: value for key, value in compared.items() if key not in ("images", "worst")}
         final = described.model_copy(update={"parity": brief})
         write(made, final, temporary)
-        _beside(model, target, temporary, final, records, compared, run, dataset)
+        _beside(model, target, temporary, final, records, compared, trained.settings, dataset)
     if triton_repository is not None:
         say(f"Triton: {triton.write_repository(target, final, Path(triton_repository))}")
     return target
@@ -128,7 +130,7 @@ def _beside(
     metadata: Metadata,
     records: Sequence[Record],
     compared: dict[str, Any],
-    run: Path,
+    settings: Mapping[str, Any],
     dataset: Dataset,
 ) -> None:
     """Write what stands beside the file."""
@@ -136,7 +138,7 @@ def _beside(
     write_bytes(target.with_suffix(".worst.jpg"), worst.picture(model, session, metadata, records, compared))
     write_json(target.with_suffix(".parity.json"), compared)
     size = temporary.stat().st_size
-    write_text(target.with_suffix(".md"), card(target, size, metadata, compared, run, dataset))
+    write_text(target.with_suffix(".md"), card(target, size, metadata, compared, settings, dataset))
 
 
 def _target(run: Path, file: Path, out: str | Path | None, precision: str) -> Path:
@@ -148,19 +150,9 @@ def _target(run: Path, file: Path, out: str | Path | None, precision: str) -> Pa
     return Path(out)
 
 
-def _dataset(data: str | None, metadata: Metadata, run: Path) -> Dataset:
+def _dataset(trained: Trained, data: str | None) -> Dataset:
     """The dataset to compare on, divided as it was for training."""
-    config = run / "config.yaml"
-    settings: dict[str, Any] = {}
-    if data is None and config.is_file():  # a run knows path, fold and seed, weights only the name
-        import yaml
-
-        settings = yaml.safe_load(config.read_text()) or {}
-    seed = int(settings.get("seed", 0))
     try:
-        dataset = catalog.load(data or settings.get("data", metadata.data.name))
-        if settings.get("fold"):
-            dataset = splits.fold(dataset, *splits.parse_fold(settings["fold"]), seed)
-        return splits.with_validation(dataset, seed)[0]
+        return dataset_for(trained, data)
     except InputError as error:
         raise InputError(f"an export is proved on real images, and they cannot be had: {error}") from error

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from segdet.duplicates import damped
 from segdet.metadata import Metadata
 from segdet.models import weights
 from segdet.models.common import normalise
 from segdet.models.detection import Predictions
+from segdet.models.duplicates import damped
 
 # Of one image: boxes float32 [Q, 4] (xyxy, in its pixels), scores float32 [Q] (falling), labels int64 [Q].
 Found = tuple[np.ndarray, np.ndarray, np.ndarray]

@@ -19,13 +19,14 @@ from segdet.data.detection import DetectionBatch, DetectionPlan, DetectionSample
 from segdet.data.records import Problem
 from segdet.data.stream import Stream, default_workers
 from segdet.errors import InputError, SegdetError
-from segdet.evaluation.detection import Detections, evaluate_detections
+from segdet.evaluation.detection import DetectionEvaluation, Detections, evaluate_detections
 from segdet.metadata import Metadata
 from segdet.models.common import normalise
 from segdet.models.detection import Target
 from segdet.models.detector import Detector, detect
 from segdet.models.detr import DETR
 from segdet.models.dfine import DFINE
+from segdet.models.duplicates import damped
 from segdet.reporting import pictures, publish
 from segdet.training.detection_losses import DETRLoss, DFINELoss
 from segdet.training.task import Setup
@@ -105,7 +106,7 @@ class DetectionTask:
             part = first.merge(others)
         if not part.indices:
             raise SegdetError(f"none of the {len(self.records)} validation images could be read")
-        metrics, other = part.metrics(), part.damped().metrics()
+        metrics, other = part.metrics(), _damped(part).metrics()
         better = (other["ap"] or 0.0) > (metrics["ap"] or 0.0) + _GAIN
         return {**(other if better else metrics), "damp_duplicates": better}, None, part.problems
 
@@ -141,3 +142,13 @@ def _summary(metrics: Mapping[str, Any], run: Path) -> str:
 
 def _shown(value: float | None) -> str:
     return "none" if value is None else f"{value:.4f}"
+
+
+def _damped(found: DetectionEvaluation) -> DetectionEvaluation:
+    """The same images with the scores of duplicates lowered."""
+    result = DetectionEvaluation(found.classes, found.records, problems=list(found.problems))
+    for index in found.indices:
+        kept = found.kept[index]
+        parts = (torch.from_numpy(part)[None] for part in (kept.boxes, kept.scores, kept.labels))
+        result.add(index, Detections(*(part[0].numpy() for part in damped(*parts))))
+    return result

@@ -7,6 +7,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
 from segdet.errors import InputError
+from segdet.models import devices
 
 
 def accelerator(device: str, precision: str) -> Accelerator:
@@ -15,7 +16,7 @@ def accelerator(device: str, precision: str) -> Accelerator:
     Raises:
         InputError: a GPU was asked for and there is none, or arithmetic that the device lacks.
     """
-    chosen = _device(device)
+    chosen = devices.chosen(device)
     if chosen.startswith("cuda:"):
         torch.cuda.set_device(chosen)
     if chosen != "cpu":
@@ -31,22 +32,6 @@ def accelerator(device: str, precision: str) -> Accelerator:
         step_scheduler_with_optimizer=False,
         kwargs_handlers=[unused],
     )
-
-
-def _device(device: str) -> str:
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu":
-        return device
-    if device != "cuda" and not (device.startswith("cuda:") and device[5:].isdigit()):
-        raise InputError(f"--device {device}: say auto, cpu, cuda or cuda:N")
-    if not torch.cuda.is_available():
-        built = torch.version.cuda
-        why = "no GPU or no working driver was found" if built else "this PyTorch was built without CUDA"
-        raise InputError(f"--device {device}: {why}; use --device cpu")
-    if device.startswith("cuda:") and int(device[5:]) >= torch.cuda.device_count():
-        raise InputError(f"--device {device}: this machine has {torch.cuda.device_count()} GPUs, numbered from 0")
-    return device
 
 
 def _precision(precision: str, device: str) -> str:

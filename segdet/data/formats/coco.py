@@ -113,21 +113,19 @@ def _load(file: Path, problems: list[Problem]) -> dict[str, Any]:
 def _categories(
     contents: Mapping[str, dict[str, Any]], files: Mapping[str, _File], problems: list[Problem]
 ) -> dict[int, str]:
-    """Category id -> class name, ordered by id, without unused roots; all splits must agree."""
+    """Category id -> class name, ordered by id, without Roboflow's group (0) where nothing uses it; all splits must agree."""
     names: dict[int, str] = {}
-    roots: set[int] = set()
+    group = False
     for split, content in contents.items():
         for category in content["categories"]:
             number, name = category["id"], str(category.get("name", category["id"]))
             if names.setdefault(number, name) != name:
                 what = f"category {number} is {name!r}, but {names[number]!r} in another place or split"
                 problems.append(Problem(files[split].path, what, "malformed"))
-            if category.get("supercategory") == "none":
-                roots.add(number)
+            group = group or (number == 0 and category.get("supercategory") == "none")
     used = {_whole(a, "category_id") for content in contents.values() for a in content["annotations"]}
-    kept = {number: names[number] for number in sorted(names) if number in used or number not in roots}
-    # When every supercategory is "none" and nothing is annotated, nothing tells a root from a class: keep them all.
-    return kept or dict(sorted(names.items()))
+    kept = {number: names[number] for number in sorted(names) if number != 0 or 0 in used or not group}
+    return kept or names  # a lone category is no group
 
 
 def _records(

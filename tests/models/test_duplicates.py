@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torchvision.ops import box_iou
 
-from segdet.duplicates import damped
+from segdet.models.duplicates import damped
 
 
 def by_hand(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
