@@ -29,8 +29,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from segdet import machine
 from segdet.data import catalog
-from segdet.inference.runtimes import default_threads
 from segdet.inference.session import open_session
 
 CLIENTS = (1, 4, 16)
@@ -185,7 +185,7 @@ def _all(function: Callable[[int], None], count: int) -> None:
 
 def throughput(model: Path, images: Sequence[bytes], seconds: float, rounds: int, options: Sequence[str]) -> None:
     """Bare loops and the server in turn."""
-    cores = default_threads()
+    cores = machine.cores()
     arrays = [np.asarray(Image.open(io.BytesIO(image)).convert("RGB")) for image in images[:8]]
     bare: dict[str, list[float]] = {}
     served: dict[int, list[Outcome]] = {}
@@ -216,7 +216,7 @@ def throughput(model: Path, images: Sequence[bytes], seconds: float, rounds: int
 
 def overload(model: Path, images: Sequence[bytes], seconds: float, rounds: int, options: Sequence[str]) -> None:
     """Three times as many requests as can be answered, with a server that promises short waits."""
-    cores = default_threads()
+    cores = machine.cores()
     with server(model, "--threads", 1, *options) as (host, port, _):
         alone = closed_loop(host, port, images, 1, seconds)
     wait = 0.25 * alone.percentile(50) / 1000
@@ -306,7 +306,7 @@ def main() -> None:
     images = [record.image.read_bytes() for record in catalog.load(options.images).splits["val"][:32]]
     extra = options.serve.split()
     print(
-        f"{options.model}, {default_threads()} cores, {platform.machine()}, load {os.getloadavg()[0]:.1f}\n", flush=True
+        f"{options.model}, {machine.cores()} cores, {platform.machine()}, load {os.getloadavg()[0]:.1f}\n", flush=True
     )
     for part in options.parts.split(","):
         print(f"## {part}\n", flush=True)

@@ -81,10 +81,13 @@ def compare(sources: Sequence[Path], how: How) -> Compared:
     names = _names(opened)
     _check_models(dict(zip(names, opened, strict=True)))
     shared = part_of(dataset_for(opened[0], how.data, how.limit), how.split) if how.data else None
-    if len({trained.fold for trained in opened}) > 1 and shared is None:
+    divisions = {(trained.fold, trained.seed): trained for trained in opened}
+    if len({fold for fold, _ in divisions}) > 1 and shared is None:
         raise InputError(
-            "these runs held out different folds; sum them up with --folds, or measure all on --data NAME|FOLDER"
+            "these runs held out different folds; sum them up with --folds, or measure all on other images with --data"
         )
+    if shared is not None and len(divisions) > 1:
+        _check_divisions(list(divisions.values()), shared, how)
     found = {name: _count(trained, how, shared) for name, trained in zip(names, opened, strict=True)}
     comparison.check_alike(found)
     entrants = {name: Entrant(name, trained, found[name]) for name, trained in zip(names, opened, strict=True)}
@@ -224,6 +227,17 @@ def _experiment(trained: Trained, opened: Sequence[Trained]) -> str:
         for key in varying
     )
     return told or trained.metadata.arch
+
+
+def _check_divisions(opened: Sequence[Trained], shared: Dataset, how: How) -> None:
+    """Models that divided these very images differently were each trained on what the other held out."""
+    for trained in opened:
+        own = part_of(dataset_for(trained, how.data, how.limit), how.split)
+        if [one.image for one in own.splits[how.split]] != [one.image for one in shared.splits[how.split]]:
+            raise InputError(
+                f"{trained.given} was trained on photographs of {how.data} that {opened[0].given} held out, or the other way "
+                "round; sum folds up with --folds, or name other images"
+            )
 
 
 def _check_models(opened: Mapping[str, Trained]) -> None:

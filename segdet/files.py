@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -13,6 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from segdet.errors import InputError
+
+# It can only be read by setting it, and it belongs to all threads: read once, before there are several.
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)
 
 
 @contextmanager
@@ -39,7 +44,7 @@ def replacing(path: str | Path, durable: bool = True) -> Iterator[Path]:
         yield temporary
         if durable:
             _sync(temporary)
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files private; results are meant to be shared
+        temporary.chmod(0o666 & ~_UMASK)  # mkstemp makes files private; results are meant to be shared
         temporary.replace(path)
         if durable:
             _sync(path.parent)
@@ -93,6 +98,12 @@ def write_json(path: str | Path, content: Any, indent: int | None = 2) -> None:
     write_text(path, text + "\n")
 
 
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def new_folder(parent: str | Path, name: str) -> Path:
     """Create and return `parent/name`, or `parent/name-2`, `-3`, ... when that exists.
 
@@ -117,9 +128,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -6,15 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from segdet.files import replacing
+from segdet.files import replacing, write_text
 from segdet.metadata import KEY, Metadata
 
 
 def store(file: Path, metadata: Metadata, metrics: Mapping[str, Any]) -> Metadata:
-    """Write the threshold, its rule and the scores of a measurement into `file`, and return its new description."""
+    """Write the threshold, its rule and the scores of a measurement into `file`, and return its new description.
+
+    The model card beside an ONNX file follows.
+    """
     described = metadata.measured(metrics)
     if file.suffix == ".onnx":
         _into_onnx(file, described)
+        _onto_card(file.with_suffix(".md"), described)
     else:
         from segdet.models import weights
 
@@ -36,3 +40,13 @@ def _into_onnx(file: Path, metadata: Metadata) -> None:
             entry.value = metadata.to_json()
     with replacing(file) as temporary:
         onnx.save(model, temporary)
+
+
+def _onto_card(file: Path, metadata: Metadata) -> None:
+    from segdet.export.card import with_threshold
+
+    if file.is_file():
+        text = file.read_text(encoding="utf-8")
+        changed = with_threshold(text, metadata)
+        if changed != text:
+            write_text(file, changed)

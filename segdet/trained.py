@@ -6,12 +6,14 @@ weights and ONNX files made by this version.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from segdet.console import say
 from segdet.data import catalog, splits
 from segdet.data.records import Dataset
 from segdet.errors import InputError
@@ -74,7 +76,9 @@ def open_trained(path: str | Path) -> Trained:
 
 
 def dataset_for(trained: Trained, data: str | None = None, limit: int | None = None) -> Dataset:
-    """The dataset to measure on, divided as it was for training when it is the same (`data` None).
+    """The dataset to measure on: the one it was trained on divided as it was for training, any other as it is.
+
+    Which of both it is tells the fingerprint of the labels, wherever they lie now; without `data` it is the first.
 
     Raises:
         InputError: it cannot be had.
@@ -85,21 +89,36 @@ def dataset_for(trained: Trained, data: str | None = None, limit: int | None = N
         if data is not None:
             raise
         raise InputError(f"{trained.given}: its images cannot be found ({error}); name them with --data") from error
-    if data is None and trained.fold:
-        dataset = splits.fold(dataset, *splits.parse_fold(trained.fold), trained.seed)
-    dataset, _ = splits.with_validation(dataset, trained.seed)
+    dataset = splits.for_task(dataset, trained.metadata.task)
+    if data is None:
+        dataset = _divided(dataset, trained)
+    elif dataset.splits.get("train"):
+        with contextlib.suppress(InputError):  # too few photographs for its folds: not the same set
+            divided = _divided(dataset, trained)
+            of_training = splits.limited(divided, trained.settings.get("limit"))
+            dataset = divided if of_training.fingerprint() == trained.metadata.data.sha256 else dataset
     return splits.limited(dataset, limit)
 
 
 def part_of(dataset: Dataset, split: str) -> Dataset:
-    """The dataset, after making sure that it has images in `split`.
+    """The dataset, after making sure that it has images in `split`; a set without any division is that split.
 
     Raises:
         InputError: it has none.
     """
     if not dataset.splits.get(split):
+        if len(dataset.splits) == 1:
+            (only, records), *_ = dataset.splits.items()
+            say(f"{dataset.name} has no {split} split: measured on all {len(records)} images of {only}")
+            return replace(dataset, splits={split: records})
         raise InputError(f"--split {split}: {dataset.root} has no such split; it has {', '.join(dataset.splits)}")
     return dataset
+
+
+def _divided(dataset: Dataset, trained: Trained) -> Dataset:
+    if trained.fold:
+        dataset = splits.fold(dataset, *splits.parse_fold(trained.fold), trained.seed)
+    return splits.with_validation(dataset, trained.seed)[0]
 
 
 def _settings(file: Path) -> dict[str, Any]:

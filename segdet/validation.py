@@ -17,7 +17,6 @@ import torch
 
 from segdet.console import progress
 from segdet.data import degrade as degradations
-from segdet.data import splits
 from segdet.data.batches import Batch, SegmentationSamples, evaluation_plan
 from segdet.data.images import ImageError, read_ahead, resize
 from segdet.data.records import Problem, Record
@@ -102,8 +101,6 @@ def validate(
         answer = _sized(_onnx_masks(session) if session is not None else _torch_masks(source, device), imgsz)
         if spoil is not None:
             answer = _spoilt(answer, spoil)
-        if any(record.outlined for record in records):
-            records = splits.outlined(records)
         samples = SegmentationSamples(records, len(metadata.classes))
         batches = Stream(samples, evaluation_plan(records, batch), default_workers() if workers is None else workers)
         with progress(f"measuring on {split}", len(records)) as advance:

@@ -13,6 +13,7 @@ import onnx
 import pytest
 import yaml
 
+import segdet
 from segdet.cli.main import run
 from segdet.data import catalog, splits
 from segdet.errors import InputError
@@ -21,9 +22,10 @@ from segdet.evaluation.operating import parse
 from segdet.inference.session import open_session
 from segdet.models import weights
 from segdet.operating import store
-from segdet.trained import dataset_for, open_trained
+from segdet.trained import dataset_for, open_trained, part_of
 from segdet.validation import validate
 from tests.conftest import TINY
+from tests.drawn import yolo_dataset
 
 SCORES = ("iou", "f1", "precision", "recall", "f1_2px", "cldice", "boundary_iou", "average_precision", "iou_per_image")
 
@@ -62,8 +64,6 @@ def weaker(trained: Path, walls: Path, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="module")
 def halves(walls: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The two folds of a division in two."""
-    import segdet
-
     out = str(tmp_path_factory.mktemp("folds"))
     return [segdet.train("unet", str(walls), **TINY, epochs=2, out=out, fold=f"{k}/2", seed=3) for k in (1, 2)]
 
@@ -197,6 +197,10 @@ def test_folds_are_summed_up_and_never_measured_on_what_they_have_seen(
         stored = json.loads((fold / "metrics.json").read_text())
         again = json.loads(cli("val", fold, "--workers", 0, "--json").stdout)
         assert again["iou"] == stored["iou"] and again["images"] == len(held_out)
+        # moved, and its images named: still its own fold
+        moved = shutil.copy(fold / "weights" / "best.safetensors", tmp_path / f"{k}.safetensors")
+        chosen = dataset_for(open_trained(moved), str(walls)).splits["val"]
+        assert [r.image.name for r in chosen] == [r.image.name for r in held_out]
     # a file alone knows its fold as well
     metadata = weights.read_metadata(halves[1] / "weights" / "best.safetensors")
     assert metadata.data.model_extra == {"fold": "2/2", "seed": 3}
@@ -212,8 +216,36 @@ def test_folds_are_summed_up_and_never_measured_on_what_they_have_seen(
     assert "missing: 2/2" in table and "all photographs" in table
 
 
+def test_other_images_are_taken_as_they_are(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = open_trained(trained)
+    whole = dataset_for(model, str(yolo_dataset(tmp_path / "all", train=9, val=0)))
+    assert len(part_of(whole, "val").splits["val"]) == 9
+    assert "all has no val split: measured on all 9 images of train" in capsys.readouterr().err
+    apart = dataset_for(model, str(yolo_dataset(tmp_path / "apart", train=5, val=4)), limit=3)
+    assert [len(records) for records in apart.splits.values()] == [3, 3]
+    only = yolo_dataset(tmp_path / "test", train=1, val=2, test=3)
+    for kind in ("images", "labels"):
+        shutil.rmtree(only / kind / "train")
+    (only / "data.yaml").write_text("val: images/val\ntest: images/test\nnames: [crack]\n")
+    found = part_of(dataset_for(model, str(only)), "test")
+    assert {split: len(records) for split, records in found.splits.items()} == {"val": 2, "test": 3}
+
+
+def test_what_was_left_out_of_training_is_left_out_of_measuring(tmp_path: Path) -> None:
+    """Images whose objects have boxes only are no use for masks: the division is that of the others, there as here."""
+    data = yolo_dataset(tmp_path / "walls", train=20, val=0)
+    for file in sorted((data / "labels" / "train").iterdir())[::2]:
+        file.write_text("0 0.5 0.5 0.2 0.2")
+    run = segdet.train("unet", str(data), **TINY, epochs=1, out=str(tmp_path), fold="1/5")
+    held_out = dataset_for(open_trained(run)).splits["val"]
+    assert all(record.outlined for record in held_out)
+    assert json.loads((run / "metrics.json").read_text())["images"] == len(held_out) == 2
+    again = validate(run / "weights" / "best.safetensors", held_out, "val", workers=0).metrics
+    assert again["iou"] == json.loads((run / "metrics.json").read_text())["iou"]
+
+
 def test_what_cannot_be_compared_is_told(
-    cli: Cli, trained: Path, halves: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, trained: Path, halves: list[Path], walls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for arguments, reason in (
@@ -221,6 +253,7 @@ def test_what_cannot_be_compared_is_told(
         ((trained, tmp_path / "none"), "no such run folder"),
         (tuple(halves), "--folds"),
         ((trained, halves[0]), "--folds"),
+        ((*halves, "--data", walls), "the other way round"),
         (("--folds", trained, halves[0]), "trained without --fold"),
         (("--folds", halves[0], halves[0]), "name each fold once"),
         (("--folds", *halves, "--data", "crack"), "leave --data out"),

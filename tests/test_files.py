@@ -40,6 +40,16 @@ def test_files_get_ordinary_permissions(tmp_path: Path) -> None:
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "theirs").stat().st_mode
 
 
+def test_writing_leaves_the_process_its_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It belongs to all threads: while one has set it, the files of another get the wrong permissions."""
+
+    def forbidden(mask: int) -> int:
+        raise AssertionError(f"umask({mask})")
+
+    monkeypatch.setattr(os, "umask", forbidden)
+    write_text(tmp_path / "a", "x")
+
+
 def test_numbers_that_json_lacks_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "a.json", {"x": float("nan")})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ def compare(
         None, help="Folder for the page and the JSON.  \\[default: a new runs/compare-NAME]"
     ),
     device: str = typer.Option("cpu", help="auto, cpu, cuda or cuda:N."),
-    workers: int | None = typer.Option(None, help="Loader processes.  \\[default: from the machine]"),
+    workers: int | None = typer.Option(None, min=0, help="Loader processes.  \\[default: from the machine]"),
 ) -> None:
     """Say which model is better, by how much, and whether these images can tell."""
     from segdet import comparison, files
@@ -52,14 +54,26 @@ def _gallery(found: Any, how: Any, count: int) -> list[tuple[str, bytes]]:
         return []
     try:
         dataset = found.dataset or dataset_for(first.trained, how.data, how.limit)
-        by_name = {record.image.name: index for index, record in enumerate(dataset.splits[how.split])}
-        indices = [by_name[first.tally.images[k]] for k in chosen]
+        places = _numbered([record.image.name for record in dataset.splits[how.split]])
+        by_name = {name: index for index, name in enumerate(places)}
+        counted = _numbered(first.tally.images)
+        indices = [by_name[counted[k]] for k in chosen]
         answers = [comparison.seen(entrant, dataset, how.split, indices, how) for entrant in (first, second)]
     except (SegdetError, KeyError) as error:
         say(f"without pictures: {error}")
         return []
     records = [dataset.splits[how.split][index] for index in indices]
     return page.gallery(records, chosen, (first, second), [answer.evaluation for answer in answers])
+
+
+def _numbered(names: Sequence[str]) -> list[tuple[str, int]]:
+    """Each name with how often it came before: files of several folders may share one, in the same order everywhere."""
+    seen: Counter[str] = Counter()
+    out = []
+    for name in names:
+        out.append((name, seen[name]))
+        seen[name] += 1
+    return out
 
 
 _COLUMNS = {

@@ -40,7 +40,9 @@ def info(data: str = typer.Argument(..., help="Dataset name or folder.")) -> Non
     from segdet.console import progress
     from segdet.data import catalog, summary
 
-    with progress("drawing", 220) as advance:
+    card = catalog.cards().get(data)
+    drawn = card.pictures if card is not None and card.generated else 0
+    with progress(f"drawing {data}", drawn) as advance:
         dataset = catalog.load(data, lambda done, total: advance(1))
     described = summary.describe(dataset)
     rows: list[tuple[str, ...]] = [("split", "images", "photographs", "objects", "empty", "sizes")]

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from inspect import signature
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +151,10 @@ def _take(arguments: list[str], flags: Sequence[str]) -> tuple[list[str], set[st
 _SWITCH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
+def _is_switch(parameter: Parameter) -> bool:
+    return str(parameter.annotation).startswith("bool")  # annotations are text here: "bool", "bool | None"
+
+
 def _dashed(arguments: Sequence[str]) -> list[str]:
     """`epochs=10` -> `--epochs 10` where the command has that option: people arrive from tools that write it so.
 
@@ -169,13 +173,13 @@ def _dashed(arguments: Sequence[str]) -> list[str]:
     for before, word in zip(["", *words[start:]], words[start:], strict=False):
         match = re.fullmatch(r"([a-z_-]+)=(.*)", word, re.DOTALL)
         option = parameters.get(before[2:].replace("-", "_")) if before.startswith("--") else None
-        is_value = option is not None and option.annotation not in ("bool", bool)  # --model model=a.onnx
+        is_value = option is not None and not _is_switch(option)  # --model model=a.onnx
         named = None if match is None else parameters.get(match[1].replace("-", "_"))
         if match is None or named is None or is_value or Path(word).exists():
             out.append(word)
         elif isinstance(named.default, typer.models.ArgumentInfo):
             out.append(match[2])
-        elif named.annotation in ("bool", bool) and match[2].lower() in _SWITCH:
+        elif _is_switch(named) and match[2].lower() in _SWITCH:
             out += [f"--{named.name.replace('_', '-')}"] if _SWITCH[match[2].lower()] else []
         else:
             out += [f"--{named.name.replace('_', '-')}", match[2]]

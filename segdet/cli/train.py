@@ -178,6 +178,8 @@ def _share(text: str) -> tuple[str, float]:
     """NAME=SHARE."""
     name, _, share = text.rpartition("=")
     try:
-        return name, float(share)
+        if name:
+            return name, float(share)
+        raise ValueError
     except ValueError:
         raise InputError(f"--mix {text}: say NAME=SHARE, for instance crack-drawn=0.3") from None

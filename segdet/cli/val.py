@@ -36,7 +36,7 @@ def val(
     ),
     limit: int | None = typer.Option(None, min=1, help="At most this many images."),
     device: str = typer.Option("cpu", help="auto, cpu, cuda or cuda:N."),
-    workers: int | None = typer.Option(None, help="Loader processes.  \\[default: from the machine]"),
+    workers: int | None = typer.Option(None, min=0, help="Loader processes.  \\[default: from the machine]"),
     out: Path | None = typer.Option(None, help="Also write the metrics to this JSON file."),
     report: Path | None = typer.Option(None, help="Also write the report to this HTML file."),
 ) -> None:

@@ -48,7 +48,9 @@ class SquareAugment:
 
 @dataclass(frozen=True)
 class AspectAugment:
-    """DETR's own: flips, and half the time a crop, then a random size with the aspect kept; sizes scale with `side` / 800.
+    """DETR's own: flips, and half the time a crop, then a random size with the aspect kept.
+
+    The size scales with `side` / 800; how much of the image a crop shows does not depend on it.
 
     strength: "robust" changes the light too; "none" shows whole images only, as they are.
     """
@@ -66,12 +68,12 @@ class AspectAugment:
                 image = relit(image, rng, self.strength)
             shorter = side * float(rng.choice(_RESIZES)) / 800
             if rng.random() < 0.5:
-                window = self._crop(image, side, rng)
+                window = self._crop(image, rng)
         height, width = aspect_size(window[3] - window[1], window[2] - window[0], shorter)
         return cropped((image, boxes, labels), window, height, width)
 
     @staticmethod
-    def _crop(image: np.ndarray, side: int, rng: np.random.Generator) -> Window:
+    def _crop(image: np.ndarray, rng: np.random.Generator) -> Window:
         """384 to 600 pixels each way of the image resized to a shorter side of 400, 500 or 600."""
         height, width = image.shape[:2]
         scale = float(rng.choice((400, 500, 600))) / min(height, width)

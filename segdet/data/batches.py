@@ -20,6 +20,7 @@ from segdet.data import rasterize
 from segdet.data.augment import SegmentationAugment
 from segdet.data.cache import ImageCache, decoded_once
 from segdet.data.records import Problem, Record, by_photograph
+from segdet.errors import InputError
 
 Key = tuple[int, ...]  # (epoch, index of the record), and what else a plan has to say about the sample
 
@@ -96,6 +97,9 @@ class TrainingPlan:
 
     Args:
         mixed: further photographs, and how many of them join each epoch: (indices of their images, number).
+
+    Raises:
+        InputError: fewer photographs than processes.
     """
 
     def __init__(
@@ -104,6 +108,10 @@ class TrainingPlan:
     ) -> None:  # fmt: skip
         self.groups, self.mixed = list(by_photograph(records).values()), mixed
         self.batch, self.seed, self.rank, self.world = batch, seed, rank, world
+        if len(self.groups) + sum(number for _, number in mixed) < world:
+            raise InputError(
+                f"{len(self.groups)} training photographs for {world} processes; start fewer, or add images"
+            )
         self.epoch = 0
         self.start = 0
         self.progress = 0.0  # share of the training done at the start of the epoch

@@ -46,12 +46,21 @@ class Card:
         return sum({**usual, **(self.drawing or {})}[split] for split in usual)
 
 
-def cards() -> dict[str, Card]:
-    """All cards, by name: the ones that come with segdet, and those in `./datasets`."""
+def cards(asked: str = "") -> dict[str, Card]:
+    """All cards, by name: the ones that come with segdet, and those in `./datasets`. Broken ones are left out.
+
+    Raises:
+        InputError: the card of the name `asked` is broken.
+    """
     found: dict[str, Card] = {}
     for folder in (*_CARD_FOLDERS, Path("datasets")):
         for path in sorted(folder.glob("*.yaml")):
-            card = _read_card(path)
+            try:
+                card = _read_card(path)
+            except InputError:
+                if path.stem == asked:
+                    raise
+                continue
             if card is not None:
                 found[path.stem] = card
     return found
@@ -82,7 +91,7 @@ def load(name_or_path: str, progress: Progress | None = None, refuse: bool = Tru
     Raises:
         InputError: unknown name, nothing on disk, or data that cannot be read.
     """
-    card = cards().get(name_or_path)
+    card = cards(name_or_path).get(name_or_path)
     folder = folder_of(name_or_path) if _is_name(name_or_path) else None
     if folder is None and card is None:
         path = Path(name_or_path).expanduser()
@@ -143,15 +152,19 @@ def _draw(card: Card, progress: Progress | None) -> Path:
 
 
 def _read_card(path: Path) -> Card | None:
-    """The card in a file; None when it is some other YAML (a data.yaml, say)."""
+    """The card in a file; None when it is some other YAML (a data.yaml, say).
+
+    Raises:
+        InputError: no YAML, or a card with a value that cannot be what it should.
+    """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        if not isinstance(content, dict) or not {"name", "title", "task", "licence"} <= content.keys():
+            return None
+        known = {key: content[key] for key in Card.__dataclass_fields__ if key in content}
+        lists = {key: tuple(content.get(key) or ()) for key in ("classes", "download")}
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError, OSError) as error:
         raise InputError(
             f"{path}: not a dataset card ({str(error).splitlines()[0]}); see datasets/crack.yaml"
         ) from error
-    if not isinstance(content, dict) or not {"name", "title", "task", "licence"} <= content.keys():
-        return None
-    known = {key: content[key] for key in Card.__dataclass_fields__ if key in content}
-    lists = {key: tuple(content.get(key) or ()) for key in ("classes", "download")}
     return Card(**{**known, **lists})

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from segdet.data.images import resize
+from segdet.data.images import encode_jpeg, read_image, resize
 from segdet.errors import InputError, nearest
 
 Degrade = Callable[[np.ndarray], np.ndarray]
@@ -35,8 +35,7 @@ def half(image: np.ndarray) -> np.ndarray:
 
 def jpeg(image: np.ndarray) -> np.ndarray:
     """JPEG of quality 20."""
-    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 20])
-    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
+    return read_image(encode_jpeg(image, 20))
 
 
 def noise(image: np.ndarray) -> np.ndarray:

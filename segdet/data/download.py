@@ -92,7 +92,7 @@ def download(
 
 
 def _card(name: str) -> Card:
-    cards = catalog.cards()
+    cards = catalog.cards(name)
     if name not in cards:
         hint = nearest(name, cards) or "."
         raise InputError(f"{name}: no dataset of that name{hint} Known: {', '.join(sorted(cards))}")

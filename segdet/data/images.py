@@ -45,7 +45,7 @@ class Header:
     """What a file says about its picture before anything is decoded.
 
     kind: "JPEG", "PNG", ... mode: Pillow's ("RGB", "P", "CMYK", "I;16", ...). width, height: as stored, not yet turned.
-    orientation: EXIF, 1..8. frames: pictures in an animation, 1 for a still. deep: more than 8 bits a sample.
+    orientation: EXIF, 1..8. deep: more than 8 bits a sample.
     """
 
     kind: str
@@ -53,7 +53,6 @@ class Header:
     width: int
     height: int
     orientation: int
-    frames: int
     deep: bool
 
     @property
@@ -70,19 +69,12 @@ def header(source: Path | bytes, name: str | None = None) -> Header:
     """
     label = name or ("image" if isinstance(source, bytes) else str(source))
     with _open(io.BytesIO(source) if isinstance(source, bytes) else source, label) as image:
-        # Asking a PNG without EXIF for it would decode the whole picture.
-        known = image.format != "PNG" or "exif" in image.info
-        try:
-            frames = _frames(image)
-        except Exception:  # a GIF is searched to its end for them; decoding will say what is wrong
-            frames = 1
         return Header(
             kind=image.format or "",
             mode=image.mode,
             width=image.width,
             height=image.height,
-            orientation=_orientation(image) if known else 1,
-            frames=frames,
+            orientation=_orientation(image),
             deep=image.mode in (*_SIXTEEN_BIT, "F") or _has_wide_colour(image),
         )
 
@@ -118,9 +110,9 @@ def read_image(source: str | Path | bytes, name: str | None = None) -> np.ndarra
             if frames > 1:
                 raise ImageError(f"{label}: an animation of {frames} frames; extract the frame you mean")
             wide = _has_wide_colour(image)
+            turn = _TURNS.get(_orientation(image))
             image.load()
             pixels = _to_rgb(image, opened if wide else None, label)
-            turn = _TURNS.get(_orientation(image))
         except ImageError:
             raise
         except Exception as error:  # decoders meet damaged files with many kinds of exception
@@ -269,8 +261,12 @@ def _has_wide_colour(image: Image.Image) -> bool:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1..8; 1 when there is none, it is damaged, or Pillow has already turned the picture (TIFF)."""
-    if image.format == "TIFF":
+    """EXIF orientation 1..8; 1 when there is none, it is damaged, or Pillow has already turned the picture (TIFF).
+
+    To be asked before loading. In a PNG only an eXIf chunk before the pixels counts, which the header shows too; for one
+    behind them, or its stand-ins in text, Pillow decodes the whole picture.
+    """
+    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
         return 1
     try:
         return int(image.getexif().get(0x0112, 1))

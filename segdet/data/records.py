@@ -29,7 +29,7 @@ class Instance:
     box: (x1, y1, x2, y2).
     rle: COCO run-length encoding `{"size": [H, W], "counts": bytes}` when the outline is a mask, else None.
     crowd: COCO `iscrowd`, a region of many objects (VOC: a `difficult` one): counts neither for nor against.
-    merged: `rle` holds all of a class's pixels in the image (a semantic mask), not one object; see `boxes.boxes`.
+    merged: `rle` holds all of a class's pixels in the image (a semantic mask), not one object; see `boxes.objects`.
     """
 
     label: int

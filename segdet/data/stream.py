@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from segdet.console import say
 from segdet.data.batches import Key, collate
 from segdet.errors import SegdetError
+from segdet.machine import cores
 
 _TRIES = 3  # times that workers may die over one batch
 _AHEAD = 4  # batches that each worker prepares in advance
@@ -125,9 +126,7 @@ class _Rest:
 
 def default_workers() -> int:
     """One worker keeps two cores of training busy on the crack set; a GPU wants many more."""
-    return max(
-        1, min(8, (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2) - 1)
-    )
+    return max(1, min(8, cores() - 1))
 
 
 def _alone(_: int) -> None:

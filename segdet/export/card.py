@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ _NAMES = {
     "cldice": "centre-line Dice", "boundary_iou": "boundary IoU", "pixel_accuracy": "pixel accuracy", "ap": "AP",
     "ap50": "AP50", "ap75": "AP75", "ar_100": "AR (100 boxes)",
 }  # fmt: skip
+_THRESHOLD = re.compile(r"The stored threshold is (\d\.\d+)(?: \([^()]* are at (\d\.\d+)\))?")  # written by `_use`
 _NOT_SETTINGS = ("out", "name", "device", "workers")  # of the machine, not of the model
 _PRECISION = {
     "fp32": "32-bit floats",
@@ -41,7 +43,7 @@ def card(
     """
     settings = _settings(trained_with, metadata)
     sections = {
-        f"# {file.stem}": _what(file, size, metadata),
+        f"# {file.stem}": _what(size, metadata),
         "## How to use it": _use(file, metadata),
         "## Data": _data(metadata, dataset),
         "## Training": _training(file, settings),
@@ -53,7 +55,19 @@ def card(
     return "\n\n".join(f"{title}\n\n{text}" for title, text in sections.items()) + "\n"
 
 
-def _what(file: Path, size: int, metadata: Metadata) -> str:
+def with_threshold(text: str, metadata: Metadata) -> str:
+    """A card after its file got another threshold; a text that tells none stays as it is."""
+
+    def now(found: re.Match[str]) -> str:
+        return (
+            f"The stored threshold is {metadata.threshold:.3f} ({metadata.operate}, chosen after the export; "
+            f"the scores and the agreement below are at {found[2] or found[1]})"
+        )
+
+    return _THRESHOLD.sub(now, text, count=1)
+
+
+def _what(size: int, metadata: Metadata) -> str:
     finds = "Marks every pixel of" if metadata.task == "segmentation" else "Draws boxes around"
     names = ", ".join(metadata.classes[:20]) + (", ..." if len(metadata.classes) > 20 else "")
     return (

@@ -70,16 +70,16 @@ def compare_detections(
     scores = [DetectionEvaluation(session.metadata.classes, records) for _ in range(2)]
     rows: list[dict[str, Any]] = []
     skipped: list[str] = []
-    index = {id(record): number for number, record in enumerate(records)}
-    for record, image in readable(records, skipped, advance):
+    for index, record, image in readable(records, skipped, advance):
         theirs = predict_torch(image)
         ours = Detections(*(output[0] for output in session.run(image[None])))
         for score, found in zip(scores, (theirs, ours), strict=True):
-            score.add(index[id(record)], found)
+            score.add(index, found)
         shown = [_found_again(a, b, threshold) for a, b in ((theirs, ours), (ours, theirs))]
         rows.append(
             {
                 "image": record.image.name,
+                "index": index,
                 **_difference(theirs, ours, floor, limits),
                 "shown": sum(count for _, count in shown),
                 "shown_by_both": sum(again for again, _ in shown),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import onnx
-from torch import nn
 
 from segdet.console import progress, say
 from segdet.data import splits
@@ -18,7 +18,7 @@ from segdet.export.card import card
 from segdet.export.gate import PRECISIONS, Gate, against_torch, sentence
 from segdet.export.onnx import OPSET, to_onnx, write
 from segdet.export.ranges import measure
-from segdet.files import replacing, write_bytes, write_json, write_text
+from segdet.files import replacing, sha256_of, write_json
 from segdet.inference.session import open_session
 from segdet.metadata import Metadata
 from segdet.models import weights
@@ -26,6 +26,7 @@ from segdet.trained import Trained, dataset_for, open_trained
 
 PARITY_IMAGES = {"fp32": 50, "fp16": 200, "int8": 200}  # a metric needs more images than a bound on each one
 _HALF_IMAGES = 4  # images on which overflow is looked for
+_PAPERS = (".md", ".parity.json", ".worst.jpg")  # what stands beside the file
 
 
 def export(
@@ -66,12 +67,13 @@ def export(
     trained = open_trained(source)
     dataset = _dataset(trained, data)
     records = splits.limited(dataset, limit or PARITY_IMAGES[precision]).splits["val"]
-    described = metadata.model_copy(
-        update={"opset": OPSET, "source_sha256": weights.sha256_of(file), "precision": precision}
-    )
+    described = metadata.model_copy(update={"opset": OPSET, "source_sha256": sha256_of(file), "precision": precision})
     proto = to_onnx(model, metadata)
     gate = against_torch(model, metadata, precision, tolerance)
-    with replacing(target) as temporary:
+    with ExitStack() as stack:
+        # All are made before any takes its place, the model first: left in the opposite order.
+        papers = {ending: stack.enter_context(replacing(target.with_suffix(ending))) for ending in _PAPERS}
+        temporary = stack.enter_context(replacing(target))
         refusal = ""
         for made, account in _made(proto, described, precision, dataset, calibration, tolerance):
             if refusal:
@@ -89,7 +91,11 @@ def export(
         brief = {key: value for key, value in compared.items() if key not in ("images", "worst")}
         final = described.model_copy(update={"parity": brief})
         write(made, final, temporary)
-        _beside(model, target, temporary, final, records, compared, trained.settings, dataset)
+        picture = worst.picture(model, open_session(temporary, "cpu"), final, records, compared)
+        papers[".worst.jpg"].write_bytes(picture)
+        write_json(papers[".parity.json"], compared)
+        size = temporary.stat().st_size
+        papers[".md"].write_text(card(target, size, final, compared, trained.settings, dataset), encoding="utf-8")
     if triton_repository is not None:
         say(f"Triton: {triton.write_repository(target, final, Path(triton_repository))}")
     return target
@@ -123,24 +129,6 @@ def _compared(file: Path, gate: Gate, records: Sequence[Record]) -> dict[str, An
         return gate(session, records, advance)
 
 
-def _beside(
-    model: nn.Module,
-    target: Path,
-    temporary: Path,
-    metadata: Metadata,
-    records: Sequence[Record],
-    compared: dict[str, Any],
-    settings: Mapping[str, Any],
-    dataset: Dataset,
-) -> None:
-    """Write what stands beside the file."""
-    session = open_session(temporary, "cpu")
-    write_bytes(target.with_suffix(".worst.jpg"), worst.picture(model, session, metadata, records, compared))
-    write_json(target.with_suffix(".parity.json"), compared)
-    size = temporary.stat().st_size
-    write_text(target.with_suffix(".md"), card(target, size, metadata, compared, settings, dataset))
-
-
 def _target(run: Path, file: Path, out: str | Path | None, precision: str) -> Path:
     if out is None:
         name = run.resolve().name if run.is_dir() else file.stem
@@ -153,6 +141,6 @@ def _target(run: Path, file: Path, out: str | Path | None, precision: str) -> Pa
 def _dataset(trained: Trained, data: str | None) -> Dataset:
     """The dataset to compare on, divided as it was for training."""
     try:
-        return dataset_for(trained, data)
+        return splits.with_validation(dataset_for(trained, data), trained.seed)[0]
     except InputError as error:
         raise InputError(f"an export is proved on real images, and they cannot be had: {error}") from error

@@ -77,7 +77,7 @@ def compare(
     limits: Limits,
     advance: Callable[[int], None],
 ) -> dict[str, Any]:
-    """Run both on every record: the content of `<name>.parity.json`.
+    """Run both on every record: the content of `<name>.parity.json`. `index` in its rows: which record, for names may repeat.
 
     Raises:
         SegdetError: no image could be read.
@@ -88,7 +88,7 @@ def compare(
     shared = np.zeros(2, np.int64)  # pixels that both sides call the same class, and that either calls foreground
     skipped: list[str] = []
     photographs: list[str] = []
-    for record, image in readable(records, skipped, advance):
+    for index, record, image in readable(records, skipped, advance):
         theirs, probability = reference(image)
         ours, confidence = (output[0] for output in session.run(image[None]))
         target = rasterize.class_index(record) if classes > 1 else rasterize.binary(rasterize.foreground(record))
@@ -100,6 +100,7 @@ def compare(
         rows.append(
             {
                 "image": record.image.name,
+                "index": index,
                 "pixels": float((theirs != ours).mean()),
                 "confidence": float(np.abs(confidence - probability).max()) if probability is not None else None,
                 "delta_iou": float(after - before),
@@ -199,19 +200,20 @@ def both_sides(before: float | None, after: float | None, deltas: np.ndarray) ->
 
 def readable(
     records: Sequence[Record], skipped: list[str], advance: Callable[[int], None]
-) -> Iterator[tuple[Record, np.ndarray]]:
-    """Records with their images; what cannot be read goes into `skipped`.
+) -> Iterator[tuple[int, Record, np.ndarray]]:
+    """Records with their place in the sequence and their images; what cannot be read goes into `skipped`.
 
     Raises:
         SegdetError: after the last one, when none could be read.
     """
-    for record, image in zip(records, read_ahead(record.image for record in records), strict=True):
+    images = read_ahead(record.image for record in records)
+    for index, (record, image) in enumerate(zip(records, images, strict=True)):
         if isinstance(image, ImageError):
             skipped.append(str(image))
         elif image.shape[:2] != record.size:
             skipped.append(f"{record.image}: changed on disk: it was {record.width}x{record.height} when it was listed")
         else:
-            yield record, image
+            yield index, record, image
         advance(1)
     if len(skipped) == len(records):
         first = f" (first: {skipped[0]})" if skipped else ""

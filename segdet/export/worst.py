@@ -11,6 +11,7 @@ from torch import nn
 from segdet.data.images import ImageError, encode_jpeg, read_image
 from segdet.data.records import Record
 from segdet.drawing import agreement, boxes, colour_of, grid, overlay
+from segdet.errors import SegdetError
 from segdet.export.parity import torch_reference
 from segdet.inference.session import Session
 from segdet.metadata import Metadata
@@ -28,15 +29,24 @@ def picture(
 ) -> bytes:
     """JPEG: a row for each of the worst images. Masks: photograph, PyTorch, the file, and where they differ (green: both,
     red: the file only, blue: PyTorch only). Boxes: PyTorch, the file.
+
+    Args:
+        records: what was compared; rows of `compared` tell their places in it.
+
+    Raises:
+        SegdetError: none of them can be read any more.
     """
     show = _boxes(model, session, metadata) if metadata.task == "detection" else _masks(model, session, metadata)
-    by_name = {record.image.name: record for record in records}
     rows: list[list[np.ndarray]] = []
     for row in compared["worst"][:SHOWN]:
         try:
-            rows.append(show(read_image(by_name[row["image"]].image)))
+            rows.append(show(read_image(records[row["index"]].image)))
         except ImageError:  # gone since it was compared
             continue
+    if not rows:
+        raise SegdetError(
+            "the images that differ most cannot be read any more; are they still there? Then export again"
+        )
     return encode_jpeg(grid([tile for row in rows for tile in row], len(rows[0]), _SIDE), _QUALITY)
 
 

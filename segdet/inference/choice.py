@@ -21,7 +21,8 @@ import numpy as np
 
 from segdet.data.index import cache_folder
 from segdet.errors import SegdetError
-from segdet.files import write_json
+from segdet.files import sha256_of, write_json
+from segdet.machine import processor
 
 if TYPE_CHECKING:
     from segdet.inference.session import Session
@@ -88,7 +89,7 @@ def compare(ours: Session, theirs: Session, images: Sequence[np.ndarray]) -> dic
 
 
 def _compare_boxes(ours: Session, theirs: Session, images: Sequence[np.ndarray]) -> dict[str, Any]:
-    threshold = ours.metadata.threshold or 0.5
+    threshold = 0.5 if ours.metadata.threshold is None else ours.metadata.threshold
     alone, seen = 0, 0
     for image in images:
         first, second = ([output[0] for output in session.run(image[None])] for session in (ours, theirs))
@@ -108,10 +109,9 @@ def _iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _file(model: Path) -> Path:
-    with model.open("rb") as stream:
-        known = hashlib.file_digest(stream, "sha256").hexdigest()
     versions = [importlib.metadata.version("openvino"), *_onnxruntime(), platform.machine(), processor()]
-    key = hashlib.sha256("\n".join([known, *versions, str((PIXELS, OVERLAP, MOVED, SURE))]).encode()).hexdigest()
+    known = "\n".join([sha256_of(model), *versions, str((PIXELS, OVERLAP, MOVED, SURE))])
+    key = hashlib.sha256(known.encode()).hexdigest()
     return cache_folder() / "parity" / f"{key[:24]}.json"
 
 
@@ -119,12 +119,3 @@ def _onnxruntime() -> list[str]:
     with suppress(importlib.metadata.PackageNotFoundError):
         return [importlib.metadata.version("onnxruntime")]
     return []
-
-
-def processor() -> str:
-    """The processor's name."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

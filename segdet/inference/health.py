@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from segdet import machine
 from segdet.data.index import cache_folder
 from segdet.errors import SegdetError
 from segdet.inference import choice, openvino, runtimes
@@ -87,8 +88,8 @@ def _system() -> Iterator[Check]:
     version = platform.python_version()
     fit = sys.version_info >= (3, 11)
     yield Check("python", GOOD if fit else BAD, f"{version} ({sys.executable})", "" if fit else "Python 3.11 or newer")
-    cores = runtimes.default_threads()
-    yield Check("processor", GOOD, f"{choice.processor()}, {cores} of {os.cpu_count()} cores usable{_vectors()}")
+    usable = f"{machine.cores()} of {os.cpu_count()} cores usable"
+    yield Check("processor", GOOD, f"{machine.processor()}, {usable}{_vectors()}")
     yield from _memory()
     for name, folder in (("disk here", Path.cwd()), ("disk of the cache", cache_folder())):
         yield _disk(name, folder)

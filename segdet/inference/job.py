@@ -13,10 +13,10 @@ import numpy as np
 from segdet.console import progress, say
 from segdet.data.images import ImageError
 from segdet.errors import InputError
-from segdet.files import new_folder
+from segdet.files import new_folder, sha256_of
 from segdet.inference import large
 from segdet.inference.detection_results import DetectionResult
-from segdet.inference.ledger import Ledger, fingerprint
+from segdet.inference.ledger import Ledger
 from segdet.inference.pipeline import Loaded, WriteBehind, read_ahead
 from segdet.inference.predictor import Predictor
 from segdet.inference.results import Prediction
@@ -54,7 +54,8 @@ class JobResult:
         image = self.images[0]
         found = ", ".join(filter(None, (_found(name, row) for name, row in image["classes"].items())))
         seen = next(iter(image["files"].values()), self.folder)
-        frames = f" (the most in one of {image['frames']} frames)" if "frames" in image else ""
+        missing = f"; {image['frames_missing']} are missing" if "frames_missing" in image else ""
+        frames = f" (the most in one of {image['frames']} frames{missing})" if "frames" in image else ""
         return f"{image['image']}: {found or 'nothing found'}{frames} (model {self.model} on {self.device}){skipped}; see {seen}"
 
 
@@ -124,7 +125,7 @@ class _Job:
         if self._ledger is None:
             folder = self._result.folder = self._out or new_folder("runs", "predict")
             about = {
-                "model": fingerprint(self._result.model),
+                "model": sha256_of(self._result.model),
                 "threshold": self._predictor.threshold,
                 "tile": [self._predictor.tile, self._predictor.whole],
                 "save": sorted(self._kinds),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import suppress
@@ -99,12 +98,6 @@ class Ledger:
     def _write(self, line: dict[str, Any]) -> None:
         self._stream.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
         self._stream.flush()
-
-
-def fingerprint(model: Path) -> str:
-    """The model file's hash."""
-    with model.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _stamp(source: Path) -> list[int]:

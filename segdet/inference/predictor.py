@@ -50,7 +50,8 @@ class Predictor:
             raise InputError(
                 f"--conf {threshold}: {self.session.path} has several classes and picks the likeliest; leave it out"
             )
-        self.threshold = (threshold if threshold is not None else metadata.threshold or 0.5) if has_threshold else None
+        own = 0.5 if metadata.threshold is None else metadata.threshold
+        self.threshold = (own if threshold is None else threshold) if has_threshold else None
         self.tile = None if self.detects and tile == "auto" else _tile(tile)
         self.whole = tiling.WHOLE if tile == "auto" else 0  # pixels up to which an image is not tiled
 
@@ -77,7 +78,7 @@ class Predictor:
 
     def bands(self, picture: Picture) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
         """Segmentation of a picture that is never held whole: (top, image, mask, confidence) of each band of rows."""
-        return tiling.bands(self.session, picture, self.threshold or 0.5, self.tile or tiling.TILE, self.batch)
+        return tiling.bands(self.session, picture, self._cut, self.tile or tiling.TILE, self.batch)
 
     def boxes_of(self, picture: Picture) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Detection, in tiles, of a picture that is never held whole: boxes, scores and labels as in `DetectionResult`."""
@@ -95,12 +96,17 @@ class Predictor:
         large = self.tile is not None and max(height, width) > self.tile and height * width > self.whole
         return self.tile if large else None
 
+    @property
+    def _cut(self) -> float:
+        """For tiles, which with several classes do not look at it."""
+        return 0.5 if self.threshold is None else self.threshold
+
     def _mask(self, image: np.ndarray, mask: np.ndarray, confidence: np.ndarray) -> Prediction:
         return Prediction(image, mask, confidence, self.session.metadata.classes, self.threshold)
 
     def _segment_tiled(self, image: np.ndarray) -> Prediction:
         tile = self.tile or tiling.TILE
-        return self._mask(image, *tiling.run_tiled(self.session, image, self.threshold or 0.5, tile, self.batch))
+        return self._mask(image, *tiling.run_tiled(self.session, image, self._cut, tile, self.batch))
 
     def _boxes(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> DetectionResult:
         assert self.threshold is not None

@@ -105,11 +105,6 @@ class OnnxRuntime:
         return list(binding.copy_outputs_to_cpu())
 
 
-def default_threads() -> int:
-    """All cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def import_onnxruntime() -> Any:
     """ONNX Runtime.
 

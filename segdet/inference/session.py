@@ -14,10 +14,10 @@ from segdet.inference.runtimes import (
     SAY,
     OnnxRuntime,
     Runtime,
-    default_threads,
     has_nvidia,
     import_onnxruntime,
 )
+from segdet.machine import cores
 from segdet.metadata import KEY, Metadata, parse
 
 # What a model of each task gives, in the order of `Session.run`.
@@ -79,7 +79,7 @@ def open_session(path: Path, device: str = "auto", threads: int | None = None) -
     """
     if not path.is_file():
         raise InputError(f"{path}: no such model file; `segdet export RUN` makes one")
-    threads = threads or default_threads()
+    threads = threads or cores()
     runtime = _runtime(path, device, threads)
     metadata = parse(runtime.metadata.get(KEY), path)
     _check_contract(runtime, metadata, path)

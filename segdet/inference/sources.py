@@ -84,7 +84,7 @@ def _add(source: str, found: dict[Path, Path]) -> None:
 
 def _add_lines(text: str, source: str, folder: Path, found: dict[Path, Path]) -> None:
     """The paths of a list; one that does not exist is told with its line."""
-    before = len(found)
+    named = 0
     for number, line in enumerate(text.splitlines(), 1):
         entry = line.strip().removeprefix("\ufeff")
         if not entry or entry.startswith("#"):
@@ -92,9 +92,10 @@ def _add_lines(text: str, source: str, folder: Path, found: dict[Path, Path]) ->
         file = next((p for p in (folder / entry, Path(entry)) if p.is_file()), None)
         if file is None:
             raise InputError(f"{source}, line {number}: {entry}: no such file")
+        named += 1
         relative = Path(entry)
         found.setdefault(file, Path(file.name) if relative.is_absolute() or ".." in relative.parts else relative)
-    if len(found) == before:
+    if not named:
         raise InputError(f"{source}: names no image; write one path a line")
 
 

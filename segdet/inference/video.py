@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from segdet.console import say
 from segdet.data.images import ImageError
 from segdet.errors import SegdetError
 from segdet.files import replacing
@@ -23,6 +24,7 @@ from segdet.inference.writing import Files, row_of, write_image
 
 _AHEAD = 4  # frames decoded while one is worked on
 _USUAL_RATE = 25.0  # frames a second of a video that does not say
+_ESTIMATE = 0.05  # share of its frames by which a header may be wrong: many tell a length in seconds only
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def predict_video(
         keep: takes the row of each frame with its number.
 
     Returns:
-        The row of the video: its `classes` say the most found in any frame.
+        The row of the video: its `classes` say the most found in any frame; `frames_missing` is there where it ended early.
 
     Raises:
         ImageError: no frame could be decoded.
@@ -118,7 +120,12 @@ def predict_video(
         )
     about = {"image": str(source.path), "width": size[1], "height": size[0], "threshold": predictor.threshold}
     told = {kind: str(file) for kind, file in files.items()}
-    return {**about, "classes": most, "frames": number, "rate": clip.rate, "files": told}
+    row = {**about, "classes": most, "frames": number, "rate": clip.rate, "files": told}
+    missing = clip.frames - number
+    if missing <= 1 + _ESTIMATE * clip.frames:
+        return row
+    say(f"{source.path}: ends after {number} of about {clip.frames} frames; the rest is damaged or was cut off")
+    return {**row, "frames_missing": missing}
 
 
 def _steadied(result: Prediction, before: np.ndarray | None, smooth: float) -> tuple[Prediction, np.ndarray]:
@@ -126,7 +133,7 @@ def _steadied(result: Prediction, before: np.ndarray | None, smooth: float) -> t
     mean = result.confidence
     if before is not None and before.shape == mean.shape:
         mean = np.float32(smooth) * before + np.float32(1 - smooth) * mean
-    mask = (mean >= np.float32(result.threshold or 0.5)).view(np.uint8)
+    mask = (mean >= np.float32(0.5 if result.threshold is None else result.threshold)).view(np.uint8)
     return replace(result, mask=mask, confidence=mean), mean
 
 

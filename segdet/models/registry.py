@@ -100,6 +100,10 @@ def build_model(
     if not 1 <= upscale <= 4:
         raise InputError(f"--upscale {upscale}: say a factor from 1 to 4")
     encoder = create_backbone(backbone or entry.backbone, weights, stride, imgsz)
+    if "output_stride" in (options or {}) and stride is not None and encoder.strides[-1] != stride:
+        raise InputError(
+            f"--output-stride {stride}: {encoder.name} keeps a stride of {encoder.strides[-1]}; leave it out"
+        )
     if entry.task == "detection":
         if upscale != 1:
             raise InputError(f"--upscale {upscale}: {arch} resizes images itself; use a larger --imgsz")

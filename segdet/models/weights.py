@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -131,12 +130,6 @@ def _with_our_grid(state: Mapping[str, torch.Tensor], backbone: Backbone) -> Map
     grid = torch.nn.functional.interpolate(grid, size=backbone.model.patch_embed.grid_size, mode="bilinear")
     resampled = torch.cat([theirs[:, :prefix], grid.flatten(2).transpose(1, 2)], dim=1)
     return {**state, name: resampled}
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _fitting(target: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

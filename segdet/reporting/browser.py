@@ -46,27 +46,24 @@ def overview(summary: Mapping[str, Mapping[str, int]], one_class: bool) -> str:
 
 def browser(errors: Sequence[MaskError], records: Sequence[Record], masks: Masks, classes: Sequence[str]) -> list[str]:
     """A folded gallery for each kind that occurs: photograph and difference side by side, largest first."""
-    open_pictures: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-
-    def pictures(index: int) -> tuple[np.ndarray, np.ndarray]:
-        if index not in open_pictures:
-            image = read_image(records[index].image)
-            open_pictures[index] = image, agreement(image, *masks(index))
-        return open_pictures[index]
-
+    shown = {kind: largest(errors, kind)[:SHOWN] for kind in EXPLAINED}
+    drawn: dict[int, str] = {}  # by identity; one photograph is open at a time, they may be large
+    for index in sorted({error.image for some in shown.values() for error in some}):
+        image = read_image(records[index].image)
+        pictures = image, agreement(image, *masks(index))
+        for error in (error for some in shown.values() for error in some if error.image == index):
+            drawn[id(error)] = _shown(error, records[index], pictures, classes)
     out: list[str] = []
     for kind, titles in EXPLAINED.items():
-        ordered = largest(errors, kind)
-        if not ordered:
+        if not shown[kind]:
             continue
         title = titles[0] if len(classes) == 1 else titles[1]
-        shown = "".join(
-            _shown(error, records[error.image], pictures(error.image), classes) for error in ordered[:SHOWN]
-        )
-        more = f", the {SHOWN} largest of them" if len(ordered) > SHOWN else ""
+        count = sum(error.kind == kind for error in errors)
+        more = f", the {SHOWN} largest of them" if count > SHOWN else ""
+        gallery = "".join(drawn[id(error)] for error in shown[kind])
         out.append(
-            f"<details{' open' if not out else ''}><summary><b>{title}</b>{len(ordered)} times{more}</summary>"
-            f"<div class='grid crops'>{shown}</div></details>"
+            f"<details{' open' if not out else ''}><summary><b>{title}</b>{count} times{more}</summary>"
+            f"<div class='grid crops'>{gallery}</div></details>"
         )
     return out or ["<p>No error of 30 pixels or more.</p>"]
 

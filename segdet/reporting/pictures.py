@@ -78,16 +78,16 @@ def _covered(axis: Axes, records: Sequence[Record]) -> None:
     axis.set(title=what, xlabel="% of an image", ylabel=unit)
 
 
-def samples(images: Sequence[np.ndarray], targets: Sequence[np.ndarray], path: Path) -> None:
-    """A batch as the network sees it, each crop beside its target."""
+def samples(images: Sequence[np.ndarray], targets: Sequence[np.ndarray], one_class: bool, path: Path) -> None:
+    """A batch as the network sees it, each crop beside its target.
+
+    Args:
+        targets: uint8 `[H, W]`: coverage 0 to 255 (`one_class`), or class indices.
+    """
     tiles: list[np.ndarray] = []
     for image, target in zip(images, targets, strict=True):
-        mask = (
-            (target >= 128).astype(np.uint8)
-            if target.max(initial=0) > 100 and set(np.unique(target)) - {255}
-            else target
-        )
-        tiles += [image, overlay(image, np.where(mask == rasterize.IGNORE, 0, mask).astype(np.uint8))]
+        mask = target >= 128 if one_class else np.where(target == rasterize.IGNORE, 0, target)
+        tiles += [image, overlay(image, mask.astype(np.uint8))]
     write_bytes(path, encode_jpeg(grid(tiles, 8, 240)))
 
 

@@ -101,9 +101,9 @@ class Batcher:
             self._changed.wait(left)
 
     def _predict(self, batch: list[_Entry]) -> None:
-        images = batch[0].images if len(batch) == 1 else np.concatenate([entry.images for entry in batch])
-        self._observe(len(images))
         try:
+            images = batch[0].images if len(batch) == 1 else np.concatenate([entry.images for entry in batch])
+            self._observe(len(images))
             outputs = self._run(images, batch[0].threshold)
         except BaseException as error:  # told to all of them; this thread must live on
             for entry in batch:

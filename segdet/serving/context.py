@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from segdet.inference.runtimes import default_threads
+from segdet.machine import cores
 from segdet.serving.bodies import Bodies
 from segdet.serving.metrics import Metrics
 from segdet.serving.models import Models, ServedModel
@@ -29,7 +29,7 @@ class Context:
         self.bodies = Bodies(settings, self.metrics)
         self.draining = False
         # Small things that must not hold up the event loop: headers, forms, JSON. Work on images has its own threads.
-        self.small = ThreadPoolExecutor(max(2, default_threads()), "small")
+        self.small = ThreadPoolExecutor(max(2, cores()), "small")
 
     @property
     def ready(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from typing import Any
 
 from segdet import drawing
 from segdet.errors import InputError, nearest
+from segdet.files import sha256_of
 from segdet.inference.models import find_model
 from segdet.metadata import Metadata
 from segdet.serving import selftest
@@ -115,7 +115,7 @@ class ServedModel:
         selftest.check(runner)
         image = selftest.sample()
         pace = runner.calibrate(image) / work_units(runner.metadata, *image.shape[:2])
-        return Loaded(runner, version, hashlib.sha256(path.read_bytes()).hexdigest(), time.time(), pace)
+        return Loaded(runner, version, sha256_of(path), time.time(), pace)
 
     def _busy(self) -> int:
         return self.scheduler.running if self.scheduler else 1

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segdet.inference.runtimes import default_threads
+from segdet import machine
 from segdet.inference.session import Session, open_session
 from segdet.serving.batching import Batcher, Outputs
 from segdet.serving.settings import Settings
@@ -65,9 +65,8 @@ class Runner(Session):
         busy: Callable[[], int] = lambda: 1,
         observe: Callable[[int, float], None] = lambda images, seconds: None,
     ) -> None:
-        cores = default_threads()
         session = open_session(path, settings.device, settings.threads or 1)
-        self.plan = plan_for(session.on_gpu, settings, cores)
+        self.plan = plan_for(session.on_gpu, settings, machine.cores())
         self.path = session.path
         self.metadata = session.metadata
         self.device = session.device
@@ -77,18 +76,13 @@ class Runner(Session):
         for number in range(self.plan.workers):
             own = number and not shared
             self._free.put(open_session(path, settings.device, settings.threads or 1) if own else session)
-        self._wide = open_session(path, settings.device, cores) if self.plan.wide else None
+        self._wide = open_session(path, settings.device) if self.plan.wide else None
         self._observe = observe
         self._active = 0
         self._lock = threading.Lock()
         self._batcher = (
             Batcher(self._timed, self.plan.batch, settings.batch_wait, busy) if self.plan.batch > 1 else None
         )
-
-    @property
-    def uses_all_cores_when_idle(self) -> bool:
-        """Whether a lone image gets all cores."""
-        return self._wide is not None
 
     def run(self, images: np.ndarray, threshold: float | None = None) -> Outputs:
         """As `Session.run`; may be called from any thread."""

@@ -115,7 +115,7 @@ async def _answer(context: Context, request: Request, body: bytes, options: Pred
     if not jobs:
         raise next(iter(units))
     done = iter(await context.run(request, model, jobs))
-    results = [_told(part, u if isinstance(u, Refused) else next(done)) for part, u in zip(given, units, strict=True)]
+    results = [_told(amount if isinstance(amount, Refused) else next(done)) for amount in units]
     failed = [result for result in results if isinstance(result, Refused)]
     if len(failed) == len(results):
         raise failed[0]
@@ -166,7 +166,7 @@ def _work(
     return work
 
 
-def _told(part: Part, outcome: Any) -> Answer | Refused:
+def _told(outcome: Any) -> Answer | Refused:
     """An image's outcome: its answer, or why it has none; what nobody foresaw is raised."""
     if isinstance(outcome, (Answer, Refused)):
         return outcome

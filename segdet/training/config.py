@@ -35,6 +35,14 @@ def seconds_of(text: str) -> float | None:
     return (float(match[1]) * _UNITS[match[2]] or None) if match else None
 
 
+# What training with a set loss does not know, and what it does instead.
+_NOT_OF_SETS = {
+    "calm": "sees photographs as they are at the end of its training",
+    "enlarge": "chooses the scale of each batch",
+    "class_weights": "is trained with its own set loss",
+}
+
+
 class TrainConfig(BaseModel):
     """What `segdet train` was asked to do; saved as `config.yaml` in the run folder."""
 
@@ -152,18 +160,12 @@ class TrainConfig(BaseModel):
             raise InputError(
                 f"--loss {given['loss']}: {given['arch']} is trained with its own set loss; leave --loss out"
             )
-        if given.get("calm") and recipe.get("loss") == "set":
-            raise InputError(
-                f"--calm {given['calm']}: {given['arch']} sees photographs as they are at the end of its training; leave --calm out"
-            )
-        if given.get("enlarge") and recipe.get("loss") == "set":
-            raise InputError(
-                f"--enlarge {given['enlarge']}: {given['arch']} chooses the scale of each batch; leave --enlarge out"
-            )
-        if given.get("enlarge") and given.get("augment") == "none":
-            raise InputError(
-                f"--enlarge {given['enlarge']}: --augment none shows photographs as they are; leave one out"
-            )
+        for key, why in _NOT_OF_SETS.items() if recipe.get("loss") == "set" else ():
+            if given.get(key):
+                raise InputError(f"--{key} {given[key]}: {given['arch']} {why}; leave --{key} out")
+        for key in ("calm", "enlarge") if given.get("augment") == "none" else ():
+            if given.get(key):
+                raise InputError(f"--{key} {given[key]}: --augment none shows photographs as they are; leave one out")
         try:
             return cls(**{**recipe, **given})
         except ValidationError as error:

@@ -47,6 +47,8 @@ class DetectionTask:
         self.records = dataset.splits["val"]
         if not any(r.instances for r in dataset.splits["train"]):
             raise InputError(f"{dataset.root}: no object is labelled in its training images; nothing to learn")
+        if not any(r.instances for r in self.records):
+            raise InputError(f"{dataset.root}: no object is labelled in its validation images; nothing to measure")
         rank, world = accelerator.process_index, accelerator.num_processes
         workers = default_workers() if config.workers is None else config.workers
         pin = accelerator.device.type == "cuda"

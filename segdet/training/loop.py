@@ -18,6 +18,7 @@ from segdet.console import progress, say
 from segdet.data.records import Problem
 from segdet.errors import SegdetError
 from segdet.training import checkpoints
+from segdet.training.clock import Clock
 from segdet.training.optim import schedule
 from segdet.training.stepper import Stepper
 from segdet.training.task import Setup, Task
@@ -25,11 +26,6 @@ from segdet.training.task import Setup, Task
 CHECK = 10  # steps between two looks at the loss; with several processes, also at what they agree on
 RESCUES = 3  # times that training goes back after a loss that is no number
 _DAMPING = 0.5  # of the learning rate, each time
-
-# A time budget is for the whole command. At the end stand a validation, the final measurement (float32, every metric, the report:
-# measured 2.2 to 3.9 times a validation) and leaving; before the first validation, its length is guessed from the training's pace.
-_FINISH = 3.6
-_LEAVING = 8.0  # seconds
 
 
 class Interrupted(SegdetError):
@@ -70,14 +66,12 @@ class Trainer:
         schedule(self.config.schedule, 0.0, 1.0, self.config.warmup)  # an unknown name is told before anything is made
         self.stepper = Stepper(self.setup)
         self.total = self.config.epochs * len(self.task.plan)
-        self.epoch, self.start, self.spent = 0, 0, 0.0
-        self.validation = 0.0  # seconds the last validation took
+        self.clock = Clock(self.accelerator, self.config.budget, self.total, len(self.setup.dataset.splits["val"]))
+        self.epoch, self.start = 0, 0
         self.unimproved, self.rescues = 0, 0  # epochs since the best one; goings back since the last whole epoch
         self.partial = self._nothing()  # loss x images and images of the epoch so far
-        self.share = 0.0  # of the training that is done
         self.restored = False  # whether it goes on from a saved state
         self.saved = time.monotonic()
-        self.began = 0.0
 
     def fit(self) -> None:
         """Train until the last epoch is done.
@@ -89,7 +83,7 @@ class Trainer:
             if not self.restored:
                 self._checkpoint()  # a run that dies in its first minute can be resumed too
             while not self.done:
-                self.began = time.perf_counter()
+                self.clock.start_epoch()
                 try:
                     rates = self._train_epoch()
                 except _NotANumber as error:
@@ -100,65 +94,42 @@ class Trainer:
                 val_loss = None
                 if self._validates():
                     metrics, val_loss = self.validate()
-                    self.validation = self._of_first(time.perf_counter() - validated)
+                    self.clock.validated(time.perf_counter() - validated)
                 self._finish_epoch(metrics, val_loss, rates)
 
     @property
     def done(self) -> bool:
         """Whether all epochs are done, the time is up, or nothing has improved for `patience` epochs."""
-        if self.config.patience is not None and self.unimproved >= self.config.patience:
+        validated = bool(self.history) and self.history[-1][f"metrics/{self.task.score}"] is not None
+        if validated and self._waited_enough:
             return True
         if self.config.budget is None:
             return self.epoch >= self.config.epochs
-        validated = bool(self.history) and self.history[-1][f"metrics/{self.task.score}"] is not None
-        return self.share >= 1 or (validated and self._no_room(self.spent))
+        return self.clock.share >= 1 or (validated and not self.clock.room(within_epoch=False))
+
+    @property
+    def _waited_enough(self) -> bool:
+        return self.config.patience is not None and self.unimproved >= self.config.patience
 
     def _validates(self) -> bool:
         number = self.epoch + 1
         if self.config.budget is None:
             last = number == self.config.epochs
         else:
-            last = self._time_is_up or self._no_room(self._of_first(self.spent + time.perf_counter() - self.began))
+            last = self.clock.time_is_up or not self.clock.room(within_epoch=True)
         return last or number % self.config.val_every == 0
 
-    def _no_room(self, spent: float) -> bool:
-        """Whether the time budget leaves only a piece of an epoch shorter than the validation behind it: not begun then."""
-        return spent + self._reserve + self.validation >= (self.config.budget or 0.0)
-
-    @property
-    def _time_is_up(self) -> bool:
-        """Whether what is left of the time budget is needed for measuring."""
-        return self.config.budget is not None and self.share >= 1
-
-    @property
-    def _reserve(self) -> float:
-        """Seconds of the time budget to be kept for the last validation and everything after it."""
-        validation = self.validation
-        if not validation and float(self.partial[1]):
-            pace = (time.perf_counter() - self.began) / float(self.partial[1])
-            validation = 0.8 * pace * len(self.setup.dataset.splits["val"])
-        return min((1 + _FINISH) * validation + _LEAVING, 0.5 * (self.config.budget or 0.0))
-
-    def count(self, seconds: float) -> None:
-        """Let what was done before training count for the time budget."""
-        self.spent = self._of_first(self.spent + seconds)
-
     def _look_at_the_clock(self, step: int) -> None:
-        """Renew `share`: by steps, or by time when there is a time budget. The same in every process."""
-        budget = self.config.budget
-        if budget is None:
-            self.share = (self.epoch * len(self.task.plan) + step) / self.total
-        elif self.accelerator.num_processes == 1 or step % CHECK == 0 or step == self.start:
-            spent = self.spent + time.perf_counter() - self.began
-            share = spent / max(budget - self._reserve, 1e-3)
-            self.share = min(1.0, self._of_first(max(self.share, share)))
+        """Several processes agree on the time, which costs a message, so only at some steps."""
+        if self.config.budget is None or self.accelerator.num_processes == 1 or step % CHECK == 0 or step == self.start:
+            self.clock.look(self.epoch * len(self.task.plan) + step)
 
     def _train_epoch(self) -> dict[str, float]:
         plan, stream = self.task.plan, self.task.train
         self._look_at_the_clock(self.start)
-        plan.epoch, plan.start, plan.progress = self.epoch, self.start, self.share
+        plan.epoch, plan.start, plan.progress = self.epoch, self.start, self.clock.share
         self.stepper.start_epoch(self.epoch)
-        images, waited, last = 0, 0.0, time.perf_counter()
+        waited, last = 0.0, time.perf_counter()
         seen: Any = None
         with progress(self._title(self.epoch + 1), len(plan) - plan.start) as advance:
             for number, batch in enumerate(stream, plan.start):
@@ -167,20 +138,20 @@ class Trainer:
                 batch = seen = self._in_step(batch, seen)
                 if batch is not None:
                     self._look_at_the_clock(number)
-                    rate = schedule(self.config.schedule, self.share, 1 / self.total, self.config.warmup)
+                    rate = schedule(self.config.schedule, self.clock.share, 1 / self.total, self.config.warmup)
                     loss = self.stepper.step(batch, self.task.loss, rate, self._seed(number))
                     count = len(batch.indices)
                     self.partial += torch.stack([loss * count, torch.full_like(loss, count)])
-                    images += count
+                    self.clock.images += count
                 advance(1)
                 self._look_at_the_clock(number + 1)
                 if self._looks(number + 1) and self._ends_here(number + 1, advance):
                     break
                 last = time.perf_counter()
-        spent = time.perf_counter() - self.began
+        spent = max(self.clock.elapsed, 1e-9)
         return {
-            "images_per_second": images * self.accelerator.num_processes / max(spent, 1e-9),
-            "data_wait": waited / max(spent, 1e-9),
+            "images_per_second": self.clock.images * self.accelerator.num_processes / spent,
+            "data_wait": waited / spent,
         }
 
     def _in_step(self, batch: Any, seen: Any) -> Any:
@@ -203,7 +174,7 @@ class Trainer:
         """
         if step % CHECK == 0 or step == len(self.task.plan):
             return True
-        return self.accelerator.num_processes == 1 and (bool(self._stop) or self._time_is_up)
+        return self.accelerator.num_processes == 1 and (bool(self._stop) or self.clock.time_is_up)
 
     def _ends_here(self, step: int, advance: Callable[..., None]) -> bool:
         """Stop on a bad loss or a signal, save when it is time, and say whether the time is up."""
@@ -216,7 +187,7 @@ class Trainer:
             self._interrupt(step, int(stop))
         if due:
             self._checkpoint(step)
-        return self._time_is_up
+        return self.clock.time_is_up
 
     def _seed(self, number: int) -> int:
         """Dropout and denoising depend on seed, epoch, step and process only, so that a resumed run repeats them."""
@@ -231,10 +202,10 @@ class Trainer:
         return metrics, loss
 
     def _finish_epoch(self, metrics: dict[str, Any], val_loss: float | None, rates: dict[str, float]) -> None:
-        self.spent = self._of_first(self.spent + time.perf_counter() - self.began)
+        self.clock.end_epoch()
         row = {
             "epoch": self.epoch + 1,
-            "time": self.spent,
+            "time": self.clock.spent,
             "train/loss": self._mean_loss(),
             "val/loss": val_loss,
             **{f"metrics/{key}": metrics.get(key) for key in self.task.columns},
@@ -263,7 +234,7 @@ class Trainer:
                 f"{self._title(self.epoch)}  loss {row['train/loss']:.4f}  {scores}"
                 f"{rates['images_per_second']:.1f} images/s, {rates['data_wait']:.0%} waiting for data"
             )
-            if self.config.patience is not None and self.unimproved >= self.config.patience:
+            if metrics and self._waited_enough:
                 say(
                     f"stopped early: {self.task.score} has not risen for {self.unimproved} epochs (best {self.best:.4f})"
                 )
@@ -272,19 +243,21 @@ class Trainer:
     def _title(self, number: int) -> str:
         if self.config.budget is None:
             return f"epoch {number}/{self.config.epochs}"
-        return f"epoch {number} ({self.spent / 60:.1f} of {self.config.budget / 60:g} min)"
+        return f"epoch {number} ({self.clock.spent / 60:.1f} of {self.config.budget / 60:g} min)"
 
     def state(self) -> dict[str, Any]:
         """Everything that training depends on, as tensors and plain values."""
-        return {**{name: getattr(self, name) for name in self._KEPT}, **self.stepper.state()}
+        own = {name: getattr(self, name) for name in self._KEPT}
+        return {**own, "spent": self.clock.spent, "validation": self.clock.validation, **self.stepper.state()}
 
-    _KEPT = ("epoch", "start", "spent", "validation", "partial", "best", "unimproved", "rescues", "history")
+    _KEPT = ("epoch", "start", "partial", "best", "unimproved", "rescues", "history")
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a saved `state`."""
         self.restored = True
         for name in self._KEPT:
             setattr(self, name, state[name])
+        self.clock.spent, self.clock.validation = state["spent"], state["validation"]
         self.partial = self.partial.to(self.accelerator.device)
         self.stepper.restore(state)
 
@@ -292,8 +265,7 @@ class Trainer:
         """Save the state, in the middle of an epoch after `step` of its steps."""
         state = self.state() if self.accelerator.is_main_process or self.config.fsdp else {}
         if self.accelerator.is_main_process:
-            seconds = time.perf_counter() - self.began if step is not None else 0.0
-            here = {} if step is None else {"start": step, "spent": self.spent + seconds}
+            here = {} if step is None else {"start": step, "spent": self.clock.now}
             checkpoints.save_state(self.run, {**state, **here})
         self.saved = time.monotonic()
 
@@ -332,12 +304,6 @@ class Trainer:
             float(v) for v in self.accelerator.gather(torch.tensor([flags], device=self.accelerator.device)).amax(0)
         ]
 
-    def _of_first(self, seconds: float) -> float:
-        """What the first process measured, in all of them."""
-        if self.accelerator.num_processes == 1:
-            return seconds
-        return float(self.accelerator.gather(torch.tensor([seconds], device=self.accelerator.device))[0])
-
     def _note(self, problems: list[Problem]) -> None:
         for problem in problems:
             if problem.path not in self.problems:
@@ -346,7 +312,7 @@ class Trainer:
 
     def _interrupt(self, step: int, number: int) -> None:
         self._checkpoint(step)
-        self.spent += time.perf_counter() - self.began
+        self.clock.spent = self.clock.now
         raise Interrupted(
             f"stopped in {self._title(self.epoch + 1)} and saved; go on with: segdet train --resume {self.run}", number
         )

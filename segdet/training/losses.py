@@ -46,6 +46,9 @@ class SegmentationLoss(nn.Module):
         return torch.stack([term(logits, targets) for term in self.terms]).sum()
 
 
+_WEIGHTED = ("bce+dice", "ce", "cldice")  # those with cross entropy
+
+
 def loss_named(name: str, classes: int, class_weights: Sequence[float] | None = None) -> SegmentationLoss:
     """Build a loss.
 
@@ -55,10 +58,12 @@ def loss_named(name: str, classes: int, class_weights: Sequence[float] | None = 
             single number weighs foreground pixels.
 
     Raises:
-        InputError: unknown name, or a wrong number of weights.
+        InputError: unknown name, a wrong number of weights, or weights for a loss without cross entropy.
     """
     if name not in LOSSES:
         raise InputError(f"--loss {name}: no such loss{nearest(name, LOSSES) or '.'} Known: {', '.join(LOSSES)}")
+    if class_weights is not None and name not in _WEIGHTED:
+        raise InputError(f"class_weights: {name} does not use them; leave them out, or say --loss {_WEIGHTED[0]}")
     wanted = 1 if classes == 1 else classes + 1
     if class_weights is not None and len(class_weights) != wanted:
         raise InputError(f"class_weights: {len(class_weights)} given, {wanted} needed (background first)")

@@ -41,6 +41,7 @@ def rate_test(setup: Setup, task: Task) -> RateTest:
     mean, plan = 0.0, task.plan
     with progress("raising the learning rate", STEPS) as advance:
         while len(found.rates) < STEPS:
+            before = len(found.rates)
             stepper.start_epoch(setup.config.freeze_epochs)  # as it will be once nothing rests any more
             for batch in task.train:
                 if not batch.indices:
@@ -57,6 +58,10 @@ def rate_test(setup: Setup, task: Task) -> RateTest:
                 advance(1, f"lr {rate:.1e}  loss {smooth:.4f}")
                 if len(found.rates) == STEPS:
                     break
+            if len(found.rates) == before:
+                raise SegdetError(
+                    "none of the training images could be read; `segdet data check` lists what is damaged"
+                )
             plan.epoch += 1
     return _suggested(found)
 

@@ -62,10 +62,11 @@ def train(config: TrainConfig, resume: Path | None = None, spent: float = 0.0) -
     trainer = Trainer(setup, task, run, save)
     if state is not None:
         trainer.restore(state)
-        if trainer.done:
+        if trainer.done and (run / "metrics.json").is_file():
             raise InputError(f"--resume {resume}: it is done ({trainer.epoch} epochs); train a new run for more")
-        say(f"going on with {run} in epoch {trainer.epoch + 1}, step {trainer.start + 1}")
-    trainer.count(time.perf_counter() - began)
+        where = "the final measurement" if trainer.done else f"epoch {trainer.epoch + 1}, step {trainer.start + 1}"
+        say(f"going on with {run} in {where}")
+    trainer.clock.add(time.perf_counter() - began)
     say(_headline(setup, run))
     if not accelerator.is_main_process:
         trainer.fit()

@@ -99,7 +99,7 @@ class SegmentationTask:
         plan = TrainingPlan(self.setup.dataset.splits["train"], 16, self.setup.config.seed, mixed=self.plan.mixed)
         shown = [sample for sample in (self.samples[key] for key in next(iter(plan))) if isinstance(sample, tuple)]
         images, targets = [image for _, image, _ in shown], [target for _, _, target in shown]
-        pictures.samples(images, targets, run / "samples" / "train.jpg")
+        pictures.samples(images, targets, len(self.setup.dataset.classes) == 1, run / "samples" / "train.jpg")
 
     def finish(self, run: Path, describe: Callable[[dict[str, Any]], Metadata]) -> str:
         """As `Task.finish`."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from segdet.cli.data import info
 from segdet.data import catalog, synthetic
 from segdet.errors import InputError
 from tests.drawn import plain, yolo_dataset
@@ -166,6 +169,37 @@ def test_a_broken_card_is_refused_by_name(content: bytes) -> None:
     Path("datasets").mkdir()
     Path("datasets/mine.yaml").write_bytes(content)
     assert "datasets/mine.yaml" in message("mine")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"{unclosed", b"\xff\xfe\x00", b"on: 2026-13-45\n", b"name: x\ntitle: x\ntask: x\nlicence: x\nclasses: 7\n"],
+)
+def test_a_broken_card_is_no_matter_of_the_other_datasets(content: bytes, small_demo: None) -> None:
+    yolo_dataset(Path("datasets/mine"), train=2, val=1, size=(24, 24))
+    yolo_dataset(Path("walls"), train=2, val=1, size=(24, 24))
+    Path("datasets/mine.yaml").write_bytes(content)
+    for name in ("walls", "datasets/mine", "crack-demo"):
+        assert catalog.load(name).splits["val"]
+    assert "no such folder" in message("nothing-of-the-kind")
+    assert "datasets/mine.yaml: not a dataset card (" in message("mine")
+
+
+def test_the_bar_is_as_long_as_what_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    def drawn(folder: Path, progress: object, **_: object) -> Path:
+        return yolo_dataset(folder, train=2, val=1, size=(24, 24))
+
+    @contextmanager
+    def noted(title: str, total: int) -> Iterator[Callable[..., None]]:
+        totals.append(total)
+        yield lambda count=1, note="": None
+
+    totals: list[int] = []
+    monkeypatch.setattr(synthetic, "write", drawn)
+    monkeypatch.setattr("segdet.console.progress", noted)
+    for name in ("crack-drawn", "crack-demo", "datasets/crack-demo"):
+        info(name)
+    assert totals == [1560, 220, 0]
 
 
 def test_a_card_of_ones_own_is_used() -> None:

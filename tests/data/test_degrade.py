@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from segdet.data import degrade
@@ -42,6 +45,14 @@ def test_each_does_what_it_says(image: np.ndarray) -> None:
     assert shaded[-5:, :5].mean() == pytest.approx(0.5, abs=0.01) and shaded[:5, -5:].min() == 1
     grain = degrade.noise(image).astype(float) - image
     assert abs(grain.mean()) < 0.5 and 11 < grain.std() < 13
+
+
+def test_jpeg_is_what_a_phone_would_send() -> None:
+    rng = np.random.default_rng(0)
+    coloured = rng.integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(coloured).save(buffer, "JPEG", quality=20)
+    assert np.array_equal(degrade.jpeg(coloured), np.asarray(Image.open(buffer)))
 
 
 def test_an_unknown_kind_is_refused() -> None:

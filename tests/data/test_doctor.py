@@ -16,17 +16,25 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segdet.data import catalog, doctor, formats
-from segdet.data.doctor import exports, fix, labels, upright
+from segdet.data.doctor import exports, fix, labels, leaks, upright
+from segdet.data.doctor.copies import Pair
 from segdet.data.doctor.features import MIRROR, extract
-from segdet.data.doctor.findings import Finding
+from segdet.data.doctor.findings import Case, Finding
 from segdet.data.doctor.scan import black_corners
 from segdet.data.doctor.verify import same_place
 from segdet.data.images import read_image
+from segdet.data.records import Dataset
 from segdet.errors import InputError
 from segdet.reporting import checkup as page
 from tests.conftest import Cli
 from tests.data.helpers import annotation, coco, yolo
 from tests.drawn import crack_picture, plain, yolo_dataset
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache folder of its own."""
+    monkeypatch.setenv("SEGDET_CACHE", str(tmp_path / "cache"))
 
 
 def check(root: Path, look_alike: bool = False) -> dict[str, Finding]:
@@ -164,6 +172,61 @@ def test_augmented_copies_in_two_splits_leak_but_equal_plain_names_do_not(tmp_pa
 
 
 # ---------------------------------------------------------------------------------------------------- pictures
+
+
+def copied(folder: Path, **counts: int) -> Dataset:
+    """As many augmented copies of photograph 7 in each split, beside a photograph of its own."""
+    pictures = {f"{split}/{split}": np.full((32, 32, 3), 9 * place, np.uint8) for place, split in enumerate(counts, 1)}
+    for split, count in counts.items():
+        for number in range(count):
+            grey = 100 + 10 * number + len(split)
+            pictures[f"{split}/7.rf.{split}{number:028x}"] = np.full((32, 32, 3), grey, np.uint8)
+    root = walls(folder, pictures)
+    (root / "data.yaml").write_text("train: images/train\nval: images/val\ntest: images/test\nnames: [crack]\n")
+    return formats.read(root)
+
+
+def remembered(dataset: Dataset, first: tuple[str, int], second: tuple[str, int]) -> None:
+    """As though a search had found that these two (split, position) show the same object."""
+    a, b = (dataset.splits[split][place] for split, place in (first, second))
+    leaks.remember(dataset, [Pair(a, b, (first[0], second[0]), Case((a.image, b.image), ""))])
+
+
+def test_every_copy_of_a_photograph_that_training_shows_is_known(tmp_path: Path, cache: None) -> None:
+    dataset = copied(tmp_path / "walls", train=3, val=3)
+    found, _ = leaks.known(dataset)
+    assert {leak.scored for leak in found} == {r.image for r in dataset.splits["val"] if r.photograph == "7"}
+    assert len(found) == 3 and {leak.why for leak in found} == {"a copy of the same photograph"}
+
+
+def test_every_copy_of_a_look_alike_and_of_an_identical_file_is_known(tmp_path: Path, cache: None) -> None:
+    dataset = copied(tmp_path / "alike", train=0, val=3)
+    remembered(dataset, ("train", 0), ("val", 1))
+    found, searched = leaks.known(dataset)
+    assert searched and len(found) == 3 and {leak.why for leak in found} == {"another photograph of the same object"}
+    dataset = copied(tmp_path / "same", train=0, val=3)
+    shutil.copy(dataset.splits["val"][1].image, dataset.splits["train"][0].image)
+    assert sorted(leak.why for leak in leaks.known(formats.read(dataset.root))[0]) == [
+        "a copy of the same photograph", "a copy of the same photograph", "the same file",
+    ]  # fmt: skip
+
+
+def test_what_validation_and_test_share_training_has_not_seen(tmp_path: Path, cache: None) -> None:
+    dataset = copied(tmp_path / "walls", train=0, val=2, test=2)
+    remembered(dataset, ("val", 2), ("test", 2))
+    assert leaks.known(dataset, "test") == ([], True)
+
+
+def test_what_was_found_is_found_again_from_another_folder(
+    tmp_path: Path, cache: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    near = copied(Path("walls"), train=0, val=0)
+    far = formats.read(tmp_path / "walls")
+    remembered(near, ("train", 0), ("val", 0))
+    for dataset in (near, far):
+        (leak,), searched = leaks.known(dataset)
+        assert searched and leak.scored == dataset.splits["val"][0].image
 
 
 def test_damaged_and_unusual_images_are_told_apart(tmp_path: Path) -> None:
@@ -323,6 +386,13 @@ def test_tiny_and_twice_labelled_objects(tmp_path: Path) -> None:
     assert found["objects-twice"].count == 1 and found["objects-tiny"].cases[0].note.startswith("2 square pixels")
 
 
+def test_every_tiny_object_gets_its_ring_even_if_another_has_its_area(tmp_path: Path) -> None:
+    corners = [[1, 1, 3, 1, 3, 3], [9, 9, 11, 9, 11, 11], [5, 5, 8, 5, 8, 8]]
+    small = [annotation(id=k, segmentation=[points]) for k, points in enumerate(corners)]
+    (case,) = check(coco(tmp_path, *small))["objects-tiny"].cases
+    assert case.marks == ((1, 1, 3, 3), (9, 9, 11, 11), (5, 5, 8, 8)) and case.note.startswith("2 square pixels")
+
+
 def test_classes_that_are_unused_rare_or_in_one_split_only(tmp_path: Path) -> None:
     root = yolo_dataset(tmp_path, train=4, val=2, size=(32, 32), classes=("crack", "spall", "rust"))
     for file in (root / "labels/train").iterdir():
@@ -413,6 +483,33 @@ def test_the_cleaned_copy_lacks_exactly_what_is_wrong(tmp_path: Path, layout: st
     assert told.count("shows it in w2.jpg") == 2 and len(done.dropped) == told.count("\n") - 1 == 6
     assert not doctor.examine(clean).checkup.errors
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clean", "faulty"]
+
+
+def listed(root: Path, **lists: list[str]) -> Dataset:
+    """The pictures of the lists once each, and a list of names for each split."""
+    names = sorted({name for some in lists.values() for name in some})
+    walls(root, {name: view(number) for number, name in enumerate(names)})
+    for split, some in lists.items():
+        (root / f"{split}.txt").write_text("".join(f"images/{name}.jpg\n" for name in some))
+    (root / "data.yaml").write_text("".join(f"{split}: {split}.txt\n" for split in lists) + "names: [crack]\n")
+    return formats.read(root)
+
+
+def test_an_image_that_two_splits_list_stays_in_the_later_one(tmp_path: Path) -> None:
+    dataset = listed(tmp_path / "lists", train=["a", "b"], val=["b", "c"])
+    done = fix.write(dataset, doctor.examine(dataset, False), tmp_path / "clean")
+    assert done.dropped == (f"image left out: {tmp_path}/lists/images/b.jpg: leaks: val shows it in b.jpg",)
+    clean = formats.read(tmp_path / "clean")
+    assert {split: [r.image.stem for r in some] for split, some in clean.splits.items()} == {
+        "train": ["a"], "val": ["b", "c"],
+    }  # fmt: skip
+
+
+def test_of_an_image_listed_again_and_again_one_listing_stays(tmp_path: Path) -> None:
+    dataset = listed(tmp_path / "lists", train=["a", "a", "b", "a"], val=["c"])
+    done = fix.write(dataset, doctor.examine(dataset, False), tmp_path / "clean")
+    assert done.dropped == (f"image left out: {tmp_path}/lists/images/a.jpg: listed more than once",)
+    assert [r.image.stem for r in formats.read(tmp_path / "clean").splits["train"]] == ["a", "b"]
 
 
 def test_a_copy_of_a_sound_set_is_the_same(tmp_path: Path) -> None:

@@ -102,6 +102,33 @@ def test_exif_orientation_is_applied(kind: str, orientation: int, tmp_path: Path
     assert image_size(path) == image.shape[:2] == ((40, 24) if orientation >= 5 else (24, 40))
 
 
+def turned_png(kind: str) -> bytes:
+    """A PNG of 24x40 whose orientation (6) stands where one has to decode, or to look into XMP, to see it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    xmp = b'XML:com.adobe.xmp\0\0\0\0\0<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    raw = b"Raw profile type exif\0\0" + zlib.compress(
+        f"\nexif\n{len(exif.tobytes())}\n{exif.tobytes().hex()}\n".encode()
+    )
+    chunk = {
+        "XMP": png_chunk(b"iTXt", xmp),
+        "raw profile": png_chunk(b"zTXt", raw),
+        "behind the pixels": png_chunk(b"eXIf", exif.tobytes(8)[6:]),
+    }[kind]
+    plain = encoded(Image.fromarray(picture()), "PNG")
+    place = plain.index(b"IEND" if kind == "behind the pixels" else b"IDAT") - 4
+    return plain[:place] + chunk + plain[place:]
+
+
+@pytest.mark.parametrize("kind", ["XMP", "raw profile", "behind the pixels"])
+def test_the_header_and_the_picture_agree_on_the_size_of_a_png(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "wall.png"
+    path.write_bytes(turned_png(kind))
+    with Image.open(path) as opened:
+        assert opened.getexif()[0x0112] == 6
+    assert image_size(path) == (24, 40) and (read_image(path) == picture()).all()
+
+
 def test_a_16_bit_png_is_scaled_by_its_full_range(tmp_path: Path) -> None:
     samples = np.linspace(0, 65535, 24 * 40).reshape(24, 40).astype(np.uint16)
     (tmp_path / "a.png").write_bytes(deep_png(samples))

@@ -11,8 +11,8 @@ from segdet.data import formats
 from segdet.data.augment import SegmentationAugment
 from segdet.data.batches import SegmentationSamples, TrainingPlan
 from segdet.data.rasterize import target
-from segdet.data.records import Dataset, Record
-from segdet.data.splits import fold, with_validation
+from segdet.data.records import Dataset, Record, iterate
+from segdet.data.splits import divide, fold, with_validation
 from tests import layouts
 from tests.drawn import coco_dataset, plain, yolo_dataset
 
@@ -125,3 +125,17 @@ def test_files_of_one_name_in_several_folders_are_several_photographs(tmp_path: 
             (old / place).mkdir()
             (old / f"wall-{number:04d}.{end}").rename(old / place / f"001.{end}")
     assert [r.photograph for r in formats.read(root).splits["train"]] == ["bridge/001", "street/001"]
+
+
+@pytest.mark.parametrize("layout", ["ultralytics", "roboflow"])
+def test_files_of_one_name_in_several_splits_are_several_photographs(layout: str, tmp_path: Path) -> None:
+    root = yolo_dataset(tmp_path / "walls", layout, train=3, val=3, size=(24, 32))
+    for folder in {path.parent for path in root.rglob("*") if path.is_file()} - {root}:
+        for number, file in enumerate(sorted(folder.iterdir())):
+            file.rename(file.with_name(f"{number:03d}{file.suffix}"))
+    dataset = formats.read(root)
+    names = [record.photograph for _, record in iterate(dataset)]
+    assert len(set(names)) == 6 and {name[-4:] for name in names} == {"/000", "/001", "/002"}
+    held = [record.image for k in (1, 2, 3) for record in fold(dataset, k, 3).splits["val"]]
+    assert sorted(held) == sorted(record.image for _, record in iterate(dataset))
+    assert sum(map(len, divide(dataset, 0.5).splits.values())) == 6

@@ -338,6 +338,15 @@ def test_labelme_ignore_and_label_order(tmp_path: Path) -> None:
     assert (index[10:30, 10:30] == IGNORE).all() and (index == 2).any()
 
 
+@pytest.mark.parametrize("points", [[[10, 10], [30, 30]], SQUARE])
+def test_labelme_ignores_a_rectangle_as_it_does_a_polygon(points: list[list[int]], tmp_path: Path) -> None:
+    crack = shape([[40, 40], [50, 40], [50, 45]])
+    boxed = formats.read(labelme(tmp_path / "a", shape(points, "rectangle", "__ignore__"), crack))
+    outlined = formats.read(labelme(tmp_path / "b", shape(SQUARE, label="__ignore__"), crack))
+    assert (class_index(only(boxed)) == class_index(only(outlined))).all()
+    assert (class_index(only(boxed)) == IGNORE).sum() == 400 and boxed.problems == ()
+
+
 @pytest.mark.parametrize(
     "told",
     [

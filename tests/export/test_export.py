@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,11 @@ from segdet.data.images import read_image
 from segdet.errors import InputError, SegdetError
 from segdet.export import graph
 from segdet.export.onnx import to_onnx
+from segdet.inference.session import open_session
 from segdet.models import weights
 from segdet.models.common import predict
 from segdet.models.registry import build_model
+from segdet.operating import store
 
 
 def _open(path: Path) -> onnxruntime.InferenceSession:
@@ -110,6 +113,35 @@ def test_a_failed_export_leaves_the_old_file(exported: Path, trained: Path, tmp_
     with pytest.raises(SegdetError):
         segdet.export(trained, out=old, tolerance=-1.0)
     assert old.read_bytes() == exported.read_bytes() and list(tmp_path.iterdir()) == [old]
+
+
+def test_a_threshold_stored_later_is_on_the_card(exported: Path, tmp_path: Path) -> None:
+    file, card = (Path(shutil.copy(exported.with_suffix(end), tmp_path / f"a{end}")) for end in (".onnx", ".md"))
+    before, metadata = card.read_text(), open_session(file, "cpu").metadata
+    first = f"{metadata.threshold:.3f}"
+    for threshold, rule in ((0.1234, "recall=0.9"), (0.9876, "max-f1")):
+        store(file, metadata, {"threshold": threshold, "operate": rule, "iou": 0.5})
+        told = (
+            f" is {threshold:.3f} ({rule}, chosen after the export; the scores and the agreement below are at {first})"
+        )
+        assert card.read_text() == before.replace(f" is {first}", told) != before
+    notes = "what somebody wrote about it"
+    card.write_text(notes)
+    store(file, metadata, {"threshold": 0.5, "operate": "max-f1"})
+    assert card.read_text() == notes
+    card.unlink()
+    store(file, metadata, {"threshold": 0.5, "operate": "max-f1"})
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_no_paper_is_newer_than_its_model(trained: Path, tmp_path: Path) -> None:
+    """The model cannot take its place, for a folder is there: what stands beside stays as it was."""
+    (tmp_path / "old.onnx").mkdir()
+    (tmp_path / "old.md").write_text("card of the old model")
+    with pytest.raises(OSError, match=r"old\.onnx"):
+        segdet.export(trained, out=tmp_path / "old.onnx")
+    assert (tmp_path / "old.md").read_text() == "card of the old model"
+    assert {path.name for path in tmp_path.iterdir()} == {"old.onnx", "old.md"}
 
 
 def test_unusable_sources_are_input_errors(tmp_path: Path, trained: Path) -> None:

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -22,6 +23,7 @@ from segdet.inference.job import run_job
 from segdet.inference.ledger import NAME
 from segdet.inference.predictor import Predictor
 from segdet.inference.sources import expand
+from segdet.inference.video import open_clip
 from tests.conftest import ROOT, Cli
 from tests.segmenters import blots, channel_model, dark_model
 
@@ -115,6 +117,8 @@ def test_results_of_other_options_are_not_mixed(model: Path, photos: Path, tmp_p
 def test_lists_and_folders_and_files_together(model: Path, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("\ufeff# chosen\nphotos/1.png\n\n" + str(photos / "3.png") + "\r\n")
     assert [source.name for source in expand([str(tmp_path / "list.txt")])] == ["photos/1", "3"]
+    again = expand([str(photos / "3.png"), str(tmp_path / "list.txt"), str(tmp_path / "list.txt")])
+    assert [source.name for source in again] == ["3", "photos/1"]  # a list may name what was named before
     (tmp_path / "bad.txt").write_text("photos/1.png\nphotos/9.png\n")
     with pytest.raises(InputError, match=r"bad.txt, line 2: photos/9.png: no such file"):
         expand([str(tmp_path / "bad.txt")])
@@ -150,8 +154,9 @@ def test_standard_input_is_an_image_or_a_list(model: Path, photos: Path, tmp_pat
 
 
 def video(path: Path, frames: int = 8) -> Path:
-    """A dark disc that moves to the right over light grey."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10.0, (96, 64))
+    """A dark disc that moves to the right over light grey; an AVI holds single pictures and can be read while it lasts."""
+    code = cv2.VideoWriter_fourcc(*("MJPG" if path.suffix == ".avi" else "mp4v"))
+    writer = cv2.VideoWriter(str(path), code, 10.0, (96, 64))
     for number in range(frames):
         frame = np.full((64, 96, 3), 220, np.uint8)
         cv2.circle(frame, (20 + 6 * number, 32), 10, (20, 20, 20), -1)
@@ -193,6 +198,31 @@ def test_smoothing_keeps_what_was_seen(model: Path, tmp_path: Path) -> None:
     several = Predictor(channel_model(tmp_path / "several.onnx"), device="cpu")
     with pytest.raises(InputError, match="one class"):
         run_job(several, expand([str(source)]), tmp_path / "x", ("mask",), smooth=0.5)
+
+
+def test_a_threshold_of_zero_holds_for_smoothed_videos(model: Path, tmp_path: Path) -> None:
+    source, everything = video(tmp_path / "walk.mp4", 2), Predictor(model, 0.0, device="cpu")
+    run_job(everything, expand([str(source)]), tmp_path / "out", ("mask",), smooth=0.5)
+    assert mask_of(tmp_path / "out/walk/000002_mask.png").all()
+
+
+def test_a_video_that_ends_early_is_told(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = video(tmp_path / "whole.avi", 10)
+    torn = tmp_path / "torn.avi"
+    torn.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+    result = run_job(Predictor(model, device="cpu"), expand([str(torn)]), tmp_path / "out", ("mask", "json"))
+    (row,) = result.images
+    assert 0 < row["frames"] < 9 and row["frames_missing"] == 10 - row["frames"]
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith(f"{torn}: ends after {row['frames']} of about 10 frames")
+    assert f"one of {row['frames']} frames; {row['frames_missing']} are missing" in result.sentence()
+    assert json.loads((tmp_path / "out/predictions.json").read_text())["images"][-1]["frames_missing"] > 0
+    # a count that is a little too high is an estimate, not a fault
+    monkeypatch.setattr("segdet.inference.video.open_clip", lambda path: replace(open_clip(path), frames=11))
+    (row,) = run_job(Predictor(model, device="cpu"), expand([str(whole)]), tmp_path / "all", ("mask",)).images
+    assert row["frames"] == 10 and "frames_missing" not in row and not capsys.readouterr().err
 
 
 def test_damaged_videos_are_told(model: Path, photos: Path, tmp_path: Path) -> None:

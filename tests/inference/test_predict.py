@@ -23,8 +23,10 @@ from segdet.inference.predictor import Predictor
 from segdet.inference.results import Prediction
 from segdet.inference.session import open_session
 from segdet.inference.sources import expand
+from segdet.inference.windows import ArrayPicture
 from tests.conftest import ROOT
 from tests.drawn import crack_picture
+from tests.segmenters import dark_model
 
 
 def _prediction(mask: np.ndarray, classes: tuple[str, ...] = ("crack",)) -> Prediction:
@@ -131,6 +133,15 @@ def test_the_threshold_decides(exported: Path, walls: Path) -> None:
     image = sorted((walls / "images" / "val").iterdir())[0]
     areas = [segdet.load(exported, threshold=t).predict(image).areas["crack"] for t in (0.01, 0.5, 0.99)]
     assert areas[0] > areas[1] > areas[2]
+
+
+def test_a_threshold_of_zero_marks_everything_whole_and_in_tiles(tmp_path: Path) -> None:
+    model, white = dark_model(tmp_path / "dark.onnx"), np.full((200, 300, 3), 255, np.uint8)  # sure of no pixel
+    for tile in ("off", 128):
+        predictor = Predictor(model, 0.0, tile, "cpu")
+        found = predictor.predict(white)
+        assert isinstance(found, Prediction) and found.threshold == 0.0 and found.mask.all(), tile
+        assert all(mask.all() for _, _, mask, _ in predictor.bands(ArrayPicture(white))), tile
 
 
 def test_a_gpu_that_is_not_there_is_an_error(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:

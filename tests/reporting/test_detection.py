@@ -122,6 +122,21 @@ def test_label_pictures_of_boxes_and_of_outlines(
     assert all(np.asarray(Image.open(tmp_path / f"{name}.png")).std() > 20 for name in ("boxes", "outlines"))
 
 
+def test_samples_show_classes_as_they_are_and_nothing_where_it_is_unknown(tmp_path: Path) -> None:
+    grey = np.full((60, 60, 3), 128, np.uint8)
+    classes = np.zeros((60, 60), np.uint8)
+    classes[:20], classes[20:40] = 3, 255
+    covered = np.full((60, 60), 255, np.uint8)
+    pictures.samples([grey], [classes], False, tmp_path / "classes.jpg")
+    pictures.samples([grey], [covered], True, tmp_path / "covered.jpg")
+    several, one = (np.asarray(Image.open(tmp_path / f"{name}.jpg")).astype(int) for name in ("classes", "covered"))
+    shown = several[:, several.shape[1] // 8 :][:, 5 : several.shape[1] // 8 - 5]  # the second tile
+    high = shown.shape[0] // 3
+    colour = np.abs(shown - 128).max(axis=2)
+    assert colour[5 : high - 5].mean() > 30 and colour[high + 8 : -8].max() < 12
+    assert np.abs(one[:, one.shape[1] // 8 :] - 128).max(axis=2).mean() > 10
+
+
 def test_how_many_boxes_cover_a_place() -> None:
     cover = pictures._coverage(np.array([[0, 0, 1, 1], [0, 0, 0.5, 1], [0.25, 0.5, 0.5, 0.75]]))
     assert cover.shape == (64, 64)

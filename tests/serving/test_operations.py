@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import shutil
 import signal
 import threading
@@ -201,6 +202,29 @@ def test_a_batcher_joins_what_fits_and_lets_nobody_wait_in_vain() -> None:
     for closing in (batcher, lonely):
         closing.close()
         assert closing.run(np.zeros((1, 2, 2, 3), np.uint8), None)[0].tolist() == [0]
+
+
+def test_a_batcher_outlives_whatever_goes_wrong_around_a_batch() -> None:
+    def observe(count: int) -> None:
+        if count == 3:
+            raise ValueError("no counter")
+
+    batcher = Batcher(lambda images, threshold: (images[:, 0, 0, 0],), 8, 60.0, lambda: 2, observe)
+    pixel = np.zeros((1, 1, 1, 3), np.uint8)
+    huge = np.broadcast_to(pixel, (1, 1 << 24, 1 << 24, 3))  # takes no memory until two are joined; then 2 petabytes
+
+    def send(images: np.ndarray) -> None:
+        try:
+            answers.put(batcher.run(images)[0].tolist())
+        except (MemoryError, ValueError) as error:
+            answers.put("no memory" if isinstance(error, MemoryError) else str(error))
+
+    answers: queue.Queue[object] = queue.Queue()
+    for pair, told in (([huge, huge], "no memory"), ([pixel, pixel.repeat(2, 0)], "no counter"), ([pixel] * 2, [0])):
+        for images in pair:
+            threading.Thread(target=send, args=(images,), daemon=True).start()
+        assert [answers.get(timeout=20) for _ in pair] == [told, told]
+    batcher.close()
 
 
 def test_the_scheduler_keeps_its_bounds() -> None:

@@ -185,6 +185,26 @@ def test_boxes_of_a_detector_and_pasting(page: Browser) -> None:
 
 
 @needs_chromium
+def test_a_late_answer_of_the_model_before_is_not_shown(page: Browser, tmp_path: Path) -> None:
+    (tmp_path / "p.png").write_bytes(blobs())
+    page.run(  # the first model's confidence is decoded only when it is let go
+        "(() => { const real = createImageBitmap, held = new Promise((go) => { window.go = go; });"
+        "window.createImageBitmap = async (source, options) => {"
+        "if (options?.colorSpaceConversion) { window.reached = true; await held; } return real(source, options); }; })()"
+    )
+    page.choose("#files", [tmp_path / "p.png"])
+    page.until("window.reached")
+    page.run(
+        "(() => { const m = document.querySelector('#model'); m.value = 'blobs'; m.dispatchEvent(new Event('change')); })()"
+    )
+    page.until(DONE)
+    shares = "[...document.querySelectorAll('#legend tbody td:last-child')].map((cell) => cell.textContent)"
+    assert page.run(shares) == ["1 box", "0 boxes", "1 box"]
+    page.run("(window.go(), new Promise((done) => setTimeout(done, 500)))")
+    assert page.run(shares) == ["1 box", "0 boxes", "1 box"]
+
+
+@needs_chromium
 @pytest.mark.parametrize(("width", "height", "dark", "phone"), [(1400, 900, False, False), (390, 844, True, True)])
 def test_the_sample_in_light_and_dark_wide_and_on_a_phone(
     page: Browser, tmp_path: Path, width: int, height: int, dark: bool, phone: bool

@@ -18,6 +18,7 @@ from segdet.training.config import TrainConfig
 from segdet.training.detection import DetectionTask
 from segdet.training.run import train
 from tests.detectors import blob_dataset
+from tests.drawn import yolo_dataset
 
 SETTINGS = {
     "backbone": "test_efficientnet", "weights": "none", "imgsz": 64, "batch": 4, "lr": 2e-3, "precision": "fp32",
@@ -107,6 +108,15 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+def test_validation_without_any_object_is_told_before_training(tmp_path: Path) -> None:
+    data = yolo_dataset(tmp_path / "walls", train=4, val=2)
+    for file in (data / "labels" / "val").iterdir():
+        file.write_text("")
+    with pytest.raises(InputError, match="no object is labelled in its validation images"):
+        segdet.train("dfine", str(data), **SETTINGS, epochs=1, out=str(tmp_path / "runs"))
+    assert not (tmp_path / "runs").exists()
+
+
 def test_clear_words(blobs: Path) -> None:
     with pytest.raises(InputError, match="--loss ce: dfine is trained with its own set loss; leave --loss out"):
         TrainConfig.from_options(arch="dfine", data=str(blobs), loss="ce")
@@ -116,6 +126,10 @@ def test_clear_words(blobs: Path) -> None:
         TrainConfig.from_options(arch="dfine", data=str(blobs), enlarge=4)
     with pytest.raises(InputError, match=r"--enlarge 4: --augment none shows photographs as they are; leave one out"):
         TrainConfig.from_options(arch="unet", data=str(blobs), enlarge=4, augment="none")
+    with pytest.raises(InputError, match=r"class_weights .*dfine is trained with its own set loss"):
+        TrainConfig.from_options(arch="dfine", data=str(blobs), class_weights=[2.0])
+    with pytest.raises(InputError, match=r"--calm 0\.4: --augment none shows photographs as they are"):
+        TrainConfig.from_options(arch="unet", data=str(blobs), calm=0.4, augment="none")
     with pytest.raises(InputError, match=r"--time-budget 20: .*write a time such as 90s, 20m or 1\.5h"):
         TrainConfig.from_options(arch="dfine", data=str(blobs), time_budget="20")
 

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -384,6 +385,24 @@ def test_patience_ends_a_run_that_stands_still(walls: Path, tmp_path: Path, capf
     rows = (run / "results.csv").read_text().splitlines()
     assert len(rows) < 12 and "stopped early: iou has not risen for 2 epochs" in capfd.readouterr().err
     assert (run / "metrics.json").exists()
+
+
+def test_patience_waits_for_a_validation(walls: Path, tmp_path: Path) -> None:
+    settings = {**TINY, "lr": 1e-9, "ema": 0.0}
+    run = segdet.train("unet", str(walls), **settings, epochs=30, val_every=3, patience=2, out=str(tmp_path))
+    rows = len((run / "results.csv").read_text().splitlines()) - 1
+    assert rows % 3 == 0 and 6 <= rows < 15
+    assert (run / "weights" / "best.safetensors").is_file() and (run / "metrics.json").is_file()
+
+
+def test_a_run_killed_in_its_last_measurement_is_measured_on_resuming(trained: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    before = json.loads((run / "metrics.json").read_text())
+    for name in ("metrics.json", "report.html"):
+        (run / name).unlink()
+    train(TrainConfig.from_file(run / "config.yaml"), resume=run)
+    after = json.loads((run / "metrics.json").read_text())
+    assert after["iou"] == before["iou"] and (run / "report.html").is_file()
 
 
 def test_a_learning_rate_is_found_and_drawn(walls: Path, tmp_path: Path, cli: Cli) -> None:

@@ -195,6 +195,8 @@ def test_class_weights_weigh_and_are_checked() -> None:
     assert float(loss_named("ce", 1, [5.0])(logits, target)) > 2 * float(loss_named("ce", 1)(logits, target))
     with pytest.raises(InputError, match="3 needed"):
         loss_named("ce", 2, [1.0])
+    with pytest.raises(InputError, match="focal does not use them"):
+        loss_named("focal", 1, [5.0])
     with pytest.raises(InputError, match='did you mean "lovasz"'):
         loss_named("lovas", 1)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segdet.data.convert import convert
 from segdet.data.doctor import Examination
-from segdet.data.records import KEPT, Dataset, Record, iterate
+from segdet.data.records import KEPT, Dataset
 from segdet.errors import InputError
 from segdet.files import write_text
 
@@ -47,16 +48,35 @@ def write(dataset: Dataset, examination: Examination, folder: Path) -> Cleaned:
 
 def without(dataset: Dataset, examination: Examination) -> tuple[Dataset, list[str]]:
     """The dataset without what must go, and a line for each image that went."""
-    why: dict[Path, str] = dict.fromkeys(examination.damaged, "cannot be decoded")
-    photographs: dict[tuple[str, str], list[Record]] = {}
-    for split, record in iterate(dataset):
-        photographs.setdefault((split, record.photograph), []).append(record)
+    # By split and position: lists may name an image in two splits, or twice in one.
+    why: dict[tuple[str, int], str] = {}
+    listed: dict[tuple[str, Path], list[int]] = defaultdict(list)
+    photographs: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for split, records in dataset.splits.items():
+        for position, record in enumerate(records):
+            listed[split, record.image].append(position)
+            photographs[split, record.photograph].append(position)
+            if record.image in examination.damaged:
+                why[split, position] = "cannot be decoded"
     for pair in examination.pairs:
+        split, later = pair.splits
         if pair.leaks:
-            for record in photographs[pair.splits[0], pair.first.photograph]:
-                why.setdefault(record.image, f"leaks: {pair.splits[1]} shows it in {pair.second.image.name}")
+            reason = f"leaks: {later} shows it in {pair.second.image.name}"
+            going = photographs[split, pair.first.photograph]
+        elif pair.identical and pair.first.image == pair.second.image:
+            reason = "listed more than once"
+            going = listed[split, pair.first.image][1:]
         elif pair.identical:
-            why.setdefault(pair.first.image, f"identical to {pair.second.image.name}")
-    splits = {s: tuple(r for r in records if r.image not in why) for s, records in dataset.splits.items()}
-    lines = [f"image left out: {path}: {reason}" for path, reason in sorted(why.items())]
-    return replace(dataset, splits={s: records for s, records in splits.items() if records}), lines
+            reason = f"identical to {pair.second.image.name}"
+            going = listed[split, pair.first.image]
+        else:
+            continue
+        for position in going:
+            why.setdefault((split, position), reason)
+    splits = {
+        split: tuple(record for position, record in enumerate(records) if (split, position) not in why)
+        for split, records in dataset.splits.items()
+    }
+    told = {(dataset.splits[split][position].image, reason) for (split, position), reason in why.items()}
+    lines = [f"image left out: {path}: {reason}" for path, reason in sorted(told)]
+    return replace(dataset, splits={split: records for split, records in splits.items() if records}), lines

@@ -165,9 +165,10 @@ def _side(a: np.ndarray, b: np.ndarray, p: np.ndarray) -> np.ndarray:
 def _small(dataset: Dataset) -> Iterator[Finding]:
     cases = []
     for split, record in iterate(dataset):
-        tiny = {area: instance.box for instance in record.instances if (area := area_of(instance)) < _TINY}
+        tiny = [instance for instance in record.instances if area_of(instance) < _TINY]
         if tiny:
-            cases.append(Case((record.image,), f"{min(tiny):.0f} square pixels ({split})", marks=tuple(tiny.values())))
+            told = f"{min(map(area_of, tiny)):.0f} square pixels ({split})"
+            cases.append(Case((record.image,), told, marks=tuple(instance.box for instance in tiny)))
     if cases:
         yield Finding(
             "objects-tiny",

@@ -16,11 +16,12 @@ from pathlib import Path
 
 from segdet.data.doctor.copies import Pair, sibling_leaks
 from segdet.data.index import cache_folder
-from segdet.data.records import Dataset, iterate
+from segdet.data.records import Dataset, by_photograph, iterate
 from segdet.errors import SegdetError
 from segdet.files import write_json
 
 _SCHEMA = 1
+_COPY, _FILE, _ALIKE = "a copy of the same photograph", "the same file", "another photograph of the same object"
 
 
 @dataclass(frozen=True)
@@ -33,25 +34,29 @@ class Leak:
 
 
 def known(dataset: Dataset, split: str = "val") -> tuple[list[Leak], bool]:
-    """Leaks from the training images into `split`, one for each scored image, and whether look-alikes were searched for."""
-    found = [Leak(p.first.image, p.second.image, "a copy of the same photograph") for p in sibling_leaks(dataset)]
+    """Leaks from the training images into `split`, one for each scored image, and whether look-alikes were searched for.
+
+    What holds of one image of a photograph holds of all its augmented copies in `split`.
+    """
+    found = [Leak(p.first.image, p.second.image, _COPY) for p in sibling_leaks(dataset)]
     found += _identical(dataset, split)
     pairs = _recall(dataset)
-    train, scored = ({record.image for record in dataset.splits.get(name, ())} for name in ("train", split))
     for first, second in pairs or ():
-        for seen, other in ((first, second), (second, first)):
-            if seen in train and other in scored:
-                found.append(Leak(seen, other, "another photograph of the same object"))
+        found += [Leak(first, second, _ALIKE), Leak(second, first, _ALIKE)]
+    train, scored = (_copies(dataset, name) for name in ("train", split))
     single: dict[Path, Leak] = {}
     for leak in found:
-        if leak.scored in scored:
-            single.setdefault(leak.scored, leak)
+        if leak.seen.absolute() in train:
+            for image in scored.get(leak.scored.absolute(), ()):
+                why = _COPY if leak.why == _FILE and image != leak.scored else leak.why
+                single.setdefault(image, Leak(leak.seen, image, why))
     return list(single.values()), pairs is not None
 
 
 def remember(dataset: Dataset, pairs: Iterable[Pair]) -> None:
     """Keep what a search for look-alikes has found; without a folder to write to, it is found again next time."""
-    content = {"schema": _SCHEMA, "pairs": [[str(pair.first.image), str(pair.second.image)] for pair in pairs]}
+    images = [(pair.first.image, pair.second.image) for pair in pairs]
+    content = {"schema": _SCHEMA, "pairs": [[str(image.absolute()) for image in both] for both in images]}
     with suppress(SegdetError, OSError):
         write_json(_file(dataset), content, indent=None)
 
@@ -69,9 +74,16 @@ def _recall(dataset: Dataset) -> list[tuple[Path, Path]] | None:
 def _file(dataset: Dataset) -> Path:
     """Depends on the images, not on how they are divided: folds share what was found."""
     digest = hashlib.sha256()
-    for path in sorted({record.image for _, record in iterate(dataset)}):
+    for path in sorted({record.image.absolute() for _, record in iterate(dataset)}):
         digest.update(f"{path} {path.stat().st_size}\n".encode())
     return cache_folder() / "lookalikes" / f"{digest.hexdigest()[:24]}.json"
+
+
+def _copies(dataset: Dataset, split: str) -> dict[Path, list[Path]]:
+    """The images of a split by their absolute paths, each with all images of its photograph."""
+    records = dataset.splits.get(split, ())
+    groups = [[records[index].image for index in group] for group in by_photograph(records).values()]
+    return {image.absolute(): group for group in groups for image in group}
 
 
 def _identical(dataset: Dataset, split: str) -> list[Leak]:
@@ -85,7 +97,7 @@ def _identical(dataset: Dataset, split: str) -> list[Leak]:
         digest = _digest(record.image) if candidates else b""
         same = next((path for path in candidates if _digest(path) == digest), None)
         if same is not None:
-            found.append(Leak(same, record.image, "the same file"))
+            found.append(Leak(same, record.image, _FILE))
     return found
 
 

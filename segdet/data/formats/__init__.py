@@ -9,8 +9,9 @@ outside the image, an unknown class); for the doctor it refuses nothing.
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def read(path: Path, name: str | None = None, refuse: bool = True) -> Dataset:
         dataset = adapter.read(path, name or (path.parent.name if path.is_file() else path.resolve().name), evidence)
     if refuse:
         _refuse(path, dataset)
-    return replace(dataset, splits={split: _ordered(records) for split, records in dataset.splits.items()})
+    return replace(dataset, splits=_ordered(dataset.splits))
 
 
 def _refuse(path: Path, dataset: Dataset) -> None:
@@ -78,15 +79,32 @@ def _refuse(path: Path, dataset: Dataset) -> None:
         raise InputError(f"{path}: {dataset.format} layout, but no usable image{first}")
 
 
-def _ordered(records: Iterable[Record]) -> tuple[Record, ...]:
+def _ordered(splits: Mapping[str, Sequence[Record]]) -> dict[str, tuple[Record, ...]]:
     """By file name. Files of one name in several folders are different photographs (street/001.png, bridge/001.png)."""
-    folders: dict[str, set[Path]] = defaultdict(set)
-    by_name = sorted(records, key=lambda record: (record.image.name, record.image))
-    for record in by_name:
-        folders[record.photograph].add(record.image.parent)
-    return tuple(
-        record
-        if len(folders[record.photograph]) == 1
-        else replace(record, photograph=f"{record.image.parent.name}/{record.photograph}")
-        for record in by_name
-    )
+    folders: dict[tuple[str, str], set[Path]] = defaultdict(set)
+    for split, records in splits.items():
+        for record in records:
+            folders[_namespace(split, record), record.photograph].add(record.image.parent)
+
+    def named(split: str, record: Record) -> Record:
+        places = folders[_namespace(split, record), record.photograph]
+        if len(places) == 1:
+            return record
+        common = os.path.commonpath([place.absolute() for place in places])
+        place = record.image.parent.absolute().relative_to(common)
+        return replace(record, photograph=(place / record.photograph).as_posix())
+
+    return {
+        split: tuple(
+            named(split, record) for record in sorted(records, key=lambda record: (record.image.name, record.image))
+        )
+        for split, records in splits.items()
+    }
+
+
+def _namespace(split: str, record: Record) -> str:
+    """Where a name means one photograph: in the whole dataset, but augmented copies (`x.rf.<hash>`) in their own split only.
+
+    Those lie in another folder for each split, and that `x` stands in two of them is a leak to be told of.
+    """
+    return "" if record.photograph == record.image.stem else split

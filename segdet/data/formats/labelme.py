@@ -12,6 +12,7 @@ import io
 import json
 import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -157,7 +158,8 @@ def _record(
             continue
         instance, fault = _instance(shape, kind, classes, width, height)
         if instance is not None and shape["label"] == _IGNORED:
-            skipped.append(rasterize.binary(rasterize.foreground(Record(path, width, height, (instance,), ""))))
+            area = Record(path, width, height, (_outlined(instance),), "")
+            skipped.append(rasterize.binary(rasterize.foreground(area)))
         elif instance is not None and shape["label"] in classes:
             group = shape.get("group_id")
             parts.setdefault((shape["label"], group) if isinstance(group, int) else index, []).append(instance)
@@ -210,6 +212,14 @@ def _instance(
         return None, Fault("shape", f"{kind[:40]!r} is no shape of LabelMe")
     polygon, fault = clean_polygon(points, width, height)
     return (Instance(label, (polygon,), box_of([polygon])) if polygon is not None else None), fault
+
+
+def _outlined(instance: Instance) -> Instance:
+    """With the outline of its box, where that is all there is."""
+    if instance.outlined:
+        return instance
+    x1, y1, x2, y2 = instance.box
+    return replace(instance, polygons=(np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], np.float32),))
 
 
 def _points(value: Any) -> np.ndarray | None:

@@ -32,13 +32,11 @@ class Writer:
     """A layout that can be written.
 
     images: folder of a split's images, below the dataset's.
-    shared: whether all splits lie in one folder, so that names must differ between them.
     write: everything but the images.
     """
 
     name: str
     images: Callable[[str], str]
-    shared: bool
     write: Callable[[Dataset, Path, Names, Losses, Callable[[], None]], None]
 
 

@@ -70,4 +70,4 @@ def _annotation(instance: Instance, record: Record, losses: Losses) -> dict[str,
     }
 
 
-WRITER = Writer("coco", lambda split: f"images/{split}", False, _write)
+WRITER = Writer("coco", lambda split: f"images/{split}", _write)

@@ -33,4 +33,4 @@ def _write(dataset: Dataset, root: Path, names: Names, losses: Losses, advance: 
             advance()
 
 
-WRITER = Writer("png-mask", lambda split: _FOLDERS[split], False, _write)
+WRITER = Writer("png-mask", lambda split: _FOLDERS[split], _write)

@@ -133,4 +133,4 @@ def _png(index: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-WRITER = Writer("voc", lambda split: "JPEGImages", True, _write)
+WRITER = Writer("voc", lambda split: "JPEGImages", _write)

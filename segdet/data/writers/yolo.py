@@ -75,4 +75,4 @@ def _row(label: int, values: np.ndarray) -> str:
     return " ".join([str(label), *(f"{value:.12g}" for value in values.ravel().tolist())])
 
 
-WRITER = Writer("yolo", lambda split: f"images/{split}", False, _write)
+WRITER = Writer("yolo", lambda split: f"images/{split}", _write)

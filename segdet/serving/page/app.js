@@ -55,6 +55,7 @@ async function work() {
 async function process(photo) {
   const model = state.model;
   photo.cancel = new AbortController();
+  const { signal } = photo.cancel; // aborted when another model is chosen or the photograph is let go
   render();
   preview(photo);
   try {
@@ -63,20 +64,18 @@ async function process(photo) {
       model: model.name,
       threshold: detects ? LOWEST : null,
       include: detects ? null : thresholded(model) ? "rle,confidence" : "rle",
-      signal: photo.cancel.signal,
+      signal,
     };
     const busy = (seconds) => (photo.note = `the server is busy; trying again in ${seconds} s`);
     const answer = (await (await predict(photo.file, options, busy)).json()).images[0];
-    photo.note = null;
-    photo.bitmap = await picture(photo, model, answer);
-    photo.layer = detects ? new BoxLayer(model.classes, answer.detections) : await maskLayer(model, answer);
-    photo.answer = answer;
-    photo.model = model;
-    photo.status = "done";
+    const bitmap = await picture(photo, model, answer);
+    const layer = detects ? new BoxLayer(model.classes, answer.detections) : await maskLayer(model, answer);
+    signal.throwIfAborted(); // by now the photograph may belong to another model
+    Object.assign(photo, { note: null, bitmap, layer, answer, model, status: "done" });
     photo.thumbnail ??= thumbnail(photo.bitmap);
     refresh(photo);
   } catch (error) {
-    if (error.name === "AbortError") return;
+    if (signal.aborted) return;
     if (error.status === 401) return askForKey(photo);
     photo.status = "failed";
     photo.message = error instanceof Refused ? error.message : `This page could not show it: ${error.message}`;
