@@ -121,7 +121,7 @@ def test_a_corrupt_image_among_good_ones_is_named_skipped_and_counted(
     ]
 
 
-def test_bad_input_is_one_line_and_exit_code_two(cli: Cli, job: Path, tmp_path: Path) -> None:
+def test_bad_input_is_one_line_and_exit_code_two(cli: Cli, job: Path, walls: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.jpg").write_text("this is no image")
     (tmp_path / "foreign.onnx").write_bytes(b"not onnx")
@@ -136,6 +136,14 @@ def test_bad_input_is_one_line_and_exit_code_two(cli: Cli, job: Path, tmp_path: 
         (("train", "unett", "--data", garbage), 'did you mean "unet"'),
         (("train", "unet", "--data", job.parent, "--epocs", 3), "--epocs"),
         (("train", "--resume", tmp_path / "none"), "no such run folder"),
+        (("train", "unet", "--data", walls, "--lr", "abc"), "--lr abc: not a valid number"),
+        (("train", "unet", "--data", walls, "--mix", "crack-drawn=3"), "--mix crack-drawn=3: say NAME=SHARE"),
+        (("train", "unet", "--data", walls, "--mix", "0.3"), "--mix 0.3: say NAME=SHARE"),
+        (("train", "unet", "--data", walls, "--name", "../evil"), "--name ../evil: a plain name"),
+        (("train", "unet", "--data", walls, "--config", "tiny.yaml", "--optimizer", "adamm"), 'did you mean "adam"'),
+        (("train", "unet", "--data", walls, "--config", "tiny.yaml", "--schedule", "cosin"), 'did you mean "cosine"'),
+        (("train", "unet", "--data", walls, "--config", "tiny.yaml", "--freeze", "99"), "--freeze 99: say none"),
+        (("train", "dfine", "--data", walls, "--weights", "none", "--queries", 0), "--queries 0"),
         (("train", "--resume", tmp_path / "empty"), "not a run folder"),
         (("train", "unet", "--data", "x", "--config", tmp_path / "bad.yaml"), 'did you mean "epochs"'),
         (("train", "unet", "--data", "x", "--fold", "6/5"), "--data x"),
@@ -185,6 +193,29 @@ def test_models_are_listed_with_what_they_cost(cli: Cli) -> None:
     torchvision = 35_322_218 - 20 * (512 + 1) - 20 * (256 + 1)  # its fcn_resnet50 has 20 outputs more, in both heads
     assert row["parameters"] == torchvision and row["stride"] == 8 and 180 < row["gflops"] < 185
     assert "no such architecture" in _one_line(cli("models", "fcnn"))
+
+
+def test_models_refuses_what_it_cannot_measure(cli: Cli) -> None:
+    for arguments, message in (
+        (("fcn", "--imgsz", -3), "--imgsz"),
+        (("fcn", "--imgsz", 0), "--imgsz"),
+        (("unet", "--backbone", "resnte18"), "--backbone resnte18: not a timm model; did you mean"),
+        (("--backbone", "resnte18"), "--backbone resnte18: not a timm model; did you mean"),
+        (("segmenter", "--backbone", "resnet18"), "resnet18"),
+    ):
+        done = cli("models", *arguments)
+        assert message in _one_line(done) and not done.stdout, arguments
+
+
+def test_val_looks_first_where_it_will_write(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "page.html").mkdir()
+    for option, name, message in (
+        ("--out", ".", "--out .: a folder"),
+        ("--out", "file/val.json", "--out file/val.json: cannot write there"),
+        ("--report", "page.html", "--report page.html: a folder"),
+    ):  # before the model is so much as looked for
+        assert message in _one_line(cli("val", "none", option, name, cwd=tmp_path))
 
 
 def test_key_value_arguments() -> None:

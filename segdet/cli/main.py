@@ -135,6 +135,9 @@ def _usage(error: Any, arguments: Sequence[str]) -> str:
     if not message:  # a command group without a command has printed its help
         return "no command given; see segdet --help"
     command = [word for word in arguments[:2] if word in COMMANDS or word in ("data", *DATA_COMMANDS)]
+    kind = re.match(r"Invalid value for '(--[\w-]+)'[^:]*: Input should be a valid (\w+)", message)
+    if kind and kind[1] in arguments[:-1]:
+        message = f"{kind[1]} {arguments[list(arguments).index(kind[1]) + 1]}: not a valid {kind[2]}"
     unknown = re.search(r"No such command '?([\w-]+)'?", message)
     if unknown and "mean" not in message:
         message = message.rstrip(".") + nearest(unknown[1], [*COMMANDS, "data"])

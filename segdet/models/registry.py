@@ -95,6 +95,8 @@ def build_model(
     for option in given:
         if option not in known:
             raise InputError(f"{option}: no option of {arch}{nearest(option, known)}")
+    if given.get("queries") is not None and given["queries"] < 1:
+        raise InputError(f"--queries {given['queries']}: say how many objects an image may hold at most")
     if stride not in (None, 8, 16, 32):
         raise InputError(f"--output-stride {stride}: say 8, 16 or 32")
     if not 1 <= upscale <= 4:

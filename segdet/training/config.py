@@ -43,6 +43,10 @@ _NOT_OF_SETS = {
 }
 
 
+def _as_typed(value: Any) -> str:
+    return " ".join(f"{k}={v:g}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+
+
 class TrainConfig(BaseModel):
     """What `segdet train` was asked to do; saved as `config.yaml` in the run folder."""
 
@@ -117,6 +121,13 @@ class TrainConfig(BaseModel):
             raise ValueError("say NAME=SHARE with shares between 0 and 1 that leave some of every epoch for --data")
         return shares
 
+    @field_validator("name")
+    @classmethod
+    def _is_one_folder(cls, name: str | None) -> str | None:
+        if name is not None and (name in ("", ".", "..") or "/" in name or "\\" in name):
+            raise ValueError("a plain name; --out says in which folder")
+        return name
+
     @field_validator("time_budget", "save_every")
     @classmethod
     def _is_duration(cls, text: str | None) -> str | None:
@@ -173,7 +184,8 @@ class TrainConfig(BaseModel):
             key = ".".join(str(part) for part in first["loc"])
             if first["type"] == "extra_forbidden":
                 raise InputError(f"{key}: no such setting{nearest(key, cls.model_fields)}") from error
-            raise InputError(f"--{key.replace('_', '-')} {first.get('input')}: {first['msg']}") from error
+            told = first["msg"].removeprefix("Value error, ")
+            raise InputError(f"--{key.replace('_', '-')} {_as_typed(first.get('input'))}: {told}") from error
 
     @classmethod
     def from_file(cls, path: Path, **overrides: Any) -> TrainConfig:

@@ -53,6 +53,7 @@ class Trainer:
 
     setup: Setup
     task: Task
+    stepper: Stepper
     run: Path
     save: Callable[[str, Mapping[str, torch.Tensor], dict[str, Any]], None]
     told: Callable[[Mapping[str, float | None]], None] = lambda row: None
@@ -63,8 +64,6 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.config, self.accelerator = self.setup.config, self.setup.accelerator
-        schedule(self.config.schedule, 0.0, 1.0, self.config.warmup)  # an unknown name is told before anything is made
-        self.stepper = Stepper(self.setup)
         self.total = self.config.epochs * len(self.task.plan)
         self.clock = Clock(self.accelerator, self.config.budget, self.total, len(self.setup.dataset.splits["val"]))
         self.epoch, self.start = 0, 0

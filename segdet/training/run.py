@@ -28,8 +28,10 @@ from segdet.training.detection import DetectionTask
 from segdet.training.loggers import Loggers
 from segdet.training.loop import Trainer
 from segdet.training.memory import batch_that_fits
+from segdet.training.optim import schedule
 from segdet.training.rate_test import RateTest, rate_test
 from segdet.training.segmentation import SegmentationTask
+from segdet.training.stepper import Stepper
 from segdet.training.task import Setup, Task
 from segdet.version import __version__
 
@@ -48,6 +50,8 @@ def train(config: TrainConfig, resume: Path | None = None, spent: float = 0.0) -
     state = checkpoints.load_state(resume) if resume is not None else None
     loggers.chosen(config)  # what is not installed is told before anything is made
     setup, task = prepared(config, start_weights=resume is None)
+    schedule(config.schedule, 0.0, 1.0, config.warmup)  # unknown names too
+    stepper = Stepper(setup)
     accelerator = setup.accelerator
     run = resume if resume is not None else _folder(setup)
     if accelerator.is_main_process and resume is not None:
@@ -59,7 +63,7 @@ def train(config: TrainConfig, resume: Path | None = None, spent: float = 0.0) -
     def save(which: str, state: Mapping[str, torch.Tensor], metrics: dict[str, Any]) -> None:
         weights.save(run / "weights" / f"{which}.safetensors", state, described.measured(metrics))
 
-    trainer = Trainer(setup, task, run, save)
+    trainer = Trainer(setup, task, stepper, run, save)
     if state is not None:
         trainer.restore(state)
         if trainer.done and (run / "metrics.json").is_file():
