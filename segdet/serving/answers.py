@@ -6,8 +6,10 @@ import base64
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -45,6 +47,12 @@ _ACCEPTED = {
     "application/*": "json",
     "image/*": "mask",
 }
+_RENDERED = {
+    "image/png": {"mask": "mask", "overlay": "overlay", "confidence": "confidence"},
+    "image/jpeg": {"overlay": "overlay.jpg"},
+}
+_SKIPPED_ONE, _SKIPPED_ALL = 150, 2000  # characters of a header; proxies take a few thousand for all
+_PLAIN = "".join(map(chr, range(32, 127))).replace("%", "").replace(";", "")
 
 
 def choose(accept: str | None, format: str | None) -> str:
@@ -60,14 +68,17 @@ def choose(accept: str | None, format: str | None) -> str:
         kind, *parameters = (part.strip().lower() for part in entry.split(";"))
         given = dict(parameter.split("=", 1) for parameter in parameters if "=" in parameter)
         chosen = _ACCEPTED.get(kind)
-        if kind == "image/png" and given.get("render") in ("overlay", "confidence"):
-            chosen = given["render"]
+        if kind in _RENDERED and "render" in given:
+            chosen = _RENDERED[kind].get(given["render"].strip('"'))
         quality = _quality(given.get("q", "1"))
         if chosen and quality > weight:
             best, weight = chosen, quality
     if best is None:
         raise Refused(
-            406, "not_acceptable", f"Accept: one of {', '.join(_ACCEPTED)}; or say format={'|'.join(FORMATS)}"
+            406,
+            "not_acceptable",
+            f"Accept: one of {', '.join(_ACCEPTED)}, image/png;render=overlay, image/png;render=confidence; "
+            f"or say format={'|'.join(FORMATS)}",
         )
     return best
 
@@ -111,7 +122,7 @@ def encoder(kind: str, name: str, include: Sequence[str]) -> Callable[[Result], 
         "overlay": lambda result: encode_png(result.overlay()),
         "overlay.jpg": lambda result: encode_jpeg(result.overlay()),
         "geojson": lambda result: _features(result, name),
-        "coco": lambda result: result.to_coco(_stem(name)),
+        "coco": lambda result: result.to_coco(name),  # `assemble` makes the ids, which depend on the other images
         "csv": lambda result: list(forms.csv_rows({"image": name, **result.to_dict()})),
         "yolo": lambda result: result.to_yolo().encode(),
     }
@@ -145,8 +156,16 @@ def assemble(kind: str, answers: Sequence[Answer], about: dict[str, Any]) -> tup
         content: Any = {**about, "images": [_row(answer) for answer in answers]}
     elif kind == "geojson":
         content = {"type": "FeatureCollection", "features": [f for answer in done for f in answer.extra]}
+        if len(done) < len(answers):  # a foreign member, as RFC 7946 allows
+            content["skipped"] = [_row(answer) for answer in answers if answer.error is not None]
     elif kind == "coco":
-        content = [row for answer in done for row in answer.extra]
+        ids = coco_ids([answer.name for answer in answers])
+        content = [
+            {**row, "image_id": id}
+            for id, answer in zip(ids, answers, strict=True)
+            if answer.error is None
+            for row in answer.extra
+        ]
     elif kind == "csv":
         buffer = io.StringIO()
         rows = csv.writer(buffer, lineterminator="\n")
@@ -157,6 +176,38 @@ def assemble(kind: str, answers: Sequence[Answer], about: dict[str, Any]) -> tup
     else:
         return done[0].extra, MEDIA[kind]
     return json.dumps(content, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode(), MEDIA[kind]
+
+
+def skipped(answers: Sequence[Answer]) -> str:
+    """The images without a result as a header: `name: reason; name: reason`, percent-encoded where it is not plain ASCII."""
+    told = ""
+    failed = [answer for answer in answers if answer.error is not None]
+    for number, answer in enumerate(failed):
+        reason = str(answer.error).removeprefix(
+            f"{answer.name}: "
+        )  # most begin with it, and a long name must not hide them
+        entry = quote(f"{answer.name[:60]}: {reason}"[:_SKIPPED_ONE], safe=_PLAIN)
+        if len(told) + len(entry) > _SKIPPED_ALL:
+            return f"{told}; {len(failed) - number} more"
+        told += f"; {entry}" if told else entry
+    return told
+
+
+def coco_ids(names: Sequence[str]) -> list[int | str]:
+    """An id for each image: `_stem` where no other image has that one, else with the image's position behind it."""
+    stems = [_stem(name) for name in names]
+    counts = Counter(stems)
+    taken = {stem for stem in stems if counts[stem] == 1}
+    ids: list[int | str] = []
+    for position, stem in enumerate(stems, 1):
+        id = stem
+        if counts[stem] > 1:
+            id = f"{stem}-{position}"
+            while id in taken:
+                id += "-"
+            taken.add(id)
+        ids.append(id)
+    return ids
 
 
 def _row(answer: Answer) -> dict[str, Any]:

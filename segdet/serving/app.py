@@ -58,7 +58,13 @@ def create_app(settings: Settings, say: Callable[[str], None] = lambda line: Non
             allow_origins=list(settings.cors),
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
-            expose_headers=["X-Request-ID", "Server-Timing", "Retry-After", "Inference-Header-Content-Length"],
+            expose_headers=[
+                "X-Request-ID",
+                "X-Skipped",
+                "Server-Timing",
+                "Retry-After",
+                "Inference-Header-Content-Length",
+            ],
         )
     app.add_middleware(Outer, context=context)
     return app

@@ -55,6 +55,7 @@ class Context:
             return []
         model.scheduler.submit(jobs)
         answers = asyncio.gather(*(asyncio.wrap_future(job.future) for job in jobs), return_exceptions=True)
+        answers.add_done_callback(_retrieve)
         gone = asyncio.ensure_future(_disconnected(request))
         both: set[asyncio.Future[Any]] = {answers, gone}
         try:
@@ -64,7 +65,10 @@ class Context:
                 return answers.result()
             if gone in done:
                 raise Refused(499, "client_gone", "the client has gone")
-            raise late(f"no answer within {time.monotonic() - jobs[0].entered:.1f} s")
+            seconds = max(0.001, time.monotonic() - jobs[0].entered)
+            raise late(
+                f"no answer within {seconds:.3f} s; X-Timeout and the server's --timeout say how long it may take"
+            )
         finally:
             gone.cancel()
             if not answers.done():
@@ -72,6 +76,12 @@ class Context:
                     job.deadline = 0.0  # work under way stops at the next tile
                     job.future.cancel()
                 answers.cancel()
+
+
+def _retrieve(answers: asyncio.Future[Any]) -> None:
+    """Look at the outcome: asyncio would log that nobody did, when the wait was given up before all jobs had ended."""
+    if not answers.cancelled():
+        answers.exception()
 
 
 async def _disconnected(request: Request) -> None:

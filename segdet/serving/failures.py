@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from segdet.errors import InputError
+from segdet.errors import InputError, nearest
 from segdet.serving import logs
 from segdet.serving.context import Context
 from segdet.serving.refusals import Refused, bad_request
@@ -46,7 +47,8 @@ def add_handlers(app: FastAPI, context: Context) -> None:
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         where = [str(part) for part in first["loc"] if part not in ("query", "body", "path")]
-        message = f"{'.'.join(where)[:80] or 'request'}: {first['msg']}"
+        said = re.sub("^(Input|String) should", "must", first["msg"])
+        message = f"{'.'.join(where)[:80]}: {said}" if where else said
         return answer(request, Refused(422, "bad_option", message))
 
     @app.exception_handler(InputError)
@@ -55,7 +57,14 @@ def add_handlers(app: FastAPI, context: Context) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
-        made = answer(request, Refused(error.status_code, _CODES.get(error.status_code, "http"), str(error.detail)))
+        said = str(error.detail)
+        path = request.url.path[:80]
+        if error.status_code == 404:  # an address that no route has
+            close = nearest(path, app.openapi()["paths"], 1)
+            said = f"nothing is at {path}; /docs lists what there is{close}"
+        elif error.status_code == 405:
+            said = f"{path} takes {(error.headers or {}).get('Allow', 'other methods')}, not {request.method}; /docs says how"
+        made = answer(request, Refused(error.status_code, _CODES.get(error.status_code, "http"), said))
         made.headers.update(error.headers or {})
         return made
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 import traceback
@@ -31,6 +32,17 @@ def failed(request_id: str, error: BaseException) -> None:
     """An error nobody foresaw, with its traceback."""
     trace = "".join(traceback.format_exception(error))
     _write("error", "exception", f"[{request_id}] {trace}", {"request_id": request_id, "traceback": trace})
+
+
+class FromLibraries(logging.Handler):
+    """What libraries say through Python's logging, as lines of this log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fields = {"logger": record.name, "message": record.getMessage()}
+        if record.exc_info and record.exc_info[1]:
+            fields["traceback"] = "".join(traceback.format_exception(record.exc_info[1]))
+        text = "\n".join([f"{record.name}: {fields['message']}", *filter(None, [fields.get("traceback")])])
+        _write(record.levelname.lower(), "library", text, fields)
 
 
 def _write(level: str, what: str, text: str, fields: dict[str, Any]) -> None:

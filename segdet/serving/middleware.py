@@ -6,6 +6,7 @@ import hmac
 import re
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -38,7 +39,10 @@ class Outer:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send, self._context)
+        method = scope["method"]
+        if method == "HEAD":  # what GET would answer, and `send` leaves the body away: load balancers ask like that
+            scope = {**scope, "method": "GET"}
+        exchange = _Exchange(scope, receive, send, self._context, method)
         scope["segdet.request_id"] = exchange.id
         try:
             refused = self._refusal(scope, exchange.headers)
@@ -60,7 +64,7 @@ class Outer:
         works = method in ("POST", "PUT", "PATCH", "DELETE")
         if works and self._context.draining:
             return overloaded("the server is shutting down", 5, "shutting_down")
-        if works and headers.get(b"sec-fetch-site") == b"cross-site" and not self._context.settings.cors:
+        if works and _foreign(headers, self._context.settings.cors):
             return Refused(
                 403, "cross_site", "called by a page of another site; start the server with --cors to allow that"
             )
@@ -75,11 +79,32 @@ class Outer:
         return None
 
 
-class _Exchange:
-    """One request and its answer."""
+def _foreign(headers: dict[bytes, bytes], allowed: Sequence[str]) -> bool:
+    """Whether a page of another site sends this, one that is not among `allowed`.
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, context: Context) -> None:
+    Browsers say so themselves in Sec-Fetch-Site, but only to https and localhost; Origin comes with every POST of a page.
+    Clients that are no browsers send neither.
+    """
+    origin = headers.get(b"origin", b"").decode("latin-1")
+    site = headers.get(b"sec-fetch-site", b"")
+    if "*" in allowed or origin in allowed or site in (b"same-origin", b"none"):
+        return False
+    if not origin:
+        return site == b"cross-site"
+    scheme, _, host = origin.lower().partition("://")
+    port = {"http": ":80", "https": ":443"}.get(scheme, "")
+    forwarded = headers.get(b"x-forwarded-host", b"").split(b",")  # a proxy may have put its own name into Host
+    own = [name.decode("latin-1").strip().lower() for name in (headers.get(b"host", b""), *forwarded)]
+    # The scheme is not compared: TLS may end at a proxy.
+    return not host or host.removesuffix(port) not in [name.removesuffix(port) for name in own]
+
+
+class _Exchange:
+    """One request and its answer. method: as the client said it."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, context: Context, method: str) -> None:
         self._scope = scope
+        self._method = method
         self._receive = receive
         self._send = send
         self._context = context
@@ -103,6 +128,8 @@ class _Exchange:
             message = {**message, "headers": [*message.get("headers", []), *self._extra(message)]}
             await self._send(message)
             return
+        if self._method == "HEAD":
+            message = {**message, "body": b""}
         self._bytes += len(message.get("body", b""))
         if message.get("more_body") or not self._unread:
             await self._send(message)
@@ -147,11 +174,11 @@ class _Exchange:
         route = getattr(self._scope.get("route"), "path", "other")
         code = str(self.status or 499)
         metrics = self._context.metrics
-        metrics.requests.labels(route, self._scope["method"] if route != "other" else "any", code).inc()
+        metrics.requests.labels(route, self._method if route != "other" else "any", code).inc()
         metrics.latency.labels(route).observe(seconds)
         fields: dict[str, Any] = {
             "request_id": self.id,
-            "method": self._scope["method"],
+            "method": self._method,
             "path": self._scope["path"],
             "status": int(code),
             "ms": round(seconds * 1000, 1),

@@ -128,7 +128,7 @@ class Scheduler:
         start = time.monotonic()
         job.queued = start - job.entered
         if start > job.deadline:
-            job.future.set_exception(late(f"waited {job.queued:.1f} s in the queue, which is past the deadline"))
+            job.future.set_exception(late("the deadline passed while the image waited in the queue"))
             return
         try:
             answer = job.work(job)

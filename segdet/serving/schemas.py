@@ -200,6 +200,12 @@ PREDICT_RESPONSES: dict[int | str, dict[str, Any]] = {
             "text/csv": {"schema": {"type": "string"}},
             "text/plain": {"schema": {"type": "string"}},
         },
+        "headers": {
+            "X-Skipped": {
+                "schema": {"type": "string"},
+                "description": "GeoJSON, COCO, CSV: the images without a result, as `name: reason; ...`, percent-encoded",
+            }
+        },
     },
     **_errors(
         _400="An image or option that cannot be used",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import signal
 import socket
@@ -116,6 +117,8 @@ def serve(settings: Settings, host: str, port: int, drain_delay: float = 1.0) ->
     Raises:
         InputError: a model that cannot be used, or an address that is taken.
     """
+    if not 0 <= drain_delay < math.inf:
+        raise InputError(f"--drain-delay {drain_delay:g}: seconds, not less than 0")
     listener = _listen(host, port)
     app = create_app(settings, logs.event)
     context: Context = app.state.context
@@ -158,8 +161,12 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _silence() -> None:
-    """uvicorn's own lines would stand between ours; errors in the application are logged by the middleware."""
-    import logging
+    """Libraries' own lines would stand between ours.
 
-    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+    What uvicorn says of errors in the application, the middleware logs; what python_multipart says of a form, the client is
+    told. The rest takes the form of our lines.
+    """
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "python_multipart"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.captureWarnings(True)
+    logging.getLogger().addHandler(logs.FromLibraries(logging.WARNING))

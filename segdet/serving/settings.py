@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,16 +48,19 @@ class Settings:
             ("batch", 1),
             ("queue", 0),
             ("max_images", 1),
-            ("max_body", 1),
         ):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise InputError(f"--{name.replace('_', '-')} {value}: at least {least}")
+        for name, unit, size in (("max_body", "megabytes", 1 << 20), ("max_pixels", "megapixels", 1_000_000)):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name) / size:g}: {unit}, more than 0")
         for name in ("timeout", "body_timeout"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: seconds, more than 0")
-        if self.batch_wait < 0 or self.max_wait < 0:
-            raise InputError("--batch-wait and --max-wait: seconds, not less than 0")
+            if not 0 < getattr(self, name) < math.inf:  # NaN is neither
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name):g}: seconds, more than 0")
+        for name in ("batch_wait", "max_wait"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name):g}: seconds, not less than 0")
 
     @property
     def max_held(self) -> int:

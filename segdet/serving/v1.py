@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections import Counter
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
+from segdet.errors import nearest
 from segdet.serving import answers, schemas
 from segdet.serving.bodies import Part, parse_form
 from segdet.serving.context import Context
@@ -18,6 +23,7 @@ from segdet.serving.refusals import Refused, bad_request, too_large
 from segdet.serving.scheduler import Job
 
 _MAX_NAME = 200
+_TILE = r"(auto|off|[1-9][0-9]{1,4})"
 
 
 class PredictOptions(BaseModel):
@@ -32,7 +38,7 @@ class PredictOptions(BaseModel):
     classes: str | None = Field(None, max_length=2000, description="Only these classes, separated by commas.")
     tile: str = Field(
         "auto",
-        pattern=r"^(auto|off|[1-9][0-9]{1,4})$",
+        json_schema_extra={"pattern": f"^{_TILE}$"},
         description="Large images in tiles: auto, off, or a side in pixels (128 at least).",
     )
     format: Literal[answers.FORMATS] | None = Field(None, description="Instead of the Accept header.")  # type: ignore[valid-type]
@@ -41,6 +47,22 @@ class PredictOptions(BaseModel):
         max_length=200,
         description=f"What the JSON holds beside the regions: {','.join(answers.INCLUDES)}; usually polygons,rle.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, given: dict[str, Any]) -> dict[str, Any]:
+        for name in given:
+            if name not in cls.model_fields:
+                close = nearest(name[:80], cls.model_fields, 1) or f"; there are {', '.join(cls.model_fields)}"
+                raise PydanticCustomError("no_option", "no option {said}", {"said": f"{name[:80]}{close}"})
+        return given
+
+    @field_validator("tile")
+    @classmethod
+    def _tile(cls, tile: str) -> str:
+        if not re.fullmatch(_TILE, tile):
+            raise PydanticCustomError("tile", "auto, off, or a side in pixels, 128 at least")
+        return tile
 
     def wanted(self) -> Options:
         """The part that concerns the prediction."""
@@ -62,6 +84,7 @@ def routes(context: Context) -> APIRouter:
     )
     async def predict_images(request: Request, options: Annotated[PredictOptions, Query()]) -> Response:
         start = time.perf_counter()
+        _once(name for name, _ in request.query_params.multi_items())
         if not context.models.ready:
             context.models.get(None)
         body = await context.bodies.read(request)
@@ -140,7 +163,10 @@ async def _answer(context: Context, request: Request, body: bytes, options: Pred
         for stage, value in answer.timing.items():
             stages[stage] = stages.get(stage, 0.0) + value
     timing = ", ".join(f"{stage};dur={value * 1000:.1f}" for stage, value in {**stages, "total": seconds}.items())
-    return Response(content, media_type=media, headers={"Server-Timing": timing, "Vary": "Accept"})
+    headers = {"Server-Timing": timing, "Vary": "Accept"}
+    if failed and kind != "json":  # JSON has a place for each image's error
+        headers["X-Skipped"] = answers.skipped(told)
+    return Response(content, media_type=media, headers=headers)
 
 
 def _work(
@@ -202,6 +228,7 @@ def _images(content_type: str, body: bytes, options: PredictOptions) -> tuple[li
     parts = parse_form(content_type, body)
     files = [Part(part.name, _file_name(part.filename), part.content) for part in parts if part.filename is not None]
     fields = {part.name: part.content.decode("utf-8", "replace") for part in parts if part.filename is None}
+    _once(part.name for part in parts if part.filename is None)
     if not files:
         raise bad_request("no image in the form: send it as a file, as in curl -F image=@photo.jpg", "no_image")
     if fields:
@@ -210,6 +237,17 @@ def _images(content_type: str, body: bytes, options: PredictOptions) -> tuple[li
         except ValidationError as error:
             raise RequestValidationError(error.errors(include_context=False)) from error
     return files, options
+
+
+def _once(names: Iterable[str]) -> None:
+    """Refuse an option that is given several times: whichever counted, the other would be lost.
+
+    Raises:
+        Refused: 422.
+    """
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise Refused(422, "bad_option", f"{name[:80]}: say it once, not {count} times")
 
 
 def _timeout(text: str | None) -> float | None:

@@ -156,8 +156,10 @@ def _units(metadata: Metadata, given: np.ndarray | list[bytes], max_pixels: int)
 
 def _timeout(asked: tensors.InferRequest) -> float | None:
     """Triton's request parameter `timeout`, in microseconds."""
-    value = asked.parameters.get("timeout")
-    return value / 1e6 if type(value) is int and value > 0 else None
+    value = asked.parameters.get("timeout", 0)
+    if type(value) is not int or value < 0:
+        raise bad_request("parameters: timeout: microseconds, a whole number; 0 = the server's own")
+    return value / 1e6 or None
 
 
 _BODY = {

@@ -197,3 +197,32 @@ def test_pages_of_other_origins_when_they_are_allowed(start: StartServer, models
     assert "access-control-allow-origin" not in other.headers
     headers = {"origin": "https://bridge.example", "sec-fetch-site": "cross-site"}
     assert server.client.post("/v1/predict", content=wall(1), headers=headers).status_code == 200
+    for foreign in ({**headers, "origin": "https://other.example"}, {"sec-fetch-site": "cross-site"}):
+        refused = server.client.post("/v1/predict", content=wall(1), headers=foreign)
+        assert refused.status_code == 403 and "--cors" in refused.json()["error"], foreign
+
+
+def test_pages_of_other_origins_are_known_without_sec_fetch_site(server: Server) -> None:
+    """Browsers send Sec-Fetch-Site to https and localhost only; Origin they send with every POST."""
+    host = server.address.removeprefix("http://")
+    for headers, status in (
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "http://127.0.0.1:1"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": "http://evil.example", "sec-fetch-site": "same-site"}, 403),
+        ({}, 200),
+        ({"origin": server.address}, 200),
+        ({"origin": f"https://{host}"}, 200),  # TLS ends at a proxy
+        ({"origin": "https://Bridge.example", "host": "bridge.example:443"}, 200),
+        ({"origin": "http://bridge.example:8443", "x-forwarded-host": "bridge.example:8443, inner"}, 200),
+        ({"origin": "https://bridge.example", "sec-fetch-site": "same-origin"}, 200),  # a proxy that passes no host on
+    ):
+        for path in ("/v1/predict", "/v2/models/walls/infer"):
+            content = wall(1)
+            length = {"inference-header-content-length": "0"}
+            answer = server.client.post(path, content=content, headers={**headers, **length})
+            assert answer.status_code == status, (headers, answer.text)
+    foreign = {"origin": "http://evil.example"}
+    told = server.client.post("/v1/predict", content=wall(1), headers=foreign).json()
+    assert told["code"] == "cross_site" and "page of another site" in told["error"]
+    assert server.client.get("/v1/models", headers=foreign).status_code == 200  # its answer is kept from that page

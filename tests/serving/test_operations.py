@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import queue
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -19,6 +22,7 @@ import pytest
 
 import segdet
 from segdet.errors import InputError
+from segdet.serving import logs
 from segdet.serving.batching import Batcher
 from segdet.serving.refusals import Refused
 from segdet.serving.runner import Plan, plan_for
@@ -151,6 +155,39 @@ def test_a_full_queue_refuses_at_once_and_a_deadline_ends_the_wait(start: StartS
     assert server.good()
     text = server.client.get("/metrics").text
     assert f'segdet_rejected_total{{reason="overloaded"}} {codes[503]}.0' in text
+
+
+def test_the_log_is_json_lines_whatever_goes_wrong(start: StartServer, models: dict[str, Path]) -> None:
+    server = start("--model", models["walls"], "--workers", 1, "--threads", 1, "--drain-delay", 0)
+    post = server.client.post
+    for seconds in ("0.0001", "0.001", "0.02", "0.05", "0.1", "0.3"):
+        late = post("/v1/predict", headers={"x-timeout": seconds}, content=wall(1, 1500, 1500))
+        assert late.status_code in (200, 503, 504) and "0.0 s" not in late.text, late.text
+        if seconds == "0.0001":
+            assert late.status_code == 504
+    for body in (b"x", b"--b\r\nnonsense", b"--b--\r\n" + bytes(9)):
+        damaged = post("/v1/predict", content=body, headers={"content-type": "multipart/form-data; boundary=b"})
+        assert damaged.status_code == 400
+    _until(server.good)
+    assert server.stop() == 0
+    _until(lambda: '"stopped"' in server.log[-1])
+    kinds = Counter(json.loads(line)["kind"] for line in server.log)
+    assert set(kinds) == {"event", "request"}, server.log
+
+
+def test_what_libraries_log_is_a_json_line_too(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        raise ValueError("no")
+    except ValueError:
+        record = logging.LogRecord("asyncio", logging.ERROR, "", 0, "%s went\nwrong", ("it",), sys.exc_info())
+    kind, logs.kind = logs.kind, "json"
+    try:
+        logs.FromLibraries().emit(record)
+    finally:
+        logs.kind = kind
+    told = json.loads(capsys.readouterr().err)
+    assert (told["level"], told["kind"], told["logger"]) == ("error", "library", "asyncio")
+    assert told["message"] == "it went\nwrong" and "ValueError: no" in told["traceback"]
 
 
 def test_batches_give_the_same_answers(start: StartServer, models: dict[str, Path]) -> None:
@@ -296,8 +333,14 @@ def test_models_are_named_on_the_command_line(cli: Cli, models: dict[str, Path],
         Settings(queue=-1)
     for arguments, said in (
         (("--model", "a/b=x.onnx", "--model", "c=y.onnx"), "a name has letters"),
-        (("--model", tmp_path / "none.onnx"), "no such model file"),
+        (("--model", tmp_path / "none.onnx", "--port", 0), "no such model file"),
         (("--model", models["walls"], "--port", 70000), "--port 70000"),
+        (("--max-pixels", -4), "--max-pixels -4: megapixels, more than 0"),
+        (("--max-body", 0), "--max-body 0: megabytes, more than 0"),
+        (("--timeout", "nan"), "--timeout nan: seconds, more than 0"),
+        (("--body-timeout", "inf"), "--body-timeout inf: seconds, more than 0"),
+        (("--max-wait", "nan"), "--max-wait nan: seconds, not less than 0"),
+        (("--model", models["walls"], "--drain-delay", "inf"), "--drain-delay inf: seconds, not less than 0"),
     ):
         done = cli("serve", *arguments, cwd=tmp_path)
         assert done.returncode == 2 and said in done.stderr.splitlines()[-1], done.stderr

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -234,6 +235,44 @@ def test_the_api_page_calls_the_api(browser: Browser, server: Server) -> None:
 
 
 @needs_chromium
+def test_the_table_as_csv_says_which_photographs_failed(browser: Browser, server: Server, tmp_path: Path) -> None:
+    (tmp_path / "good.png").write_bytes(wall(1))
+    (tmp_path / "bad.png").write_bytes(wall(1)[:300])
+    browser.open(server.address + "/")
+    browser.until("!document.querySelector('#model').disabled")
+    browser.choose("#files", [tmp_path / "good.png", tmp_path / "bad.png"])
+    browser.until(
+        "document.querySelectorAll('#table tbody .n').length === 2 && !!document.querySelector('#table .bad')"
+    )
+    table = browser.downloaded("photographs.csv", lambda: browser.click("#table-csv")).decode()
+    good, bad = csv.DictReader(io.StringIO(table))
+    assert good["image"] == "good.png" and float(good["crack share"]) > 0 and good["error"] == ""
+    assert bad["image"] == "bad.png" and bad["crack share"] == "" and "bad.png" in bad["error"]
+    assert browser.run("document.querySelector('#curl').textContent.startsWith('curl -F ')")  # this server wants no key
+    browser.send("Page.navigate", url="about:blank")
+
+
+@needs_chromium
+def test_the_page_works_where_browsers_send_no_sec_fetch_site(
+    start: StartServer, browser: Browser, models: dict[str, Path]
+) -> None:
+    """Plain http on another address than localhost: only Origin says whose page it is."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # nothing is sent
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine has no address but localhost")
+        own = probe.getsockname()[0]
+    open_to_all = start("--model", models["walls"], "--host", "0.0.0.0", "--drain-delay", 0)
+    browser.open(open_to_all.address.replace("0.0.0.0", own) + "/")
+    browser.until("!document.querySelector('#model').disabled || !!document.querySelector('#about').textContent")
+    assert browser.run("isSecureContext") is False
+    browser.click("#sample")
+    browser.until(DONE)
+    browser.send("Page.navigate", url="about:blank")
+
+
+@needs_chromium
 def test_the_page_asks_for_the_key(start: StartServer, browser: Browser, models: dict[str, Path]) -> None:
     guarded = start("--model", models["blobs"], "--api-key", "secret", "--drain-delay", 0)
     browser.open(guarded.address + "/")
@@ -241,6 +280,9 @@ def test_the_page_asks_for_the_key(start: StartServer, browser: Browser, models:
     browser.run("document.querySelector('#key').value = 'secret'")
     browser.click("#key-form button")
     browser.until("document.querySelector('#about').textContent.includes('finds red')")
+    browser.click("#sample")
+    browser.until(DONE)
+    assert browser.run(_text("#curl")).startswith("curl -H 'X-API-Key: ...' -F 'image=@sample.jpg' ")
     browser.send("Page.navigate", url="about:blank")
 
 

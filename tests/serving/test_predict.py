@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -141,10 +142,39 @@ def test_several_images_are_answered_in_their_order_and_a_bad_one_does_not_spoil
     assert bad == {"name": "bad.png", "error": bad["error"], "status": 400} and "not an image" in bad["error"]
     table = server.client.post("/v1/predict", params={"format": "csv"}, files=files)
     assert {row["image"] for row in csv.DictReader(io.StringIO(table.text))} == {"one.png", "two.png"}
+    assert table.headers["x-skipped"].startswith("bad.png: not an image")
     refused = server.client.post("/v1/predict", params={"format": "mask"}, files=files)
     assert refused.status_code == 400 and "one image" in refused.json()["error"]
     all_bad = server.client.post("/v1/predict", files=[files[1], files[1]])
     assert all_bad.status_code == 400
+
+
+@pytest.mark.parametrize("format", ["csv", "geojson", "coco"])
+def test_forms_without_a_place_for_errors_name_what_was_skipped(server: Server, format: str) -> None:
+    good = ("image", ("good.png", wall(1)))
+    damaged = ("image", ("größe; 50%.png", wall(1)[:-1000]))  # its header is sound
+    answer = server.client.post("/v1/predict", params={"format": format}, files=[good, damaged])
+    (skipped,) = answer.headers["x-skipped"].split("; ")
+    assert answer.status_code == 200 and unquote(skipped).startswith("größe; 50%.png: "), skipped
+    if format == "geojson":
+        (told,) = answer.json()["skipped"]
+        assert (told["name"], told["status"]) == ("größe; 50%.png", 400) and told["error"]
+    many = [good] + [("image", ("裂" * 199 + str(n), b"x")) for n in range(15)]
+    bounded = server.client.post("/v1/predict", params={"format": format}, files=many).headers["x-skipped"]
+    assert len(bounded) < 2100 and bounded.isascii() and bounded.endswith(" more")
+    whole = server.client.post("/v1/predict", params={"format": format}, files=[good])
+    assert "x-skipped" not in whole.headers and b"skipped" not in whole.content
+
+
+def test_coco_tells_images_of_one_name_apart(server: Server) -> None:
+    def ids(*names: str) -> list[object]:
+        files = [("image", (name, wall(1))) for name in names]
+        rows = server.client.post("/v1/predict", params={"format": "coco"}, files=files).json()
+        return list(dict.fromkeys(row["image_id"] for row in rows))
+
+    assert ids("17.png", "wall.png") == [17, "wall"]
+    assert ids("wall.png", "5.png", "wall.jpg") == ["wall-1", 5, "wall-3"]
+    assert ids("7.png", "007.png", "7-1.png") == ["7-1-", "7-2", "7-1"]
 
 
 def test_a_detection_model_gives_boxes(server: Server, models: dict[str, Path]) -> None:
@@ -171,8 +201,10 @@ def test_a_detection_model_gives_boxes(server: Server, models: dict[str, Path]) 
     [
         ({"threshold": "1.5"}, 422, "less than or equal to 1"),
         ({"threshold": "nan"}, 422, "threshold"),
-        ({"treshold": "0.5"}, 422, "treshold"),
-        ({"tile": "8"}, 422, "tile"),
+        ({"tresh": "0.5"}, 422, 'no option tresh; did you mean "threshold"?'),
+        ({"zzz": "0.5"}, 422, "no option zzz; there are model, threshold, classes, tile, format, include"),
+        ({"tile": "3"}, 422, "tile: auto, off, or a side in pixels, 128 at least"),
+        ({"threshold": ["0.3", "0.6"]}, 422, "threshold: say it once"),
         ({"tile": "50"}, 400, "tile 50: say auto, off, or a side of at least 128"),
         ({"format": "bmp"}, 422, "format"),
         ({"model": "wals"}, 404, 'did you mean "walls"'),
@@ -180,11 +212,29 @@ def test_a_detection_model_gives_boxes(server: Server, models: dict[str, Path]) 
         ({"include": "masks"}, 400, "polygons,rle,mask,confidence"),
     ],
 )
-def test_a_wrong_option_is_named(server: Server, query: dict[str, str], status: int, message: str) -> None:
+def test_a_wrong_option_is_named(server: Server, query: dict[str, str | list[str]], status: int, message: str) -> None:
     answer = server.client.post("/v1/predict", params=query, content=wall(1))
     assert answer.status_code == status, answer.text
     told = answer.json()
     assert message in told["error"] and told["request_id"] == answer.headers["x-request-id"] and told["code"]
+
+
+def test_a_wrong_field_of_a_form_is_named(server: Server) -> None:
+    for data, message in (
+        ({"tresh": "0.5"}, 'no option tresh; did you mean "threshold"?'),
+        ({"threshold": ["0.3", "0.6"]}, "threshold: say it once"),
+    ):
+        answer = server.client.post("/v1/predict", data=data, files={"image": ("w.png", wall(1))})
+        assert answer.status_code == 422 and message in answer.json()["error"], answer.text
+
+
+def test_a_wrong_address_or_method_is_told_what_to_do(server: Server) -> None:
+    missing = server.client.post("/v1/predct", content=wall(1))
+    said = 'nothing is at /v1/predct; /docs lists what there is; did you mean "/v1/predict"?'
+    assert missing.status_code == 404 and missing.json()["error"] == said and missing.json()["code"] == "not_found"
+    wrong = server.client.get("/v1/predict")
+    assert wrong.status_code == 405 and wrong.headers["allow"] == "POST"
+    assert wrong.json()["error"] == "/v1/predict takes POST, not GET; /docs says how"
 
 
 def test_what_is_no_image_is_refused(server: Server) -> None:
@@ -195,6 +245,7 @@ def test_what_is_no_image_is_refused(server: Server) -> None:
         (post("/v1/predict", json={"url": "http://example.com/a.jpg"}), 415, "send the image itself"),
         (post("/v1/predict", data={"image": "x"}, files={"note": (None, "y")}), 400, "no image in the form"),
         (post("/v1/predict", content=wall(1), headers={"accept": "video/mp4"}), 406, "Accept"),
+        (post("/v1/predict", content=wall(1), headers={"accept": "image/png;render=foo"}), 406, "render=overlay"),
         (post("/v1/predict", content=wall(1), headers={"x-timeout": "-1"}), 400, "X-Timeout"),
         (post("/v1/predict", content=wall(1), headers={"x-timeout": "nan"}), 400, "X-Timeout"),
         (post("/v1/predict", files={"image": ("../../e\x1bvil.png", b"x")}), 400, "evil.png: not an image"),
@@ -226,6 +277,18 @@ def test_metrics_count_what_happened(server: Server) -> None:
         assert f"{name}_bucket" in text
     assert server.client.get("/healthz").json() == {"status": "ok"}
     assert server.client.get("/readyz").json() == {"status": "ready"}
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/", "/page/app.js", "/v1/models"])
+def test_head_is_get_without_a_body(server: Server, path: str) -> None:
+    got, head = server.client.get(path), server.client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == got.headers["content-length"]
+    assert head.headers["content-type"] == got.headers["content-type"]
+    assert server.client.head("/v1/predict").status_code == 405 and server.client.head("/none").status_code == 404
+    if path == "/v1/models":
+        lines = [line for line in server.log if '"method": "HEAD"' in line and path in line]
+        assert json.loads(lines[-1])["bytes"] == 0
 
 
 def test_requests_are_logged_with_their_id(server: Server) -> None:

@@ -156,6 +156,9 @@ def _changed(**entries: Any) -> dict[str, Any]:
         ({"inputs": [GOOD], "outputs": [{"name": "mask"}, {"name": "mask"}]}, "comes twice"),
         ({"inputs": [GOOD], "outputs": 3}, "outputs: a list"),
         ({"inputs": [GOOD], "id": 7}, "id: a string"),
+        ({"inputs": [GOOD], "parameters": {"timeout": "x"}}, "timeout: microseconds, a whole number"),
+        ({"inputs": [GOOD], "parameters": {"timeout": 1.5}}, "timeout: microseconds, a whole number"),
+        ({"inputs": [GOOD], "parameters": {"timeout": -1}}, "timeout: microseconds, a whole number"),
         ({"inputs": [GOOD, {"name": "threshold", "shape": [1], "datatype": "FP32", "data": [7]}]}, "between 0 and 1"),
         (
             {"inputs": [GOOD, {"name": "threshold", "shape": [2], "datatype": "FP32", "data": [0, 1]}]},

@@ -13,6 +13,11 @@ export function useKey(text) {
   key = text;
 }
 
+/** Whether the server wants a key. */
+export function keyed() {
+  return Boolean(key);
+}
+
 /** fetch, with the key, the server's own words as the error, and patience while it is overloaded. */
 export async function call(path, options = {}, onWait = () => {}) {
   const headers = { ...(options.headers ?? {}), ...(key ? { "X-API-Key": key } : {}) };

@@ -1,6 +1,6 @@
 // The page: photographs in, what was found on top of them, sliders that act at once, downloads.
 
-import { Refused, call, models, predict, query, useKey } from "/page/api.js";
+import { Refused, call, keyed, models, predict, query, useKey } from "/page/api.js";
 import { copy, save, tableCsv } from "/page/files.js";
 import { legendRow, share, tableRow, thresholded } from "/page/panel.js";
 import { decode, looksLikeImage, maskLayer, picture, thumbnail } from "/page/photos.js";
@@ -248,7 +248,8 @@ function renderCurl() {
   if (!state.model || !state.current) return;
   const text = query(options(null));
   const quoted = (word) => `'${word.replaceAll("'", "'\\''")}'`;
-  $("curl").textContent = `curl -F ${quoted(`image=@${state.current.name}`)} ${quoted(`${location.origin}/v1/predict${text ? `?${text}` : ""}`)}`;
+  const header = keyed() ? "-H 'X-API-Key: ...' " : ""; // the key itself is not for showing and copying around
+  $("curl").textContent = `curl ${header}-F ${quoted(`image=@${state.current.name}`)} ${quoted(`${location.origin}/v1/predict${text ? `?${text}` : ""}`)}`;
 }
 
 function renderTable() {

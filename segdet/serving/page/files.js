@@ -16,14 +16,19 @@ export function save(blob, name) {
 export function tableCsv(photos, model, threshold) {
   const cell = (text) => {
     const safe = /^[=+\-@\t\r]/.test(text) ? `'${text}` : text; // a file name must not become a formula
-    return /[",\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+    return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   };
   const unit = model.task === "detection" ? "boxes" : "share";
-  const rows = [["image", "width", "height", "threshold", ...model.classes.map((name) => `${name} ${unit}`)]];
-  for (const photo of photos.filter((candidate) => candidate.status === "done")) {
+  const rows = [["image", "width", "height", "threshold", ...model.classes.map((name) => `${name} ${unit}`), "error"]];
+  for (const photo of photos) {
+    if (photo.status !== "done") {
+      const reason = photo.status === "failed" ? photo.message : "not looked at yet";
+      rows.push([photo.name, "", "", "", ...model.classes.map(() => ""), reason]);
+      continue;
+    }
     const { width, height } = photo.answer;
     const values = photo.counts.map((count) => (photo.layer instanceof BoxLayer ? count : (count / (width * height)).toFixed(6)));
-    rows.push([photo.name, width, height, thresholded(model) ? threshold : "", ...values]);
+    rows.push([photo.name, width, height, thresholded(model) ? threshold : "", ...values, ""]);
   }
   const text = rows.map((row) => row.map((value) => cell(String(value))).join(",") + "\n").join("");
   return new Blob([text], { type: "text/csv" });
