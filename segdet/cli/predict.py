@@ -31,7 +31,7 @@ def predict(
     device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:N, tensorrt, openvino or openvino:f32."),
     skip_done: bool = typer.Option(False, help="Leave out what an earlier run into --out has done already."),
     smooth: float = typer.Option(0.0, help="Videos: share of the previous frames' confidence that stays, 0 to 1."),
-    threads: int | None = typer.Option(None, help="Threads of the network.  \\[default: all cores]"),
+    threads: int | None = typer.Option(None, min=1, help="Threads of the network.  \\[default: all cores]"),
 ) -> None:
     """Find objects in photographs and videos: segdet predict image.jpg"""
     from segdet.inference.job import run_job
@@ -41,7 +41,7 @@ def predict(
     from segdet.inference.sources import expand
     from segdet.inference.writing import kinds_of
 
-    sources = expand(source)
+    sources = expand(source, out or Path("runs"))
     file = find_model(model)
     predictor = Predictor(file, conf, tile, settled(file, device, sources, threads), threads)
     kinds = kinds_of(save, predictor.session.metadata.task)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,9 @@ def val(
         raise InputError(f"--operate {operate} with --limit {limit}: a threshold to keep is chosen on all images")
     if report is not None and report.suffix not in (".html", ".htm"):
         raise InputError(f"--report {report}: the file's name must end in .html")
+    for option, path in (("--out", out), ("--report", report)):
+        if path is not None:
+            _check_place(option, path)
     trained = open_trained(source)
     dataset = part_of(dataset_for(trained, data, limit), split)
     if unseen:
@@ -74,6 +78,15 @@ def val(
         publish.html(report, about, metrics, measured.evaluation, measured.errors)
         told += f"\nreport: {report}"
     output.emit(metrics, told)
+
+
+def _check_place(option: str, path: Path) -> None:
+    """Before the measurement takes its time: can a file be written there?"""
+    if path.is_dir():
+        raise InputError(f"{option} {path}: a folder; name a file in it")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError(f"{option} {path}: cannot write there; choose another folder")
 
 
 def _unseen(dataset: Dataset, split: str) -> Dataset:

@@ -16,14 +16,14 @@ from segdet.errors import InputError
 from segdet.files import new_folder, sha256_of
 from segdet.inference import large
 from segdet.inference.detection_results import DetectionResult
-from segdet.inference.ledger import Ledger
+from segdet.inference.ledger import JOB_FILES, Ledger
 from segdet.inference.pipeline import Loaded, WriteBehind, read_ahead
 from segdet.inference.predictor import Predictor
-from segdet.inference.results import Prediction
+from segdet.inference.results import Prediction, Segments
 from segdet.inference.sources import Source
 from segdet.inference.video import predict_video
-from segdet.inference.windows import ArrayPicture, TiffPicture
-from segdet.inference.writing import brief, row_of, write_image, write_job
+from segdet.inference.windows import ArrayPicture, TiffPicture, pages_of
+from segdet.inference.writing import Files, brief, coco_ids, names_of, row_of, write_image, write_job
 
 Row = dict[str, Any]
 
@@ -84,7 +84,8 @@ def run_job(
         smooth: for videos, the share of the previous frames' confidence that stays, 0..1.
 
     Raises:
-        InputError: none of the images could be read, the folder cannot be written, or options that do not fit.
+        InputError: none of the images could be read, the folder cannot be written or holds files of somebody else that would
+            be replaced, or options that do not fit.
     """
     _check(predictor, out, skip_done, smooth)
     result = JobResult(out or Path(), predictor.session.path, predictor.session.device)
@@ -98,7 +99,7 @@ def run_job(
                 if len(sources) == 1
                 else f"none of the {len(sources)} images could be read; the first: {path}: {reason}"
             )
-        write_job(result.folder, result.model, predictor.session.metadata, job.ledger, result.skipped, kinds)
+        write_job(result.folder, predictor.session, job.ledger, result.skipped, kinds)
     finally:
         job.close()
     return result
@@ -116,34 +117,47 @@ class _Job:
         resume: bool,
         smooth: float,
     ) -> None:
-        self._predictor, self._result, self._out = predictor, result, out
+        self._predictor, self._result = predictor, result
         self._kinds, self._resume, self._smooth = kinds, resume, smooth
-        self._ledger: Ledger | None = None
+        self._sources: Sequence[Source] = ()
+        self._names: list[str] = []  # of the files that may be written
+        self._ids: dict[str, int | str] = {}
+        self._ledger = None if out is None else self._in(out)
+        self._begun = False
 
     @property
     def ledger(self) -> Ledger:
-        if self._ledger is None:
-            folder = self._result.folder = self._out or new_folder("runs", "predict")
-            about = {
-                "model": sha256_of(self._result.model),
-                "threshold": self._predictor.threshold,
-                "tile": [self._predictor.tile, self._predictor.whole],
-                "save": sorted(self._kinds),
-                "smooth": self._smooth,
-            }
-            self._ledger = Ledger(folder, about, self._resume)
+        if not self._begun:
+            if self._ledger is None:
+                self._result.folder = new_folder("runs", "predict")
+                self._ledger = self._in(self._result.folder)
+            self._tell_what_is_gone(self._ledger)
+            self._ledger.begin(self._names)
+            self._begun = True
+        assert self._ledger is not None
         return self._ledger
 
+    def _in(self, folder: Path) -> Ledger:
+        about = {
+            "model": sha256_of(self._result.model),
+            "threshold": self._predictor.threshold,
+            "tile": [self._predictor.tile, self._predictor.whole],
+            "save": sorted(self._kinds),
+            "smooth": self._smooth,
+        }
+        return Ledger(folder, about, self._resume)
+
     def close(self) -> None:
-        if self._ledger is not None:
-            self._ledger.close()
+        if self._begun:
+            self.ledger.close()
 
     def run(self, sources: Sequence[Source]) -> None:
-        if self._resume:
-            todo = [source for source in sources if not self.ledger.has(source.path)]
-            self._result.before = len(sources) - len(todo)
-        else:
-            todo = list(sources)
+        todo = [source for source in sources if self._ledger is None or not self._ledger.has(source.path)]
+        self._result.before = len(sources) - len(todo)
+        self._sources, self._ids = sources, coco_ids(sources)
+        self._names = [name for source in todo for name in names_of(source, self._kinds)]
+        self._names += [name for kind, name in JOB_FILES.items() if kind in self._kinds]
+        self._spare_others()
         behind: WriteBehind[tuple[Source, Row]]
         with progress("predicting", len(todo)) as advance, WriteBehind(self._keep) as behind:
             for group in _groups(read_ahead(todo), self._predictor.batch):
@@ -160,6 +174,24 @@ class _Job:
                     self._ordinary(group, behind)
                 advance(len(group))
 
+    def _spare_others(self) -> None:
+        """Refuse to replace what no run wrote: masks drawn by hand lie beside photographs under the very names of results."""
+        folder = self._result.folder
+        if self._ledger is None or not folder.is_dir():
+            return
+        others = [n for n in self._names if n not in self._ledger.earlier.written and (folder / n).exists()]
+        if others:
+            more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
+            raise InputError(f"{folder / others[0]}: exists and is not from segdet{more}; choose another --out")
+
+    def _tell_what_is_gone(self, ledger: Ledger) -> None:
+        files = [name for kind, name in JOB_FILES.items() if kind in self._kinds]
+        gone = ledger.earlier.done.keys() - {str(source.path.absolute()) for source in self._sources}
+        if gone and files and not self._resume:
+            images, kept = (f"{len(gone)} images", "them") if len(gone) > 1 else ("1 image", "it")
+            lost = f"{', '.join(files)}: {images} of an earlier run no longer there"
+            say(f"{self._result.folder}: {lost}; --skip-done would have kept {kept}")
+
     def _ordinary(self, group: Sequence[tuple[Source, Loaded]], behind: WriteBehind[tuple[Source, Row]]) -> None:
         arrays = [loaded for _, loaded in group if isinstance(loaded, np.ndarray)]
         _ = self.ledger  # the folder is there before threads write into it
@@ -168,8 +200,14 @@ class _Job:
 
     def _write(self, source: Source, prediction: Prediction | DetectionResult) -> tuple[Source, Row]:
         files = write_image(prediction, self._result.folder, source.name, self._kinds)
-        row = row_of(prediction, self._kinds, source.path)
-        return source, {**row, "files": {kind: str(file) for kind, file in files.items()}}
+        return source, self._row(source, prediction, files)
+
+    def _row(self, source: Source, found: Prediction | Segments | DetectionResult, files: Files) -> Row:
+        row = row_of(found, self._kinds, source.path, self._ids[source.name])
+        pages = pages_of(source.path if source.data is None else source.data)
+        if pages > 1:
+            row["pages"] = pages
+        return {**row, "files": {kind: str(file) for kind, file in files.items()}}
 
     def _large(self, source: Source, loaded: Loaded, count: int) -> None:
         picture = ArrayPicture(loaded) if isinstance(loaded, np.ndarray) else loaded
@@ -183,8 +221,7 @@ class _Job:
         finally:
             if isinstance(picture, TiffPicture):
                 picture.close()
-        told = {kind: str(file) for kind, file in files.items()}
-        self._keep((source, {**row_of(found, self._kinds, source.path), "files": told}))
+        self._keep((source, self._row(source, found, files)))
 
     def _video(self, source: Source, count: int, advance: Any) -> None:
         def keep(row: Row, frame: int | None) -> None:
@@ -196,7 +233,8 @@ class _Job:
         try:
             _ = self.ledger
             folder = self._result.folder
-            row = predict_video(self._predictor, source, folder, self._kinds, self._smooth, keep, step)
+            number = self._ids[source.name]
+            row = predict_video(self._predictor, source, folder, self._kinds, self._smooth, number, keep, step)
         except ImageError as error:
             self._skip(source, error, count)
         else:
@@ -206,6 +244,8 @@ class _Job:
         source, row = done
         self.ledger.add(source.path, row)
         self._result.images.append(brief(row))
+        if "pages" in row:
+            say(f"{source.path}: the first of {row['pages']} pages; {row['pages'] - 1} are left out")
 
     def _skip(self, source: Source, error: ImageError, count: int) -> None:
         self._result.skipped[str(source.path)] = str(error).removeprefix(f"{source.path}: ")

@@ -3,18 +3,63 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from segdet.errors import InputError
+from segdet.files import write_text
 
 NAME = ".segdet-done.jsonl"
+JOB_FILES = {"json": "predictions.json", "csv": "predictions.csv", "coco": "predictions.coco.json"}  # of all images
+
+
+@dataclass
+class Earlier:
+    """What the ledger of a folder says about the runs before.
+
+    about: what the rows depend on; None: there is no ledger. done: of each source its stamp and files. written: the names,
+    from the folder, of all files that runs wrote or set out to write. whole: bytes up to the end of the last complete line.
+    """
+
+    about: dict[str, Any] | None = None
+    done: dict[str, tuple[list[int], list[str]]] = field(default_factory=dict)
+    written: set[str] = field(default_factory=set)
+    whole: int = 0
+
+
+def read(folder: Path) -> Earlier:
+    """The ledger of `folder`, as far as there is one."""
+    found, out = Earlier(), folder
+    if not (folder / NAME).is_file():
+        return found
+    with (folder / NAME).open("rb") as stream:
+        for raw in stream:
+            try:
+                line = json.loads(raw)
+            except ValueError:
+                break
+            if not raw.endswith(b"\n"):  # a run was killed in the middle of it
+                break
+            found.whole += len(raw)
+            if "about" in line:
+                found.about = line["about"]
+                found.written.update(JOB_FILES[kind] for kind in line["about"].get("save", ()) if kind in JOB_FILES)
+            if "written" in line:
+                out = Path(line["out"])  # as that run called the folder: the files in its rows begin so
+                found.written.update(line["written"])
+            if "source" in line:
+                files = list(line["row"]["files"].values())
+                found.written.update(Path(f).relative_to(out).as_posix() for f in files if Path(f).is_relative_to(out))
+                if "time" not in line["row"]:  # a frame is no source
+                    found.done[line["source"]] = line["stamp"], files
+    return found
 
 
 class Ledger:
-    """Rows of one folder.
+    """Rows of one folder. Nothing is written before `begin`.
 
     Args:
         about: what the rows depend on (model, threshold, ...).
@@ -25,23 +70,45 @@ class Ledger:
     """
 
     def __init__(self, folder: Path, about: dict[str, Any], resume: bool) -> None:
-        self._path = folder / NAME
-        self._known: dict[str, list[int]] = {}
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if resume and self._path.is_file():
-                self._take_up(folder, about)
-                self._stream = self._path.open("a", encoding="utf-8")
-            else:
-                self._stream = self._path.open("w", encoding="utf-8")
-                self._write({"about": about})
-        except OSError as error:
-            raise InputError(f"{folder}: cannot write there ({error.strerror}); choose another folder") from error
+        self._folder, self._path, self._about = folder, folder / NAME, about
+        self.earlier = read(folder)
+        before = self.earlier.about
+        self._resume = resume and before is not None
+        if resume and before is not None and before != json.loads(json.dumps(about)):
+            changed = [name for name in about if before.get(name) != about[name]]
+            raise InputError(
+                f"--skip-done: the results in {folder} were made with another {', '.join(changed)}; "
+                "leave --skip-done out to make them anew, or choose another --out"
+            )
 
     def has(self, source: Path) -> bool:
-        """Whether this very file was done before (same path, length and time)."""
-        stamp = _stamp(source)
-        return bool(stamp) and self._known.get(str(source.absolute())) == stamp
+        """Whether this very file was done before (same path, length and time), and all its results are there."""
+        if not self._resume:
+            return False
+        stamp, files = self.earlier.done.get(str(source.absolute()), ([], []))
+        return bool(stamp) and stamp == _stamp(source) and all(Path(file).is_file() for file in files)
+
+    def begin(self, names: Iterable[str]) -> None:
+        """Make the folder, and note which files (names from it) this run is about to write: they stay known as segdet's.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        before = self.earlier.written
+        written = {*names} - before if self._resume else {*names} | before
+        line = _line({"out": str(self._folder), "written": sorted(written)})
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            if self._resume:
+                with self._path.open("r+b") as torn:
+                    torn.truncate(self.earlier.whole)
+                self._stream = self._path.open("a", encoding="utf-8")
+                self._stream.write(line)
+            else:  # at once: what earlier runs wrote must not be forgotten on the way
+                write_text(self._path, _line({"about": self._about}) + line)
+                self._stream = self._path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{self._folder}: cannot write there ({error.strerror}); choose another folder") from error
 
     def add(self, source: Path, row: dict[str, Any], frame: int | None = None) -> None:
         """Keep what was found in an image, or a frame of a video, whose files are written."""
@@ -63,41 +130,18 @@ class Ledger:
         """Nothing more is added."""
         self._stream.close()
 
-    def _take_up(self, folder: Path, about: dict[str, Any]) -> None:
-        whole = 0  # bytes up to the end of the last complete line: a run may have been killed in the middle of one
-        before: dict[str, Any] | None = None
-        with self._path.open("rb") as stream:
-            for raw in stream:
-                try:
-                    line = json.loads(raw)
-                except ValueError:
-                    break
-                if not raw.endswith(b"\n"):
-                    break
-                whole += len(raw)
-                if "about" in line:
-                    before = line["about"]
-                elif all(Path(file).is_file() for file in line["row"]["files"].values()):
-                    self._known[line["source"]] = line["stamp"]
-        with self._path.open("r+b") as stream:
-            stream.truncate(whole)
-        if before is None:
-            self._path.write_text(json.dumps({"about": about}) + "\n", encoding="utf-8")
-        elif before != json.loads(json.dumps(about)):
-            changed = [name for name in about if before.get(name) != about[name]]
-            raise InputError(
-                f"--skip-done: the results in {folder} were made with another {', '.join(changed)}; "
-                "leave --skip-done out to make them anew, or choose another --out"
-            )
-
     def _lines(self) -> Iterator[dict[str, Any]]:
         with self._path.open(encoding="utf-8") as stream:
             for line in stream:
                 yield json.loads(line)
 
     def _write(self, line: dict[str, Any]) -> None:
-        self._stream.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+        self._stream.write(_line(line))
         self._stream.flush()
+
+
+def _line(content: dict[str, Any]) -> str:
+    return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _stamp(source: Path) -> list[int]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import glob
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from segdet.console import say
 from segdet.data.images import EXTENSIONS, is_image
 from segdet.errors import InputError
+from segdet.inference import ledger
 
 VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"})
 LISTS = frozenset({".txt", ".lst", ".list"})
@@ -37,16 +39,23 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEOS and not path.name.startswith(".")
 
 
-def expand(sources: Sequence[str]) -> list[Source]:
+def expand(sources: Sequence[str], out: Path | None = None) -> list[Source]:
     """Images and videos behind files, folders (with all below), glob patterns, lists (`.txt`: a path a line, relative to
     the list or the working folder) and `-` (standard input: an image, or such a list), in order, each once.
+
+    Args:
+        out: where results go. Folders and patterns leave out what lies in it, or, where they start in it themselves, what
+            earlier runs wrote there: they would predict their own results.
 
     Raises:
         InputError: a source that does not exist or leads to no image.
     """
     found: dict[Path, Path] = {}  # file -> name before it is made unique
     given: dict[Path, bytes] = {}
+    results = _Results(out)
     for source in sources:
+        if not source.strip():
+            raise InputError('"": no name of an image or folder (a shell variable without a value?)')
         if source == "-":
             data = sys.stdin.buffer.read()
             if _looks_like_paths(data):
@@ -58,28 +67,67 @@ def expand(sources: Sequence[str]) -> list[Source]:
             text = _text(Path(source))
             _add_lines(text, source, Path(source).parent, found)
         else:
-            _add(source, found)
+            _add(source, found, results)
+    if results.met:
+        count = f"{len(results.met)} file{'s' if len(results.met) != 1 else ''}"
+        say(f"left out {count} in {out}, where the results go")
     return [Source(file, name, given.get(file)) for file, name in _named(found)]
 
 
-def _add(source: str, found: dict[Path, Path]) -> None:
+class _Results:
+    """The folder that results go to, as folders and patterns meet it. met: files that were left out."""
+
+    def __init__(self, out: Path | None) -> None:
+        self._folder = None if out is None else out.resolve()
+        self._written = set() if out is None else ledger.read(out).written
+        self.met: set[Path] = set()
+
+    def without(self, files: Iterable[Path], start: Path) -> list[Path]:
+        """The `files`, which were found from `start` on, that are no results."""
+        place, folder = start.resolve(), self._folder
+        if folder is None:
+            return list(files)
+        below = folder != place and folder.is_relative_to(place)
+        kept = []
+        for file in files:
+            whole = place / file.relative_to(start)
+            if whole.is_relative_to(folder) and (below or whole.relative_to(folder).as_posix() in self._written):
+                self.met.add(whole)
+            else:
+                kept.append(file)
+        return kept
+
+
+def _add(source: str, found: dict[Path, Path], results: _Results) -> None:
     path = Path(source).expanduser()
     if path.is_dir():
         inside = sorted(p for p in path.rglob("*") if (is_image(p) or is_video(p)) and p.is_file())
+        inside = results.without(inside, path)
         if not inside:
-            raise InputError(f"{source}: no image in that folder (segdet reads {_endings()})")
+            but = " but results of segdet" if results.met else ""
+            raise InputError(f"{source}: no image in that folder{but} (segdet reads {_endings()})")
         found.update({file: file.relative_to(path) for file in inside if file not in found})
     elif path.is_file():
         found.setdefault(path, Path(path.name))
     else:
         names = (Path(name) for name in sorted(glob.glob(str(path), recursive=True)))
-        matched = [name for name in names if is_image(name) or is_video(name)]
+        matched = results.without((name for name in names if is_image(name) or is_video(name)), _start(path))
         if not matched:
             raise InputError(
                 f"{source}: no such file or folder"
                 + (", and nothing matches the pattern" if glob.has_magic(source) else "")
             )
         found.update({file: Path(file.name) for file in matched if file.is_file() and file not in found})
+
+
+def _start(pattern: Path) -> Path:
+    """The folder in which a pattern starts: what stands before its first wildcard."""
+    start = Path(pattern.anchor)
+    for part in pattern.relative_to(pattern.anchor).parts[:-1]:
+        if glob.has_magic(part):
+            break
+        start /= part
+    return start
 
 
 def _add_lines(text: str, source: str, folder: Path, found: dict[Path, Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -58,6 +59,7 @@ def open_clip(path: Path) -> Clip:
     """
     if not path.is_file():
         raise ImageError(f"{path}: no such file")
+    _hush()
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     if not capture.isOpened():
         raise ImageError(f"{path}: not a video that OpenCV reads, or damaged; convert it to MP4 (ffmpeg -i IN OUT.mp4)")
@@ -67,12 +69,20 @@ def open_clip(path: Path) -> Clip:
     )
 
 
+def _hush() -> None:
+    """What is wrong with a video is told in one line, not in those of OpenCV and FFmpeg; their own variables bring them back."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET; read when the first video is opened
+    if "OPENCV_LOG_LEVEL" not in os.environ:
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
 def predict_video(
     predictor: Predictor,
     source: Source,
     folder: Path,
     kinds: Sequence[str],
     smooth: float,
+    image_id: int | str,
     keep: Callable[[dict[str, Any], int | None], None],
     advance: Callable[..., None],
 ) -> dict[str, Any]:
@@ -80,6 +90,7 @@ def predict_video(
 
     Args:
         smooth: share of the previous frames' confidence that stays, 0..1 (segmentation of one class only).
+        image_id: COCO's, to which each frame adds its number.
         keep: takes the row of each frame with its number.
 
     Returns:
@@ -109,7 +120,7 @@ def predict_video(
                 canvas.write(picture)
             others = [kind for kind in kinds if kind != "overlay"]
             written = write_image(result, folder, f"{source.name}/{number:06d}", others)
-            row = row_of(result, kinds, Path(f"{source.path}#{number:06d}"))
+            row = row_of(result, kinds, Path(f"{source.path}#{number:06d}"), f"{image_id}#{number:06d}")
             most = _most(most, row["classes"])
             row["files"] = {kind: str(file) for kind, file in written.items()}
             keep({**row, "time": round((number - 1) / clip.rate, 3)}, number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Protocol
@@ -162,6 +163,21 @@ class TiffPicture:
         while len(self._held) > self._keep or sum(p.nbytes for p in self._held.values()) > _HELD + piece.nbytes:
             self._held.popitem(last=False)
         return piece
+
+
+def pages_of(source: Path | bytes) -> int:
+    """Pictures in a TIFF, its masks and smaller copies (a map's overviews) not counted; 1 for every other file."""
+    tiff = source[:2] in (b"II", b"MM") if isinstance(source, bytes) else source.suffix.lower() in (".tif", ".tiff")
+    if not tiff:
+        return 1
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+            pages: Any = file.pages
+            return max(1, sum(not (page.is_reduced or page.is_mask) for page in pages))
+    except Exception:  # as in `open_windowed`
+        return 1
 
 
 def open_windowed(path: Path) -> TiffPicture | None:

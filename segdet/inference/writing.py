@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,13 +17,21 @@ from segdet.errors import InputError
 from segdet.files import replacing, write_bytes, write_json, write_text
 from segdet.inference import forms
 from segdet.inference.detection_results import DetectionResult
-from segdet.inference.ledger import Ledger
+from segdet.inference.ledger import JOB_FILES, Ledger
 from segdet.inference.results import Prediction, Segments
-from segdet.metadata import Metadata
+from segdet.inference.session import Session
+from segdet.inference.sources import Source
 
 KINDS = {
     "segmentation": ("overlay", "mask", "confidence", "json", "csv", "coco", "geojson", "yolo"),
     "detection": ("overlay", "json", "csv", "coco", "geojson", "yolo"),
+}
+_NAMES = {
+    "overlay": "{}_overlay.png",
+    "mask": "{}_mask.png",
+    "confidence": "{}_confidence.png",
+    "geojson": "{}.geojson",
+    "yolo": "labels/{}.txt",
 }
 _USUAL = {"segmentation": ("overlay", "mask", "json"), "detection": ("overlay", "json")}
 
@@ -46,6 +55,18 @@ def kinds_of(save: str | None, task: str) -> tuple[str, ...]:
     return asked
 
 
+def names_of(source: Source, kinds: Sequence[str]) -> list[str]:
+    """The files, named from the folder of the results, that a source may get; of a video's frames the first one's."""
+    name = Path(source.name).as_posix()
+    if source.is_video:
+        frame = [_NAMES[kind].format(f"{name}/000001") for kind in kinds if kind in _NAMES and kind != "overlay"]
+        return [*frame, f"{name}_overlay.mp4"] if "overlay" in kinds else frame
+    names = [_NAMES[kind].format(name) for kind in kinds if kind in _NAMES]
+    if source.path.suffix.lower() in (".tif", ".tiff"):  # a large one's are TIFFs
+        names += [f"{name}_{kind}.tif" for kind in ("mask", "confidence") if kind in kinds]
+    return names
+
+
 def write_image(result: Prediction | DetectionResult, folder: Path, name: str, kinds: Sequence[str]) -> Files:
     """Write the files of one image, and return them by kind."""
     files: Files = {}
@@ -59,11 +80,13 @@ def write_image(result: Prediction | DetectionResult, folder: Path, name: str, k
     return {**files, **write_texts(result, folder, name, kinds)}
 
 
-def row_of(result: Prediction | Segments | DetectionResult, kinds: Sequence[str], path: Path) -> dict[str, Any]:
+def row_of(
+    result: Prediction | Segments | DetectionResult, kinds: Sequence[str], path: Path, image_id: int | str
+) -> dict[str, Any]:
     """What the job's own files need of one image: outlines only where one of them holds them, for finding them takes time."""
     row = {"image": str(path), **(result.to_dict() if {"json", "csv"} & {*kinds} else result.summary())}
     if "coco" in kinds:
-        row["coco"] = result.to_coco(coco_id(path))
+        row["coco"] = result.to_coco(image_id)
     return row
 
 
@@ -86,33 +109,51 @@ def write_texts(
     return files
 
 
-def write_job(
-    folder: Path, model: Path, metadata: Metadata, ledger: Ledger, skipped: dict[str, str], kinds: Sequence[str]
-) -> None:
+def write_job(folder: Path, session: Session, ledger: Ledger, skipped: dict[str, str], kinds: Sequence[str]) -> None:
     """Write the files that hold the whole job, a row at a time."""
     if "json" in kinds:
-        about = {"model": str(model), "arch": metadata.arch, "backbone": metadata.backbone, "classes": metadata.classes}
+        metadata = session.metadata
+        about = {
+            "model": str(session.path),
+            "device": session.device,
+            "arch": metadata.arch,
+            "backbone": metadata.backbone,
+            "classes": metadata.classes,
+        }
         rows = ({key: value for key, value in row.items() if key != "coco"} for row in ledger.rows())
-        with _text_file(folder / "predictions.json") as stream:
+        with _text_file(folder / JOB_FILES["json"]) as stream:
             stream.write(_json(about)[:-1] + ', "images": [')
             _write_joined(stream, rows)
             stream.write('], "skipped": ' + _json(skipped) + "}\n")
     if "csv" in kinds:
-        with _text_file(folder / "predictions.csv") as stream:
+        with _text_file(folder / JOB_FILES["csv"]) as stream:
             table = csv.writer(stream, lineterminator="\n")
             table.writerow(forms.COLUMNS)
             for row in ledger.rows():
                 table.writerows(forms.csv_rows(row))
     if "coco" in kinds:
-        with _text_file(folder / "predictions.coco.json") as stream:
+        with _text_file(folder / JOB_FILES["coco"]) as stream:
             stream.write("[")
             _write_joined(stream, (found for row in ledger.rows() for found in row.get("coco", ())))
             stream.write("]\n")
 
 
-def coco_id(path: Path) -> int | str:
-    """The file name's number where it is one (COCO's own images), else the name without its ending."""
-    return int(path.stem) if path.stem.isascii() and path.stem.isdigit() else path.stem
+def coco_ids(sources: Sequence[Source]) -> dict[str, int | str]:
+    """COCO's `image_id` by the sources' names, unique in the job: as `_coco_id`, or the name where that would clash."""
+    ids = {source.name: _coco_id(source) for source in sources}
+    count = Counter(ids.values())
+    unique = {name: one if count[one] == 1 else name for name, one in ids.items()}
+    return unique if len({*unique.values()}) == len(unique) else {name: name for name in ids}
+
+
+def _coco_id(source: Source) -> int | str:
+    """The file name's number where it is one (COCO's own images), else the name without its ending; a video's has it."""
+    if source.is_video:
+        return source.path.name
+    stem = source.path.stem
+    return (
+        int(stem) if stem.isascii() and stem.isdigit() and len(stem) < 16 else stem
+    )  # longer ones are inexact in JSON
 
 
 def save_picture(path: Path, picture: np.ndarray) -> Path:
