@@ -28,7 +28,7 @@ def test_it_is_small_and_says_what_it_is() -> None:
     assert (metadata.task, metadata.classes, metadata.arch) == ("segmentation", ["crack"], "unet")
     assert metadata.data.licence and "mixed" in metadata.data.model_dump()
     card = (ROOT / "exports" / "crack.md").read_text()
-    for said in ("Public Domain", "CC0-1.0", "--mix crack-drawn=0.2", "IoU", "seed: 0"):
+    for said in ("Public Domain", "CC0-1.0", "crack-drawn: 0.2", "segdet train --config crack.yaml", "IoU", "seed: 0"):
         assert said in card, said
     assert json.loads((ROOT / "exports" / "crack.parity.json").read_text())["images"]
 

@@ -26,3 +26,8 @@ def chosen(device: str) -> str:
     if device.startswith("cuda:") and int(device[5:]) >= torch.cuda.device_count():
         raise InputError(f"--device {device}: this machine has {torch.cuda.device_count()} GPUs, numbered from 0")
     return device
+
+
+def named(device: torch.device) -> str:
+    """The word `chosen` takes for a device that is in use; PyTorch calls a processor shared by several processes "cpu:0"."""
+    return "cpu" if device.type == "cpu" else str(device)

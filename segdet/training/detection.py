@@ -21,6 +21,7 @@ from segdet.data.stream import Stream, default_workers
 from segdet.errors import InputError, SegdetError
 from segdet.evaluation.detection import DetectionEvaluation, Detections, evaluate_detections
 from segdet.metadata import Metadata
+from segdet.models import devices
 from segdet.models.common import normalise
 from segdet.models.detection import Target
 from segdet.models.detector import Detector, detect
@@ -123,7 +124,7 @@ class DetectionTask:
 
     def finish(self, run: Path, describe: Callable[[dict[str, Any]], Metadata]) -> str:
         """As `Task.finish`."""
-        device = str(self.setup.accelerator.device)
+        device = devices.named(self.setup.accelerator.device)
         best = run / "weights" / "best.safetensors"
         measured = validate(best, self.records, "val", workers=self.setup.config.workers, device=device)
         metrics = measured.metrics

@@ -25,6 +25,7 @@ from segdet.data.stream import Stream, default_workers
 from segdet.errors import InputError, SegdetError
 from segdet.evaluation.segmentation import evaluate
 from segdet.metadata import Metadata
+from segdet.models import devices
 from segdet.models.common import answer, bounded, normalise
 from segdet.reporting import pictures, publish
 from segdet.training.losses import loss_named
@@ -104,7 +105,7 @@ class SegmentationTask:
     def finish(self, run: Path, describe: Callable[[dict[str, Any]], Metadata]) -> str:
         """As `Task.finish`."""
         best = run / "weights" / "best.safetensors"
-        device = str(self.setup.accelerator.device)
+        device = devices.named(self.setup.accelerator.device)
         measured = validate(best, self.records, "val", workers=self.setup.config.workers, device=device)
         metrics = measured.metrics
         publish.run_folder(
