@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import cv2
 import numpy as np
 import torch
 
@@ -28,6 +27,7 @@ from segdet.evaluation.mask_errors import MaskError
 from segdet.evaluation.operating import DEFAULT, Rule, parse
 from segdet.evaluation.segmentation import Answer, Evaluation
 from segdet.evaluation.tally import Tally
+from segdet.inference import sizes
 from segdet.inference.session import Session, open_session
 from segdet.metadata import Metadata
 from segdet.models import devices, weights
@@ -185,15 +185,13 @@ def _sized(answer: Callable[[Batch], Answer], imgsz: int | None) -> Callable[[Ba
         return answer
 
     def resized(batch: Batch) -> Answer:
-        height, width = batch.images.shape[1:3]
-        scale = imgsz / max(height, width)
-        size = max(1, round(height * scale)), max(1, round(width * scale))
-        images = np.stack([resize(image, *size) for image in batch.images.numpy()])
+        own = batch.images.shape[1], batch.images.shape[2]
+        images = np.stack([resize(image, *sizes.resized(own, imgsz)) for image in batch.images.numpy()])
         answers = answer(Batch(torch.from_numpy(images), batch.targets, batch.indices))
         if isinstance(answers, tuple):  # class numbers cannot be averaged
-            masks = [cv2.resize(one, (width, height), interpolation=cv2.INTER_NEAREST) for one in answers[0]]
-            return np.stack(masks), np.stack([resize(one, height, width) for one in answers[1]])
-        return np.stack([resize(one, height, width) for one in answers])
+            pairs = [sizes.restored(*one, own, cut=None) for one in zip(*answers, strict=True)]
+            return np.stack([mask for mask, _ in pairs]), np.stack([confidence for _, confidence in pairs])
+        return np.stack([resize(one, *own) for one in answers])
 
     return resized
 

@@ -23,6 +23,9 @@ def predict(
     tile: str = typer.Option(
         "auto", help="auto (large images in tiles; detection: off), off, or the side of the tiles in pixels."
     ),
+    imgsz: int | None = typer.Option(
+        None, help="Segmentation: longer side of the images as the network sees them.  \\[default: their own size]"
+    ),
     save: str | None = typer.Option(
         None,
         help="What to write. Segmentation: overlay, mask, json (by default), confidence, csv, coco, geojson, yolo; "
@@ -43,7 +46,7 @@ def predict(
 
     sources = expand(source, out or Path("runs"))
     file = find_model(model)
-    predictor = Predictor(file, conf, tile, settled(file, device, sources, threads), threads)
+    predictor = Predictor(file, conf, tile, settled(file, device, sources, threads), threads, imgsz)
     kinds = kinds_of(save, predictor.session.metadata.task)
     result = run_job(predictor, sources, out, kinds, skip_done=skip_done, smooth=smooth)
     output.emit(result.to_dict(), result.sentence())

@@ -99,7 +99,7 @@ def run_job(
                 if len(sources) == 1
                 else f"none of the {len(sources)} images could be read; the first: {path}: {reason}"
             )
-        write_job(result.folder, predictor.session, job.ledger, result.skipped, kinds)
+        write_job(result.folder, predictor, job.ledger, result.skipped, kinds)
     finally:
         job.close()
     return result
@@ -145,6 +145,8 @@ class _Job:
             "save": sorted(self._kinds),
             "smooth": self._smooth,
         }
+        if self._predictor.imgsz is not None:
+            about["imgsz"] = self._predictor.imgsz
         return Ledger(folder, about, self._resume)
 
     def close(self) -> None:
@@ -212,6 +214,10 @@ class _Job:
     def _large(self, source: Source, loaded: Loaded, count: int) -> None:
         picture = ArrayPicture(loaded) if isinstance(loaded, np.ndarray) else loaded
         assert not isinstance(picture, ImageError)
+        if self._predictor.imgsz is not None:
+            why = f"{source.path}: too large to be resized, it is read in windows; leave --imgsz out or make it smaller"
+            self._skip(source, ImageError(why), count)
+            return
         _ = self.ledger
         try:
             found, files = large.write_large(self._predictor, picture, self._result.folder, source.name, self._kinds)
@@ -254,10 +260,11 @@ class _Job:
 
     def _is_large(self, loaded: Loaded) -> bool:
         """Whether the picture is predicted in bands: a large TIFF, or an image whose answer would not fit beside it."""
-        if isinstance(loaded, np.ndarray):
-            tiled = self._predictor.tile_for(loaded.shape[:2]) is not None
-            return tiled and not self._predictor.detects and loaded.shape[0] * loaded.shape[1] > large.HELD
-        return True
+        if not isinstance(loaded, np.ndarray):
+            return True
+        height, width = loaded.shape[:2]
+        whole = self._predictor.detects or self._predictor.imgsz is not None or height * width <= large.HELD
+        return not whole and self._predictor.tile_for((height, width)) is not None
 
 
 def _groups(loaded: Iterable[tuple[Source, Loaded]], batch: int) -> Iterator[list[tuple[Source, Loaded]]]:

@@ -75,7 +75,7 @@ class Ledger:
         before = self.earlier.about
         self._resume = resume and before is not None
         if resume and before is not None and before != json.loads(json.dumps(about)):
-            changed = [name for name in about if before.get(name) != about[name]]
+            changed = [name for name in sorted({*about, *before}) if before.get(name) != about.get(name)]
             raise InputError(
                 f"--skip-done: the results in {folder} were made with another {', '.join(changed)}; "
                 "leave --skip-done out to make them anew, or choose another --out"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from segdet.data.images import read_image
+from segdet.data.images import read_image, resize
 from segdet.errors import InputError
-from segdet.inference import tiling
+from segdet.inference import sizes, tiling
 from segdet.inference.detection_results import DetectionResult
 from segdet.inference.results import Prediction
 from segdet.inference.session import Session, open_session
@@ -27,9 +27,11 @@ class Predictor:
             "off", or the side of the tiles in pixels.
         device: auto, cpu, cuda, cuda:N, tensorrt, openvino or openvino:f32 (`session.open_session`).
         threads: of one inference (default: all cores).
+        imgsz: longer side of the images as the network (or its tiles) sees them, for segmentation; answers come at the
+            images' own size. None: their own size.
 
     Raises:
-        InputError: an unusable file, device, threshold or tile.
+        InputError: an unusable file, device, threshold, tile or imgsz.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Predictor:
         tile: str | int = "auto",
         device: str = "auto",
         threads: int | None = None,
+        imgsz: int | None = None,
     ) -> None:
         self.session: Session = model if isinstance(model, Session) else open_session(Path(model), device, threads)
         if threshold is not None and not 0.0 <= threshold <= 1.0:
@@ -53,6 +56,13 @@ class Predictor:
         own = 0.5 if metadata.threshold is None else metadata.threshold
         self.threshold = (own if threshold is None else threshold) if has_threshold else None
         self.tile = None if self.detects and tile == "auto" else _tile(tile)
+        if imgsz is not None and self.detects:
+            raise InputError(
+                f"--imgsz {imgsz}: {self.session.path} detects boxes and has its size inside; leave it out"
+            )
+        if imgsz is not None and imgsz < sizes.SMALLEST:
+            raise InputError(f"--imgsz {imgsz}: at least {sizes.SMALLEST} pixels")
+        self.imgsz = imgsz
         self.whole = tiling.WHOLE if tile == "auto" else 0  # pixels up to which an image is not tiled
 
     def predict(self, image: str | Path | bytes | np.ndarray, name: str | None = None) -> Prediction | DetectionResult:
@@ -69,7 +79,14 @@ class Predictor:
 
     def predict_batch(self, images: Sequence[np.ndarray]) -> list[Prediction | DetectionResult]:
         """Predict for RGB uint8 `[H, W, 3]` arrays of one size; they go through the network together."""
-        if self.tile_for(images[0].shape[:2]):
+        if self.imgsz is None:
+            return self._predict(images)
+        size = sizes.resized(images[0].shape[:2], self.imgsz)
+        found = self._predict([resize(image, *size) for image in images])
+        return [self._restored(*pair) for pair in zip(images, found, strict=True)]
+
+    def _predict(self, images: Sequence[np.ndarray]) -> list[Prediction | DetectionResult]:
+        if self._tile_at(images[0].shape[:2]):
             return [self._detect_tiled(one) if self.detects else self._segment_tiled(one) for one in images]
         stack = images[0][None] if len(images) == 1 else np.stack(images)
         outputs = self.session.run(stack) if self.detects else self.session.run(stack, self.threshold)
@@ -92,6 +109,9 @@ class Predictor:
 
     def tile_for(self, size: tuple[int, ...]) -> int | None:
         """Side of the tiles for an image of this (height, width); None when it is predicted whole."""
+        return self._tile_at(size if self.imgsz is None else sizes.resized(size, self.imgsz))
+
+    def _tile_at(self, size: tuple[int, ...]) -> int | None:
         height, width = size
         large = self.tile is not None and max(height, width) > self.tile and height * width > self.whole
         return self.tile if large else None
@@ -103,6 +123,10 @@ class Predictor:
 
     def _mask(self, image: np.ndarray, mask: np.ndarray, confidence: np.ndarray) -> Prediction:
         return Prediction(image, mask, confidence, self.session.metadata.classes, self.threshold)
+
+    def _restored(self, image: np.ndarray, found: Prediction | DetectionResult) -> Prediction:
+        assert isinstance(found, Prediction)
+        return self._mask(image, *sizes.restored(found.mask, found.confidence, image.shape[:2], self.threshold))
 
     def _segment_tiled(self, image: np.ndarray) -> Prediction:
         tile = self.tile or tiling.TILE

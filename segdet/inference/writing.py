@@ -18,8 +18,8 @@ from segdet.files import replacing, write_bytes, write_json, write_text
 from segdet.inference import forms
 from segdet.inference.detection_results import DetectionResult
 from segdet.inference.ledger import JOB_FILES, Ledger
+from segdet.inference.predictor import Predictor
 from segdet.inference.results import Prediction, Segments
-from segdet.inference.session import Session
 from segdet.inference.sources import Source
 
 KINDS = {
@@ -109,9 +109,12 @@ def write_texts(
     return files
 
 
-def write_job(folder: Path, session: Session, ledger: Ledger, skipped: dict[str, str], kinds: Sequence[str]) -> None:
+def write_job(
+    folder: Path, predictor: Predictor, ledger: Ledger, skipped: dict[str, str], kinds: Sequence[str]
+) -> None:
     """Write the files that hold the whole job, a row at a time."""
     if "json" in kinds:
+        session = predictor.session
         metadata = session.metadata
         about = {
             "model": str(session.path),
@@ -119,6 +122,7 @@ def write_job(folder: Path, session: Session, ledger: Ledger, skipped: dict[str,
             "arch": metadata.arch,
             "backbone": metadata.backbone,
             "classes": metadata.classes,
+            **({} if predictor.imgsz is None else {"imgsz": predictor.imgsz}),
         }
         rows = ({key: value for key, value in row.items() if key != "coco"} for row in ledger.rows())
         with _text_file(folder / JOB_FILES["json"]) as stream:

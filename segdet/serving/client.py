@@ -66,7 +66,7 @@ class Client:
 
         Args:
             image: a path, or the encoded bytes.
-            options: model, threshold, classes (names), tile, include, as in the API.
+            options: model, threshold, classes (names), tile, imgsz, include, as in the API.
 
         Raises:
             ServerError: the image or an option is refused, or the server cannot answer.

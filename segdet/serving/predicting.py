@@ -11,7 +11,7 @@ import numpy as np
 
 from segdet.data import images
 from segdet.errors import InputError, nearest
-from segdet.inference import tiling
+from segdet.inference import sizes, tiling
 from segdet.inference.detection_results import DetectionResult
 from segdet.inference.predictor import Predictor
 from segdet.inference.results import Prediction
@@ -26,11 +26,12 @@ Result = Prediction | DetectionResult
 
 @dataclass(frozen=True)
 class Options:
-    """What a request asks for. threshold: 0..1 or the model's. classes: only these, or all. tile: as `Predictor`."""
+    """What a request asks for. threshold: 0..1 or the model's. classes: only these, or all. tile, imgsz: as `Predictor`."""
 
     threshold: float | None = None
     classes: tuple[str, ...] = ()
     tile: str = "auto"
+    imgsz: int | None = None
 
 
 @dataclass
@@ -69,6 +70,8 @@ def check_options(metadata: Metadata, options: Options) -> None:
         raise bad_request(f"no class {unknown[0][:80]!r}{nearest(unknown[0][:80], metadata.classes)}", "bad_option")
     if options.threshold is not None and metadata.task != "detection" and len(metadata.classes) > 1:
         raise bad_request("this model has several classes and picks the likeliest; leave threshold out", "bad_option")
+    if options.imgsz is not None and metadata.task == "detection":
+        raise bad_request("a detector has its size inside; leave imgsz out", "bad_option")
 
 
 def inspect(data: bytes, name: str, metadata: Metadata, options: Options, max_pixels: int) -> float:
@@ -84,6 +87,9 @@ def inspect(data: bytes, name: str, metadata: Metadata, options: Options, max_pi
             raise too_large(str(error)) from error
         raise bad_request(str(error), "bad_image") from error
     check_pixels(height * width, max_pixels, name)
+    if options.imgsz is not None:
+        height, width = sizes.resized((height, width), options.imgsz)
+        check_pixels(height * width, max_pixels, f"{name} at imgsz {options.imgsz}")
     return work_units(metadata, height, width, _tiles(height, width, options.tile))
 
 
@@ -114,7 +120,7 @@ def predict(loaded: Loaded, data: bytes, name: str, options: Options, job: Job) 
 def predict_pixels(loaded: Loaded, pixels: np.ndarray, options: Options, job: Job) -> Result:
     """Predict RGB uint8 `[H, W, 3]`."""
     try:
-        predictor = Predictor(_Watched(loaded.runner, job), options.threshold, options.tile)
+        predictor = Predictor(_Watched(loaded.runner, job), options.threshold, options.tile, imgsz=options.imgsz)
         return _only(predictor.predict(pixels), options.classes)
     except InputError as error:
         raise bad_request(str(error).replace("--conf", "threshold").replace("--tile", "tile"), "bad_option") from error

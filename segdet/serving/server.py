@@ -45,6 +45,17 @@ class _Protocol(H11Protocol):
         elif self.conn.their_state is not h11.IDLE:
             self._enough()
 
+    def shutdown(self) -> None:
+        """As uvicorn's, but who has just connected is about to ask, and shall hear that the server is going down."""
+        if self.cycle is None:
+            self.loop.call_later(_LAST, self._leave)
+        else:
+            super().shutdown()
+
+    def _leave(self) -> None:
+        if not self.transport.is_closing():
+            super().shutdown()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._enough()
         super().connection_lost(exc)
@@ -106,6 +117,12 @@ class _Server(uvicorn.Server):
         if time.monotonic() > self._ends:
             self.should_exit = True
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await asyncio.sleep(
+            0.001
+        )  # timers run after what is ready: whoever waits to be accepted is, and then it closes
+        await super().shutdown(sockets)
 
 
 def serve(settings: Settings, host: str, port: int, drain_delay: float = 1.0) -> None:

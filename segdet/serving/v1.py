@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import PydanticCustomError
 
 from segdet.errors import nearest
+from segdet.inference import sizes
 from segdet.serving import answers, schemas
 from segdet.serving.bodies import Part, parse_form
 from segdet.serving.context import Context
@@ -41,6 +42,12 @@ class PredictOptions(BaseModel):
         json_schema_extra={"pattern": f"^{_TILE}$"},
         description="Large images in tiles: auto, off, or a side in pixels (128 at least).",
     )
+    imgsz: int | None = Field(
+        None,
+        ge=sizes.SMALLEST,
+        le=20000,
+        description="Segmentation: longer side of the image as the network sees it; without it, the image's own.",
+    )
     format: Literal[answers.FORMATS] | None = Field(None, description="Instead of the Accept header.")  # type: ignore[valid-type]
     include: str | None = Field(
         None,
@@ -67,7 +74,7 @@ class PredictOptions(BaseModel):
     def wanted(self) -> Options:
         """The part that concerns the prediction."""
         names = tuple(dict.fromkeys(name.strip() for name in (self.classes or "").split(",") if name.strip()))
-        return Options(self.threshold, names, self.tile)
+        return Options(self.threshold, names, self.tile, self.imgsz)
 
 
 def routes(context: Context) -> APIRouter:

@@ -110,6 +110,12 @@ def test_results_of_other_options_are_not_mixed(model: Path, photos: Path, tmp_p
     run_job(Predictor(model, device="cpu"), sources, tmp_path / "out", ("mask",))
     with pytest.raises(InputError, match="made with another threshold"):
         run_job(Predictor(model, 0.3, device="cpu"), sources, tmp_path / "out", ("mask",), skip_done=True)
+    with pytest.raises(InputError, match="made with another imgsz"):
+        run_job(Predictor(model, device="cpu", imgsz=64), sources, tmp_path / "out", ("mask",), skip_done=True)
+    run_job(Predictor(model, device="cpu", imgsz=64), sources, tmp_path / "small", ("mask", "json"))
+    assert json.loads((tmp_path / "small" / "predictions.json").read_text())["imgsz"] == 64
+    with pytest.raises(InputError, match="made with another imgsz"):
+        run_job(Predictor(model, device="cpu"), sources, tmp_path / "small", ("mask", "json"), skip_done=True)
     with pytest.raises(InputError, match="--skip-done: name the folder"):
         run_job(Predictor(model, device="cpu"), sources, None, ("mask",), skip_done=True)
 

@@ -161,6 +161,19 @@ def test_a_large_picture_gives_the_files_of_a_small_one(
         assert isinstance(again, Prediction) and (again.mask == expected).all()
 
 
+def test_a_picture_read_in_windows_is_not_resized(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windows, "WINDOWED", 1000)
+    monkeypatch.setattr(large, "HELD", 1000)
+    tifffile.imwrite(tmp_path / "a.tif", blots(1, 300, 200), photometric="rgb", rowsperstrip=10)
+    Image.fromarray(blots(1, 300, 200)).save(tmp_path / "b.png")
+    predictor = Predictor(model, tile=128, device="cpu", imgsz=150)
+    result = run_job(predictor, expand([str(tmp_path)]), tmp_path / "out", ("mask",))
+    assert "leave --imgsz out" in result.skipped[str(tmp_path / "a.tif")]
+    seen = predictor.predict(blots(1, 300, 200))
+    assert isinstance(seen, Prediction)
+    assert (np.asarray(Image.open(tmp_path / "out" / "b_mask.png")) == seen.mask).all() and seen.mask.any()
+
+
 def test_a_damaged_large_tiff_is_skipped_and_leaves_no_files(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

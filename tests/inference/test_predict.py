@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -25,8 +26,9 @@ from segdet.inference.session import open_session
 from segdet.inference.sources import expand
 from segdet.inference.windows import ArrayPicture
 from tests.conftest import ROOT
+from tests.detectors import blob_model
 from tests.drawn import crack_picture
-from tests.segmenters import dark_model
+from tests.segmenters import channel_model, dark_model
 
 
 def _prediction(mask: np.ndarray, classes: tuple[str, ...] = ("crack",)) -> Prediction:
@@ -237,3 +239,31 @@ def test_the_model_that_ships_comes_last(tmp_path: Path, monkeypatch: pytest.Mon
     mine.write_bytes(b"")
     os.utime(mine, (2, 2))
     assert find_model() == Path("exports/mine.onnx")
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+def test_imgsz_shows_the_network_another_size_and_answers_at_the_images_own(classes: int, tmp_path: Path) -> None:
+    model = (dark_model if classes == 1 else channel_model)(tmp_path / "model.onnx")
+    fine = np.full((90, 180, 3), (250, 200, 100), np.uint8)
+    fine[20:60, 30:110] = (0, 0, 90) if classes == 1 else (0, 0, 250)  # large
+    fine[::5, 150:] = (0, 0, 90) if classes == 1 else (0, 0, 250)  # lines that only its own size shows
+    own = Predictor(model, device="cpu").predict(fine)
+    seen = Predictor(model, device="cpu", imgsz=60).predict(fine)
+    assert isinstance(own, Prediction) and isinstance(seen, Prediction)
+    assert seen.mask.shape == seen.confidence.shape == (90, 180) and seen.image is fine
+    kind = 1 if classes == 1 else 2
+    assert (own.mask[:, 150:] == kind).any() and not (seen.mask[:, 150:] == kind).any()
+    assert (seen.mask[24:56, 34:106] == kind).all() and not (seen.mask[:14] == kind).any()
+    if classes == 1:
+        assert (seen.mask == (seen.confidence >= 0.5)).all()
+    same = Predictor(model, device="cpu", imgsz=180).predict(fine)
+    assert isinstance(same, Prediction) and (same.mask == own.mask).all()
+    tiled = Predictor(model, device="cpu", imgsz=180, tile=128).predict(cv2.resize(fine, (720, 360)))
+    assert isinstance(tiled, Prediction) and tiled.mask.shape == (360, 720)
+
+
+def test_imgsz_is_refused_where_it_cannot_be(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--imgsz 20: at least 32"):
+        Predictor(dark_model(tmp_path / "m.onnx"), device="cpu", imgsz=20)
+    with pytest.raises(InputError, match="has its size inside"):
+        Predictor(blob_model(tmp_path / "d.onnx"), device="cpu", imgsz=320)

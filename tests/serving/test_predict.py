@@ -117,6 +117,9 @@ def test_options_come_in_the_address_or_the_form(server: Server, models: dict[st
     tiled = server.client.post("/v1/predict", params={"tile": 128, "format": "mask"}, content=image)
     reference = segdet.load(models["walls"], tile=128).predict(image)
     assert (_array(tiled.content) == reference.mask).all()
+    smaller = server.client.post("/v1/predict", params={"imgsz": 64, "format": "mask"}, content=image)
+    seen = segdet.load(models["walls"], imgsz=64).predict(image)
+    assert (_array(smaller.content) == seen.mask).all() and not (seen.mask == reference.mask).all()
 
 
 def test_json_holds_what_is_included(server: Server, models: dict[str, Path]) -> None:
@@ -202,7 +205,7 @@ def test_a_detection_model_gives_boxes(server: Server, models: dict[str, Path]) 
         ({"threshold": "1.5"}, 422, "less than or equal to 1"),
         ({"threshold": "nan"}, 422, "threshold"),
         ({"tresh": "0.5"}, 422, 'no option tresh; did you mean "threshold"?'),
-        ({"zzz": "0.5"}, 422, "no option zzz; there are model, threshold, classes, tile, format, include"),
+        ({"zzz": "0.5"}, 422, "no option zzz; there are model, threshold, classes, tile, imgsz, format, include"),
         ({"tile": "3"}, 422, "tile: auto, off, or a side in pixels, 128 at least"),
         ({"threshold": ["0.3", "0.6"]}, 422, "threshold: say it once"),
         ({"tile": "50"}, 400, "tile 50: say auto, off, or a side of at least 128"),
