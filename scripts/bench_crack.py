@@ -4,8 +4,9 @@
 
 Every row is at the threshold that is stored in the file, at the images' own resolution. `unseen` leaves out validation photographs of
 objects that training shows (run `segdet data check` once before). `--without` names datasets that show no crack: of these, the share of
-all pixels and of all images that are called crack is given. `--latency` times one photograph in ONNX Runtime against the usual small
-U-Net, segmentation-models-pytorch's on MobileNetV2, taking turns. Prints Markdown.
+all pixels and of all images that are called crack is given. Large photographs are made of small ones, enlarged or sixteen side by
+side, and are predicted as the file says and once more without coarser looks (`--down-to 0`). `--latency` times one photograph in
+ONNX Runtime against the usual small U-Net, segmentation-models-pytorch's on MobileNetV2, taking turns. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +50,32 @@ def marked(model: Predictor, image: Any) -> np.ndarray:
     return np.asarray(found.mask > 0)
 
 
-def enlarged(model: Predictor, dataset: Any, side: int, count: int) -> float:
-    """Pooled IoU of photographs resized to `side`, labels resized with them."""
-    both = either = 0
+def pooled(models: Sequence[Predictor], pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> str:
+    """Pooled IoU of each model on pairs of image and truth (bool `[H, W]`), as cells of a row."""
+    counts = np.zeros((len(models), 2))
+    for image, wanted in pairs:
+        for count, model in zip(counts, models, strict=True):
+            found = marked(model, image)
+            count += (found & wanted).sum(), (found | wanted).sum()
+    return " | ".join(f"{both / max(1, either):.3f}" for both, either in counts)
+
+
+def beside(parts: Sequence[np.ndarray], across: int) -> np.ndarray:
+    """Arrays of one size, `across` of them in a row."""
+    return np.vstack([np.hstack(parts[first : first + across]) for first in range(0, len(parts), across)])
+
+
+def mosaics(dataset: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Sixteen photographs side by side at their own size, with their truth."""
+    records = dataset.splits["val"]
+    alike = [record for record in records if record.size == records[0].size]
+    for first in range(0, len(alike) - 15, 16):
+        group = alike[first : first + 16]
+        yield beside([read_image(r.image) for r in group], 4), beside([target(r, 1) for r in group], 4) > 0
+
+
+def enlarged(dataset: Any, side: int, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Photographs resized to `side`, and their labels resized with them."""
     for record in dataset.splits["val"][:count]:
         image, truth = read_image(record.image), target(record, 1)
         big = (
@@ -58,10 +83,7 @@ def enlarged(model: Predictor, dataset: Any, side: int, count: int) -> float:
             if side < image.shape[0]
             else cv2.resize(image, (side, side), interpolation=cv2.INTER_CUBIC)
         )
-        wanted = resize(truth * 255, side, side) >= 128
-        found = marked(model, big)
-        both, either = both + int((found & wanted).sum()), either + int((found | wanted).sum())
-    return both / max(1, either)
+        yield big, resize(truth * 255, side, side) >= 128
 
 
 def latency(model: Path, side: int, rounds: int = 40) -> tuple[float, float]:
@@ -122,11 +144,13 @@ def main() -> None:
     print(row(f"unseen, {len(fresh)}", validate(asked.model, fresh, "val").metrics, sharp["iou"]), flush=True)
     for kind in ("dark+blur", *KINDS):
         print(row(kind, validate(asked.model, records, "val", degrade=kind).metrics, sharp["iou"]), flush=True)
-    model = segdet.load(asked.model)
-    own = enlarged(model, dataset, records[0].width, asked.count)
-    print(f"\n| side, {asked.count} photographs | IoU |\n|---|---|\n| {records[0].width} (their own) | {own:.3f} |")
-    for side in asked.sides:
-        print(f"| {side} | {enlarged(model, dataset, side, asked.count):.3f} |", flush=True)
+    model, once = segdet.load(asked.model), segdet.load(asked.model, down_to=0)
+    own = records[0].width
+    print(f"\n| side, {asked.count} photographs | IoU | without coarser looks |\n|---|---|---|")
+    for side in (own, *asked.sides):
+        name = f"{side} (their own)" if side == own else str(side)
+        print(f"| {name} | {pooled((model, once), enlarged(dataset, side, asked.count))} |", flush=True)
+    print(f"| {4 * own}, sixteen side by side | {pooled((model, once), mosaics(dataset))} |", flush=True)
     for name in asked.without:
         called = total = images = 0
         worst: list[tuple[float, str]] = []
@@ -135,9 +159,14 @@ def main() -> None:
             mask = marked(model, record.image)
             called, total, images = called + int(mask.sum()), total + mask.size, images + bool(mask.any())
             worst.append((float(mask.mean()), record.image.name))
+        ninths = [
+            [resize(read_image(r.image), 480, 640) for r in others[k : k + 9]] for k in range(0, len(others) - 8, 9)
+        ]
+        large = [marked(model, beside(parts, 3)).mean() for parts in ninths]
         told = ", ".join(f"{file} {share:.2%}" for share, file in sorted(worst, reverse=True)[:5])
         print(
-            f"\n{name}: {called / total:.3%} of all pixels called crack, in {images} of {len(others)} images. Worst: {told}"
+            f"\n{name}: {called / total:.3%} of all pixels called crack, in {images} of {len(others)} images. Worst: {told}. "
+            f"Nine side by side: {np.mean(large):.3%}"
         )
 
 

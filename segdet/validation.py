@@ -27,7 +27,7 @@ from segdet.evaluation.mask_errors import MaskError
 from segdet.evaluation.operating import DEFAULT, Rule, parse
 from segdet.evaluation.segmentation import Answer, Evaluation
 from segdet.evaluation.tally import Tally
-from segdet.inference import sizes
+from segdet.inference import levels, sizes
 from segdet.inference.session import Session, open_session
 from segdet.metadata import Metadata
 from segdet.models import devices, weights
@@ -172,9 +172,21 @@ def _torch_masks(source: Path, device: str) -> Callable[[Batch], Answer]:
 
 
 def _onnx_masks(session: Session) -> Callable[[Batch], Answer]:
+    metadata = session.metadata
+
+    def look(image: np.ndarray) -> np.ndarray:
+        return np.asarray(session.run(image[None])[1][0])
+
     def answer(batch: Batch) -> Answer:
-        mask, confidence = session.run(batch.images.numpy())
-        return confidence if len(session.metadata.classes) == 1 else (mask, confidence)
+        images = batch.images.numpy()
+        mask, confidence = session.run(images)
+        if len(metadata.classes) > 1:
+            return mask, confidence
+        if metadata.down_to is None or not levels.sides(images.shape[1:3], metadata.down_to):
+            return confidence
+        cut = 0.5 if metadata.threshold is None else metadata.threshold
+        pairs = zip(images, confidence, strict=True)
+        return np.stack([levels.looked_again(*pair, metadata.down_to, cut, look) for pair in pairs])
 
     return answer
 

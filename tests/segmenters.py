@@ -38,6 +38,34 @@ channels (uint8[N,H,W,3] image) => (uint8[N,H,W] mask, float[N,H,W] confidence) 
 """
 
 
+_THIN_GRAPH = """
+<ir_version: 9, opset_import: ["" : 18]>
+thin (uint8[N,H,W,3] image, float threshold) => (uint8[N,H,W] mask, float[N,H,W] confidence)
+<float threshold = {0.5}> {
+  channels = Constant<value = int64[1] {3}>()
+  one = Constant<value = int64[1] {1}>()
+  white = Constant<value = float {255.0}>()
+  bright = Cast<to = 1>(image)
+  mean = ReduceMean<keepdims = 0>(bright, channels)
+  share = Div(mean, white)
+  grey = Unsqueeze(share, one)
+  wide = MaxPool<kernel_shape = [9, 9], pads = [4, 4, 4, 4]>(grey)
+  negative = Neg(wide)
+  back = MaxPool<kernel_shape = [9, 9], pads = [4, 4, 4, 4]>(negative)
+  closed = Neg(back)
+  depth = Sub(closed, grey)
+  confidence = Squeeze(depth, one)
+  crack = GreaterOrEqual(confidence, threshold)
+  mask = Cast<to = 2>(crack)
+}
+"""
+
+
+def thin_model(path: Path, down_to: int | None = None) -> Path:
+    """What is dark and thinner than 9 pixels is a crack: wider ones show only in smaller copies of the image."""
+    return _saved(path, _THIN_GRAPH, ["crack"], 0.5, down_to)
+
+
 def dark_model(path: Path) -> Path:
     """Confidence is 1 - brightness; threshold 0.5."""
     return _saved(path, _GRAPH, ["crack"], 0.5)
@@ -48,13 +76,14 @@ def channel_model(path: Path) -> Path:
     return _saved(path, _CLASSES_GRAPH, ["moss", "stain"], None)
 
 
-def _saved(path: Path, graph: str, classes: list[str], threshold: float | None) -> Path:
+def _saved(path: Path, graph: str, classes: list[str], threshold: float | None, down_to: int | None = None) -> Path:
     model = onnx.parser.parse_model(graph)
     onnx.checker.check_model(model, full_check=True)
     entry = model.metadata_props.add()
     about = Metadata(
         schema=1, task="segmentation", arch="dark", backbone="none", classes=classes, imgsz=64, mean=[0.5] * 3,
         std=[0.5] * 3, threshold=threshold, data=DataSource(name="dark", sha256="0" * 64), version="0",
+        down_to=down_to,
     )  # fmt: skip
     entry.key, entry.value = KEY, about.to_json()
     onnx.save(model, path)

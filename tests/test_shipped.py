@@ -59,6 +59,21 @@ def test_it_finds_cracks_that_it_has_not_seen() -> None:
     assert both / either > 0.4 and quiet >= 3
 
 
+def test_a_crack_that_fills_a_large_photograph_is_found() -> None:
+    """Its own size alone shows next to nothing of a crack sixty pixels wide."""
+    picture, cracks = synthetic.draw(np.random.default_rng([99, 5]), 320, 320)
+    truth = binary(np.max([coverage(crack, 320, 320) for crack in cracks], axis=0)) > 0
+    large, wanted = (
+        cv2.resize(a, (2560, 2560), interpolation=cv2.INTER_CUBIC) for a in (picture, truth.astype(np.float32))
+    )
+    scores = []
+    for model in (segdet.load(MODEL), segdet.load(MODEL, down_to=0)):
+        found = model.predict(large)
+        assert isinstance(found, Prediction)
+        scores.append(float(((found.mask > 0) & (wanted > 0.5)).sum() / ((found.mask > 0) | (wanted > 0.5)).sum()))
+    assert scores[0] > 0.4 and scores[0] > scores[1] + 0.2, scores
+
+
 def test_predict_takes_it_where_there_is_no_other(cli: Cli, tmp_path: Path) -> None:
     picture, _ = synthetic.draw(np.random.default_rng([99, 0]), 240, 320)
     cv2.imwrite(str(tmp_path / "photo.jpg"), picture[..., ::-1])

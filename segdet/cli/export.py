@@ -25,6 +25,12 @@ def export(
         None, min=1, help="Validation images to compare on.  \\[default: 50; fp16 and int8: 200]"
     ),
     calibration: int = typer.Option(32, min=1, help="Training images that decide the ranges of int8."),
+    down_to: int | None = typer.Option(
+        None,
+        min=32,
+        help="Let predict look at large images again at half their size, a quarter, ..., down to this longer side: objects larger "
+        "than those that training showed are found too.",
+    ),
     triton: Path | None = typer.Option(None, help="Also write a Triton model repository into this folder."),
 ) -> None:
     """Write one ONNX file, checked against the PyTorch model on real validation images."""
@@ -33,7 +39,7 @@ def export(
     from segdet.export.gate import sentence
     from segdet.export.job import export as run_export
 
-    file = run_export(source, out, data, tolerance, limit, precision, calibration, triton)
+    file = run_export(source, out, data, tolerance, limit, precision, calibration, triton, down_to)
     beside = file.with_suffix(".parity.json")
     compared = json.loads(beside.read_text())
     metric = compared.get("iou") or compared.get("ap")

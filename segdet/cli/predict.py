@@ -26,6 +26,11 @@ def predict(
     imgsz: int | None = typer.Option(
         None, help="Segmentation: longer side of the images as the network sees them.  \\[default: their own size]"
     ),
+    down_to: int | None = typer.Option(
+        None,
+        help="Look at large images again at half their size, a quarter, ..., down to this longer side, for what is larger than in "
+        "training; 0: do not.  \\[default: as the model was exported]",
+    ),
     save: str | None = typer.Option(
         None,
         help="What to write. Segmentation: overlay, mask, json (by default), confidence, csv, coco, geojson, yolo; "
@@ -46,7 +51,7 @@ def predict(
 
     sources = expand(source, out or Path("runs"))
     file = find_model(model)
-    predictor = Predictor(file, conf, tile, settled(file, device, sources, threads), threads, imgsz)
+    predictor = Predictor(file, conf, tile, settled(file, device, sources, threads), threads, imgsz, down_to)
     kinds = kinds_of(save, predictor.session.metadata.task)
     result = run_job(predictor, sources, out, kinds, skip_done=skip_done, smooth=smooth)
     output.emit(result.to_dict(), result.sentence())

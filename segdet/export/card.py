@@ -91,6 +91,11 @@ def _use(file: Path, metadata: Metadata) -> str:
             else "boxes below it are left to you"
         )
         operating = f" The stored threshold is {metadata.threshold:.3f}; {where}."
+    if metadata.down_to is not None:
+        operating += (
+            f" Images with a longer side of {2 * metadata.down_to} pixels or more `segdet` looks at again at half their size, a quarter "
+            f"and so on, down to {metadata.down_to}, and adds what shows only there; ONNX Runtime alone does not."
+        )
     return (
         f"    segdet predict photo.jpg --model {file.name}\n\n"
         f"Or with ONNX Runtime alone: input `image` is RGB uint8 `[N, H, W, 3]` of any size, normalising happens inside; out come "

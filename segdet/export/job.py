@@ -38,6 +38,7 @@ def export(
     precision: str = "fp32",
     calibration: int = search.CALIBRATION,
     triton_repository: str | Path | None = None,
+    down_to: int | None = None,
 ) -> Path:
     """Export a run folder or weights file to ONNX and prove the file on real validation images.
 
@@ -50,6 +51,8 @@ def export(
         precision: fp32, fp16 or int8.
         calibration: training images that decide the ranges of int8.
         triton_repository: also write a Triton model repository into this folder.
+        down_to: segdet shall look at large images again at half their size, a quarter, ..., down to a longer side of this many
+            pixels (segmentation of one class). The ONNX graph itself stays as it is.
 
     Returns:
         The ONNX file; `<name>.parity.json`, `<name>.worst.jpg` and the model card `<name>.md` stand beside it.
@@ -61,13 +64,16 @@ def export(
         raise InputError(f"--precision {precision}: say fp32, fp16 or int8{nearest(precision, PRECISIONS)}")
     run, file = Path(source), weights.find(source)
     model, metadata = weights.load(file)
+    if down_to is not None and (metadata.task != "segmentation" or len(metadata.classes) != 1):
+        raise InputError(f"--down-to {down_to}: only for segmentation models of one class; leave it out")
     target = _target(run, file, out, precision)
     if triton_repository is not None:
         triton.place(target, Path(triton_repository))  # better now than after minutes of work
     trained = open_trained(source)
     dataset = _dataset(trained, data)
     records = splits.limited(dataset, limit or PARITY_IMAGES[precision]).splits["val"]
-    described = metadata.model_copy(update={"opset": OPSET, "source_sha256": sha256_of(file), "precision": precision})
+    about = {"opset": OPSET, "source_sha256": sha256_of(file), "precision": precision, "down_to": down_to}
+    described = metadata.model_copy(update=about)
     proto = to_onnx(model, metadata)
     gate = against_torch(model, metadata, precision, tolerance)
     with ExitStack() as stack:

@@ -147,6 +147,8 @@ class _Job:
         }
         if self._predictor.imgsz is not None:
             about["imgsz"] = self._predictor.imgsz
+        if self._predictor.down_to:
+            about["down_to"] = self._predictor.down_to
         return Ledger(folder, about, self._resume)
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from segdet.data.images import read_image, resize
 from segdet.errors import InputError
-from segdet.inference import sizes, tiling
+from segdet.inference import levels, sizes, tiling
 from segdet.inference.detection_results import DetectionResult
 from segdet.inference.results import Prediction
 from segdet.inference.session import Session, open_session
@@ -29,9 +29,11 @@ class Predictor:
         threads: of one inference (default: all cores).
         imgsz: longer side of the images as the network (or its tiles) sees them, for segmentation; answers come at the
             images' own size. None: their own size.
+        down_to: longer side of the smallest of the coarser looks at large images (`levels`), segmentation of one class; 0: no
+            such looks; None: as the model says. Pictures predicted in `bands` are seen at their own size only.
 
     Raises:
-        InputError: an unusable file, device, threshold, tile or imgsz.
+        InputError: an unusable file, device, threshold, tile, imgsz or down_to.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Predictor:
         device: str = "auto",
         threads: int | None = None,
         imgsz: int | None = None,
+        down_to: int | None = None,
     ) -> None:
         self.session: Session = model if isinstance(model, Session) else open_session(Path(model), device, threads)
         if threshold is not None and not 0.0 <= threshold <= 1.0:
@@ -53,8 +56,8 @@ class Predictor:
             raise InputError(
                 f"--conf {threshold}: {self.session.path} has several classes and picks the likeliest; leave it out"
             )
-        own = 0.5 if metadata.threshold is None else metadata.threshold
-        self.threshold = (own if threshold is None else threshold) if has_threshold else None
+        self._own = 0.5 if metadata.threshold is None else metadata.threshold
+        self.threshold = (self._own if threshold is None else threshold) if has_threshold else None
         self.tile = None if self.detects and tile == "auto" else _tile(tile)
         if imgsz is not None and self.detects:
             raise InputError(
@@ -63,6 +66,11 @@ class Predictor:
         if imgsz is not None and imgsz < sizes.SMALLEST:
             raise InputError(f"--imgsz {imgsz}: at least {sizes.SMALLEST} pixels")
         self.imgsz = imgsz
+        if down_to and (self.detects or not has_threshold):
+            raise InputError(f"--down-to {down_to}: only for segmentation models of one class; leave it out")
+        if down_to and down_to < sizes.SMALLEST:
+            raise InputError(f"--down-to {down_to}: at least {sizes.SMALLEST} pixels, or 0 for no coarser looks")
+        self.down_to = (metadata.down_to or 0) if down_to is None else down_to
         self.whole = tiling.WHOLE if tile == "auto" else 0  # pixels up to which an image is not tiled
 
     def predict(self, image: str | Path | bytes | np.ndarray, name: str | None = None) -> Prediction | DetectionResult:
@@ -86,6 +94,24 @@ class Predictor:
         return [self._restored(*pair) for pair in zip(images, found, strict=True)]
 
     def _predict(self, images: Sequence[np.ndarray]) -> list[Prediction | DetectionResult]:
+        found = self._at_once(images)
+        if not self.down_to or not levels.sides(images[0].shape[:2], self.down_to):
+            return found
+        return [self._again(one) for one in found]
+
+    def _again(self, found: Prediction | DetectionResult) -> Prediction:
+        """With what coarser looks add."""
+        assert isinstance(found, Prediction) and self.threshold is not None
+        image = found.image
+        confidence = levels.looked_again(image, found.confidence, self.down_to, self._own, self._look)
+        return self._mask(image, (confidence >= np.float32(self.threshold)).view(np.uint8), confidence)
+
+    def _look(self, image: np.ndarray) -> np.ndarray:
+        (found,) = self._at_once([image])
+        assert isinstance(found, Prediction)
+        return found.confidence
+
+    def _at_once(self, images: Sequence[np.ndarray]) -> list[Prediction | DetectionResult]:
         if self._tile_at(images[0].shape[:2]):
             return [self._detect_tiled(one) if self.detects else self._segment_tiled(one) for one in images]
         stack = images[0][None] if len(images) == 1 else np.stack(images)

@@ -123,6 +123,7 @@ def write_job(
             "backbone": metadata.backbone,
             "classes": metadata.classes,
             **({} if predictor.imgsz is None else {"imgsz": predictor.imgsz}),
+            **({"down_to": predictor.down_to} if predictor.down_to else {}),
         }
         rows = ({key: value for key, value in row.items() if key != "coco"} for row in ledger.rows())
         with _text_file(folder / JOB_FILES["json"]) as stream:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from segdet.data import images
 from segdet.errors import InputError
-from segdet.inference import tiling
+from segdet.inference import levels, tiling
 from segdet.metadata import Metadata
 from segdet.serving import schemas, tensors
 from segdet.serving.context import Context
@@ -115,11 +115,12 @@ def describe(name: str, version: str, metadata: Metadata) -> dict[str, Any]:
 
 
 def infer_tensors(loaded: Loaded, asked: tensors.InferRequest, job: Job) -> dict[str, np.ndarray]:
-    """Run the model: whole batches as they come; images too large for that in tiles, as `segdet predict` does."""
+    """Run the model: whole batches as they come; larger images in tiles and with coarser looks, as `segdet predict` does."""
     metadata = loaded.metadata
     batch = asked.images if isinstance(asked.images, np.ndarray) else _decoded(asked.images)
     detects = metadata.task == "detection"
-    if not detects and batch.shape[1] * batch.shape[2] > tiling.WHOLE:
+    again = metadata.down_to is not None and levels.sides(batch.shape[1:3], metadata.down_to)
+    if not detects and (again or batch.shape[1] * batch.shape[2] > tiling.WHOLE):
         found: list[Any] = [predict_pixels(loaded, image, Options(asked.threshold), job) for image in batch]
         return {"mask": np.stack([f.mask for f in found]), "confidence": np.stack([f.confidence for f in found])}
     threshold = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 from collections.abc import Iterator
@@ -11,13 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.http as triton
+from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 import segdet
+from segdet.inference.results import Prediction
 from tests.conftest import Cli
 from tests.detectors import blob_picture
 from tests.drawn import crack_picture
-from tests.serving.conftest import Server, encoded
+from tests.segmenters import thin_model
+from tests.serving.conftest import Server, StartServer, encoded
 
 
 @pytest.fixture
@@ -234,3 +238,18 @@ def test_wrong_bytes_are_told_too(server: Server, request_: dict[str, Any], said
     answer = server.client.post("/v2/models/walls/infer", **request_)
     assert answer.status_code == 400 and said in answer.json()["error"], answer.text
     assert server.client.post("/v2/models/walls/infer", json={"inputs": [GOOD]}).status_code == 200
+
+
+def test_large_images_are_looked_at_again_in_both_apis(start: StartServer, tmp_path: Path) -> None:
+    server = start("--model", f"thin={thin_model(tmp_path / 'thin.onnx', down_to=200)}", "--drain-delay", 0)
+    image = np.full((400, 600, 3), 255, np.uint8)
+    image[:, 100:103], image[:, 400:413] = 0, 0
+    expected = segdet.load(tmp_path / "thin.onnx", device="cpu").predict(image)
+    assert isinstance(expected, Prediction) and expected.mask[:, 400:413].mean() > 0.9
+    tensor = {"name": "image", "shape": [1, 400, 600, 3], "datatype": "UINT8", "data": image.ravel().tolist()}
+    outputs = [{"name": "mask", "parameters": {"binary_data": False}}]
+    answer = server.client.post("/v2/models/thin/infer", json={"inputs": [tensor], "outputs": outputs})
+    assert answer.status_code == 200, answer.text
+    assert (np.reshape(answer.json()["outputs"][0]["data"], (400, 600)) == expected.mask).all()
+    in_v1 = server.client.post("/v1/predict", params={"format": "mask"}, content=encoded(image))
+    assert (np.asarray(Image.open(io.BytesIO(in_v1.content))) == expected.mask).all()
