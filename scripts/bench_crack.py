@@ -150,7 +150,8 @@ def main() -> None:
     for side in (own, *asked.sides):
         name = f"{side} (their own)" if side == own else str(side)
         print(f"| {name} | {pooled((model, once), enlarged(dataset, side, asked.count))} |", flush=True)
-    print(f"| {4 * own}, sixteen side by side | {pooled((model, once), mosaics(dataset))} |", flush=True)
+    if len(records) >= 16:
+        print(f"| {4 * own}, sixteen side by side | {pooled((model, once), mosaics(dataset))} |", flush=True)
     for name in asked.without:
         called = total = images = 0
         worst: list[tuple[float, str]] = []
@@ -162,7 +163,7 @@ def main() -> None:
         ninths = [
             [resize(read_image(r.image), 480, 640) for r in others[k : k + 9]] for k in range(0, len(others) - 8, 9)
         ]
-        large = [marked(model, beside(parts, 3)).mean() for parts in ninths]
+        large = [marked(model, beside(parts, 3)).mean() for parts in ninths] or [0.0]
         told = ", ".join(f"{file} {share:.2%}" for share, file in sorted(worst, reverse=True)[:5])
         print(
             f"\n{name}: {called / total:.3%} of all pixels called crack, in {images} of {len(others)} images. Worst: {told}. "

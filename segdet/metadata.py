@@ -52,7 +52,7 @@ class Metadata(BaseModel):
     std: list[float]
     threshold: float | None = None
     damp_duplicates: bool = False
-    down_to: int | None = None
+    down_to: int | None = Field(default=None, ge=32)
     operate: str | None = None
     data: DataSource
     metrics: dict[str, Any] = {}

@@ -182,11 +182,8 @@ def _onnx_masks(session: Session) -> Callable[[Batch], Answer]:
         mask, confidence = session.run(images)
         if len(metadata.classes) > 1:
             return mask, confidence
-        if metadata.down_to is None or not levels.sides(images.shape[1:3], metadata.down_to):
-            return confidence
-        cut = 0.5 if metadata.threshold is None else metadata.threshold
         pairs = zip(images, confidence, strict=True)
-        return np.stack([levels.looked_again(*pair, metadata.down_to, cut, look) for pair in pairs])
+        return np.stack([levels.looked_again(*pair, metadata.down_to, look) for pair in pairs])
 
     return answer
 

@@ -27,7 +27,6 @@ def export(
     calibration: int = typer.Option(32, min=1, help="Training images that decide the ranges of int8."),
     down_to: int | None = typer.Option(
         None,
-        min=32,
         help="Let predict look at large images again at half their size, a quarter, ..., down to this longer side: objects larger "
         "than those that training showed are found too.",
     ),

@@ -20,6 +20,7 @@ from segdet.export.onnx import OPSET, to_onnx, write
 from segdet.export.ranges import measure
 from segdet.files import replacing, sha256_of, write_json
 from segdet.inference.session import open_session
+from segdet.inference.sizes import SMALLEST
 from segdet.metadata import Metadata
 from segdet.models import weights
 from segdet.trained import Trained, dataset_for, open_trained
@@ -52,7 +53,7 @@ def export(
         calibration: training images that decide the ranges of int8.
         triton_repository: also write a Triton model repository into this folder.
         down_to: segdet shall look at large images again at half their size, a quarter, ..., down to a longer side of this many
-            pixels (segmentation of one class). The ONNX graph itself stays as it is.
+            pixels (segmentation of one class; 0 or None: not). The ONNX graph itself stays as it is.
 
     Returns:
         The ONNX file; `<name>.parity.json`, `<name>.worst.jpg` and the model card `<name>.md` stand beside it.
@@ -64,15 +65,17 @@ def export(
         raise InputError(f"--precision {precision}: say fp32, fp16 or int8{nearest(precision, PRECISIONS)}")
     run, file = Path(source), weights.find(source)
     model, metadata = weights.load(file)
-    if down_to is not None and (metadata.task != "segmentation" or len(metadata.classes) != 1):
+    if down_to and (metadata.task != "segmentation" or len(metadata.classes) != 1):
         raise InputError(f"--down-to {down_to}: only for segmentation models of one class; leave it out")
+    if down_to and down_to < SMALLEST:
+        raise InputError(f"--down-to {down_to}: at least {SMALLEST} pixels, or 0 for no coarser looks")
     target = _target(run, file, out, precision)
     if triton_repository is not None:
         triton.place(target, Path(triton_repository))  # better now than after minutes of work
     trained = open_trained(source)
     dataset = _dataset(trained, data)
     records = splits.limited(dataset, limit or PARITY_IMAGES[precision]).splits["val"]
-    about = {"opset": OPSET, "source_sha256": sha256_of(file), "precision": precision, "down_to": down_to}
+    about = {"opset": OPSET, "source_sha256": sha256_of(file), "precision": precision, "down_to": down_to or None}
     described = metadata.model_copy(update=about)
     proto = to_onnx(model, metadata)
     gate = against_torch(model, metadata, precision, tolerance)

@@ -176,6 +176,8 @@ class _Job:
                     self._large(source, loaded, len(sources))
                 else:
                     self._ordinary(group, behind)
+                    if _pixels(loaded) > large.HELD:  # one such answer in memory is enough
+                        behind.drain()
                 advance(len(group))
 
     def _spare_others(self) -> None:
@@ -216,12 +218,13 @@ class _Job:
     def _large(self, source: Source, loaded: Loaded, count: int) -> None:
         picture = ArrayPicture(loaded) if isinstance(loaded, np.ndarray) else loaded
         assert not isinstance(picture, ImageError)
-        if self._predictor.imgsz is not None:
-            why = f"{source.path}: too large to be resized, it is read in windows; leave --imgsz out or make it smaller"
-            self._skip(source, ImageError(why), count)
-            return
-        _ = self.ledger
         try:
+            if self._predictor.imgsz is not None:
+                why = "is read in windows and cannot be resized; leave --imgsz out or make the picture smaller"
+                raise ImageError(f"{source.path}: {why}")
+            if self._predictor.down_to:
+                say(f"{source.path}: over {large.HELD // 1_000_000} megapixels: no coarser looks (--down-to)")
+            _ = self.ledger
             found, files = large.write_large(self._predictor, picture, self._result.folder, source.name, self._kinds)
         except ImageError as error:  # a damaged tile shows only when its turn comes
             self._skip(source, error, count)
@@ -264,9 +267,12 @@ class _Job:
         """Whether the picture is predicted in bands: a large TIFF, or an image whose answer would not fit beside it."""
         if not isinstance(loaded, np.ndarray):
             return True
-        height, width = loaded.shape[:2]
-        whole = self._predictor.detects or self._predictor.imgsz is not None or height * width <= large.HELD
-        return not whole and self._predictor.tile_for((height, width)) is not None
+        whole = self._predictor.detects or self._predictor.imgsz is not None or _pixels(loaded) <= large.HELD
+        return not whole and self._predictor.tile_for(loaded.shape[:2]) is not None
+
+
+def _pixels(loaded: Loaded) -> int:
+    return loaded.shape[0] * loaded.shape[1] if isinstance(loaded, np.ndarray) else 0
 
 
 def _groups(loaded: Iterable[tuple[Source, Loaded]], batch: int) -> Iterator[list[tuple[Source, Loaded]]]:
@@ -274,7 +280,8 @@ def _groups(loaded: Iterable[tuple[Source, Loaded]], batch: int) -> Iterator[lis
 
     def key(item: tuple[int, tuple[Source, Loaded]]) -> object:
         number, (source, found) = item
-        same = isinstance(found, np.ndarray) and not source.is_video and batch > 1
+        ordinary = isinstance(found, np.ndarray) and _pixels(found) <= large.HELD
+        same = ordinary and not source.is_video and batch > 1
         return found.shape if same else number  # type: ignore[union-attr]
 
     waiting: list[tuple[Source, Loaded]] = []

@@ -15,23 +15,28 @@ import numpy as np
 
 from segdet.data.images import resize
 
+FOUND = 0.5  # confidence from which something is found; not the threshold, so confidences do not depend on that
+SURE = 0.88  # confidence that a new find reaches: two logits above
 APART = 2.0  # pixels of the coarser image: what lies nearer to something found is the same thing, marked wider
 THICK = 1.5  # pixels of the coarser image: a new find has room for a disc of this radius
-SURE = 2.0  # logits above the threshold that a new find reaches
 
 
-def sides(size: tuple[int, ...], down_to: int) -> list[tuple[int, int]]:
-    """(height, width) of the coarser looks, each half of the one before, whose longer side is `down_to` pixels or more."""
+def sides(size: tuple[int, ...], down_to: int | None) -> list[tuple[int, int]]:
+    """(height, width) of the coarser looks, each half of the one before, whose longer side is `down_to` pixels or more.
+
+    Args:
+        down_to: None or 0: no coarser looks.
+    """
     height, width = size
-    found = []
-    while max(height, width) >= 2 * down_to:
+    found: list[tuple[int, int]] = []
+    while down_to and max(height, width) >= 2 * down_to:
         height, width = max(1, round(height / 2)), max(1, round(width / 2))
         found.append((height, width))
     return found
 
 
 def looked_again(
-    image: np.ndarray, confidence: np.ndarray, down_to: int, cut: float, look: Callable[[np.ndarray], np.ndarray]
+    image: np.ndarray, confidence: np.ndarray, down_to: int | None, look: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
     """Confidence float32 `[H, W]` of an image and its coarser looks together.
 
@@ -39,25 +44,24 @@ def looked_again(
         image: RGB uint8 `[H, W, 3]`.
         confidence: what the network says of it at its own size, float32 `[H, W]`.
         down_to: longer side of the smallest look, in pixels.
-        cut: confidence from which a pixel counts as found.
         look: the network: image uint8 `[h, w, 3]` -> confidence float32 `[h, w]`.
     """
     for height, width in sides(image.shape[:2], down_to):
         coarse = look(resize(image, height, width))
-        new = added(resize(confidence, height, width) >= np.float32(cut), coarse, cut)
+        # Averaging the confidence instead would lose hairlines, and they would be found anew, wide.
+        marked = cv2.resize((confidence >= FOUND).astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+        new = added(marked > 0, coarse)
         if new.any():
             where = cv2.resize(new.view(np.uint8), image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
             confidence = np.maximum(confidence, resize(coarse, *image.shape[:2]) * where)
     return confidence
 
 
-def added(found: np.ndarray, coarse: np.ndarray, cut: float) -> np.ndarray:
+def added(found: np.ndarray, coarse: np.ndarray) -> np.ndarray:
     """bool `[h, w]`: where the confidence `coarse` of a coarser look counts beside what is `found` (bool) already."""
-    cut = min(max(cut, 1e-6), 1 - 1e-6)
-    sure = 1 / (1 + (1 - cut) / cut * np.exp(-SURE))
-    seeds = (coarse >= np.float32(sure)) & ~_near(found, APART)
+    seeds = (coarse >= SURE) & ~_near(found, APART)
     seeds = _near(~_near(~seeds, THICK), THICK) & seeds
-    return (coarse >= np.float32(cut)) & _near(seeds, 2 * APART) if seeds.any() else seeds
+    return (coarse >= FOUND) & _near(seeds, 2 * APART) if seeds.any() else seeds
 
 
 def _near(mask: np.ndarray, reach: float) -> np.ndarray:

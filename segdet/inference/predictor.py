@@ -56,21 +56,22 @@ class Predictor:
             raise InputError(
                 f"--conf {threshold}: {self.session.path} has several classes and picks the likeliest; leave it out"
             )
-        self._own = 0.5 if metadata.threshold is None else metadata.threshold
-        self.threshold = (self._own if threshold is None else threshold) if has_threshold else None
+        own = 0.5 if metadata.threshold is None else metadata.threshold
+        self.threshold = (own if threshold is None else threshold) if has_threshold else None
         self.tile = None if self.detects and tile == "auto" else _tile(tile)
         if imgsz is not None and self.detects:
             raise InputError(
                 f"--imgsz {imgsz}: {self.session.path} detects boxes and has its size inside; leave it out"
             )
-        if imgsz is not None and imgsz < sizes.SMALLEST:
-            raise InputError(f"--imgsz {imgsz}: at least {sizes.SMALLEST} pixels")
+        if imgsz is not None and not sizes.SMALLEST <= imgsz <= sizes.LARGEST:
+            raise InputError(f"--imgsz {imgsz}: say {sizes.SMALLEST} to {sizes.LARGEST} pixels")
         self.imgsz = imgsz
         if down_to and (self.detects or not has_threshold):
             raise InputError(f"--down-to {down_to}: only for segmentation models of one class; leave it out")
         if down_to and down_to < sizes.SMALLEST:
             raise InputError(f"--down-to {down_to}: at least {sizes.SMALLEST} pixels, or 0 for no coarser looks")
-        self.down_to = (metadata.down_to or 0) if down_to is None else down_to
+        stored = 0 if self.detects or not has_threshold else metadata.down_to or 0
+        self.down_to = stored if down_to is None else down_to
         self.whole = tiling.WHOLE if tile == "auto" else 0  # pixels up to which an image is not tiled
 
     def predict(self, image: str | Path | bytes | np.ndarray, name: str | None = None) -> Prediction | DetectionResult:
@@ -95,7 +96,7 @@ class Predictor:
 
     def _predict(self, images: Sequence[np.ndarray]) -> list[Prediction | DetectionResult]:
         found = self._at_once(images)
-        if not self.down_to or not levels.sides(images[0].shape[:2], self.down_to):
+        if not levels.sides(images[0].shape[:2], self.down_to):
             return found
         return [self._again(one) for one in found]
 
@@ -103,7 +104,7 @@ class Predictor:
         """With what coarser looks add."""
         assert isinstance(found, Prediction) and self.threshold is not None
         image = found.image
-        confidence = levels.looked_again(image, found.confidence, self.down_to, self._own, self._look)
+        confidence = levels.looked_again(image, found.confidence, self.down_to, self._look)
         return self._mask(image, (confidence >= np.float32(self.threshold)).view(np.uint8), confidence)
 
     def _look(self, image: np.ndarray) -> np.ndarray:

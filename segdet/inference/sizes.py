@@ -7,7 +7,8 @@ import numpy as np
 
 from segdet.data.images import resize
 
-SMALLEST = 32  # pixels; below, nothing is left of a photograph
+SMALLEST = 32  # pixels a side; below, nothing is left of a photograph
+LARGEST = 13_000  # 169 megapixels if it is square
 Size = tuple[int, int]
 """Height and width, in pixels."""
 

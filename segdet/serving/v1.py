@@ -45,7 +45,7 @@ class PredictOptions(BaseModel):
     imgsz: int | None = Field(
         None,
         ge=sizes.SMALLEST,
-        le=20000,
+        le=sizes.LARGEST,
         description="Segmentation: longer side of the image as the network sees it; without it, the image's own.",
     )
     format: Literal[answers.FORMATS] | None = Field(None, description="Instead of the Accept header.")  # type: ignore[valid-type]

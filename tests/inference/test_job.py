@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from segdet.errors import InputError
+from segdet.inference import large
 from segdet.inference.job import run_job
 from segdet.inference.ledger import NAME
 from segdet.inference.predictor import Predictor
@@ -75,6 +76,19 @@ def test_batches_give_the_same_answers(
     assert max(seen) == 4 and sum(seen) == 12
     for number in (4, 5, 11):
         assert (mask_of(tmp_path / f"out/{number}_mask.png") == dark(blots(number, 40, 50))).all()
+
+
+def test_no_large_picture_is_lost_in_a_batch(
+    model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Predictor, "batch", property(lambda self: 4))
+    monkeypatch.setattr(large, "HELD", 1000)
+    for tile, imgsz in ((128, None), ("off", None), ("auto", 64)):
+        for number in range(5):
+            Image.fromarray(blots(number, 140, 150)).save(photos / f"{number}.png")
+        predictor = Predictor(model, device="cpu", tile=tile, imgsz=imgsz)  # type: ignore[arg-type]
+        result = run_job(predictor, expand([str(photos)]), tmp_path / f"out-{tile}", ("mask",))
+        assert [Path(row["image"]).name for row in result.images] == [f"{n}.png" for n in range(5)]
 
 
 def test_a_job_is_taken_up_where_it_stopped(model: Path, photos: Path, tmp_path: Path) -> None:

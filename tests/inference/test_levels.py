@@ -91,6 +91,9 @@ def test_tiles_resized_images_and_jobs_look_again_too(model: Path, tmp_path: Pat
     Image.fromarray(wall()).save(tmp_path / "wall.png")
     run_job(Predictor(model, device="cpu"), expand([str(tmp_path / "wall.png")]), tmp_path / "out", ("mask", "json"))
     assert json.loads((tmp_path / "out/predictions.json").read_text())["down_to"] == 200
+    with pytest.raises(InputError, match="made with another down_to"):
+        once = Predictor(model, device="cpu", down_to=0)
+        run_job(once, expand([str(tmp_path / "wall.png")]), tmp_path / "out", ("mask", "json"), skip_done=True)
     expected = segdet.load(model, device="cpu").predict(wall())
     assert isinstance(expected, Prediction)
     assert (np.asarray(Image.open(tmp_path / "out/wall_mask.png")) == expected.mask).all()
@@ -124,3 +127,21 @@ def test_coarser_looks_are_refused_where_they_cannot_be(model: Path, tmp_path: P
     Image.fromarray(wall()).save(tmp_path / "wall.png")
     done = cli("predict", "wall.png", "--model", model, "--down-to", "-1", cwd=tmp_path)
     assert done.returncode == 2 and "--down-to" in done.stderr
+
+
+def test_hairlines_are_not_found_anew_from_farther_away() -> None:
+    """A line two pixels wide fades in the average of a cell; it is known all the same, and not marked wide."""
+    confidence = np.zeros((1600, 1600), np.float32)
+    confidence[:, 800:802] = 0.95
+    image = np.zeros((1600, 1600, 3), np.uint8)
+
+    def look(small: np.ndarray) -> np.ndarray:
+        height, width = small.shape[:2]
+        seen = np.zeros((height, width), np.float32)
+        seen[:, width // 2 - 2 : width // 2 + 3] = 0.99
+        seen[:, width // 5 : width // 5 + 8] = 0.99  # and something that only shows from there
+        return seen
+
+    found = levels.looked_again(image, confidence, 200, look)
+    assert (found[:, 600:1000] == confidence[:, 600:1000]).all()
+    assert (found[:, 324:340] > 0.9).all()

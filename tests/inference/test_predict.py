@@ -263,7 +263,7 @@ def test_imgsz_shows_the_network_another_size_and_answers_at_the_images_own(clas
 
 
 def test_imgsz_is_refused_where_it_cannot_be(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--imgsz 20: at least 32"):
+    with pytest.raises(InputError, match="--imgsz 20: say 32 to 13000"):
         Predictor(dark_model(tmp_path / "m.onnx"), device="cpu", imgsz=20)
     with pytest.raises(InputError, match="has its size inside"):
         Predictor(blob_model(tmp_path / "d.onnx"), device="cpu", imgsz=320)
