@@ -68,6 +68,7 @@ class Variant:
 
 VARIANTS = {
     "base": Variant("as it is: fine-tuned, standard augmentation, 320 px"),
+    "again": Variant("the same with another seed: what chance alone does", {"seed": 1000}),
     "scratch": Variant("from random weights", {"weights": "none"}),
     "frozen": Variant("backbone frozen", {"freeze": "backbone"}),
     "no-ema": Variant("no averaged weights", {"ema": 0.0}),

@@ -53,7 +53,7 @@ class DetectionTask:
         rank, world = accelerator.process_index, accelerator.num_processes
         workers = default_workers() if config.workers is None else config.workers
         pin = accelerator.device.type == "cuda"
-        turns = len(dataset.classes) == 1 if config.quarter_turns is None else config.quarter_turns
+        turns = bool(config.quarter_turns)
         model = cast(DETR | DFINE, setup.model)
         augment = (SquareAugment if model.square else AspectAugment)(turns, config.augment)
         multiple = model.backbone.multiple if model.square and config.augment != "none" else None

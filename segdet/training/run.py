@@ -156,7 +156,8 @@ def _prepare(config: TrainConfig, accelerator: Accelerator, start_weights: bool)
         say(f"left out: {problem}")
     if len(dataset.problems) > 10:
         say(f"left out: {len(dataset.problems) - 10} more (see problems.txt in the run folder)")
-    config = config.model_copy(update={"backbone": backbone.name, "imgsz": imgsz})
+    turns = len(dataset.classes) == 1 if config.quarter_turns is None else config.quarter_turns
+    config = config.model_copy(update={"backbone": backbone.name, "imgsz": imgsz, "quarter_turns": turns})
     setup = Setup(config, accelerator, dataset, model, backbone, imgsz, notes, mixed)
     if config.batch == "auto":
         usual = RECIPES.get(config.arch, {}).get("batch", TrainConfig.model_fields["batch"].default)

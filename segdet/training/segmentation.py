@@ -52,7 +52,7 @@ class SegmentationTask:
         rank, world = accelerator.process_index, accelerator.num_processes
         workers = default_workers() if config.workers is None else config.workers
         pin = accelerator.device.type == "cuda"
-        turns = count == 1 if config.quarter_turns is None else config.quarter_turns
+        turns = bool(config.quarter_turns)
         augment = SegmentationAugment.named(config.augment, setup.imgsz, turns, count == 1, config.calm, config.enlarge)
         own = dataset.splits["train"]
         records, mixed = _mixed(own, setup.mixed)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from segdet.data import formats
+from segdet.errors import SegdetError
 from tests.data.helpers import annotation, blank, coco, refused, yolo
 from tests.drawn import coco_dataset, plain, yolo_dataset
 
@@ -82,6 +83,12 @@ def test_a_dataset_without_a_usable_image_is_refused_with_the_first_reason(tmp_p
     root = coco(tmp_path / "coco", annotation())
     (root / "a.png").unlink()
     refused(root, "no usable image", "a.png")
+
+
+def test_a_dataset_that_names_no_image_at_all_is_work_that_failed(tmp_path: Path) -> None:
+    with pytest.raises(SegdetError, match="not one image") as caught:
+        formats.read(coco(tmp_path, images=[]))
+    assert caught.value.exit_code == 1
 
 
 def test_reading_changes_nothing_on_disk(tmp_path: Path) -> None:

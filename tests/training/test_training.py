@@ -35,6 +35,7 @@ def test_a_run_folder_holds_everything(trained: Path) -> None:
         "samples/val_worst.jpg", "weights/best.safetensors", "weights/last.safetensors", "resume/state.pt",
     ):  # fmt: skip
         assert (trained / name).stat().st_size > 0, name
+    assert "quarter_turns: true\n" in (trained / "config.yaml").read_text()  # one class: settled, not left open
     with (trained / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == [str(n) for n in range(1, 13)]

@@ -19,7 +19,7 @@ from segdet.data import index
 from segdet.data.formats import coco, cvat, labelme, mask_folders, png_mask, voc, yolo
 from segdet.data.formats.base import Adapter
 from segdet.data.records import Dataset, Record
-from segdet.errors import InputError
+from segdet.errors import InputError, SegdetError
 
 # In this order: the more a layout says about itself, the earlier it is asked. Masks in a folder `labels` come before YOLO.
 ADAPTERS: tuple[Adapter, ...] = (
@@ -59,7 +59,7 @@ def read(path: Path, name: str | None = None, refuse: bool = True) -> Dataset:
             them in `problems`.
 
     Raises:
-        InputError: as `recognise`; and what `refuse` says.
+        InputError: as `recognise`; and what `refuse` says. SegdetError: there is nothing in it, and nothing was left out.
     """
     adapter, evidence = recognise(path)
     with index.remembered(path):
@@ -75,8 +75,9 @@ def _refuse(path: Path, dataset: Dataset) -> None:
         others = f" (and {len(malformed) - 1} more: `segdet data check` lists them all)" if len(malformed) > 1 else ""
         raise InputError(f"{malformed[0]}{others}")
     if not any(dataset.splits.values()):
-        first = f" (first problem: {dataset.problems[0]})" if dataset.problems else ""
-        raise InputError(f"{path}: {dataset.format} layout, but no usable image{first}")
+        if not dataset.problems:
+            raise SegdetError(f"{path}: {dataset.format} layout, but not one image in it")
+        raise InputError(f"{path}: {dataset.format} layout, but no usable image (first problem: {dataset.problems[0]})")
 
 
 def _ordered(splits: Mapping[str, Sequence[Record]]) -> dict[str, tuple[Record, ...]]:
