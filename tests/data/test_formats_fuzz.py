@@ -1,4 +1,4 @@
-"""Whatever stands in a label file, reading it ends in records that can be drawn, or in an InputError of one line."""
+"""Whatever stands in a label file, reading it ends in records that can be drawn, or in a SegdetError of one line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from segdet.data import formats
 from segdet.data.boxes import boxes_of
 from segdet.data.rasterize import class_index, foreground
-from segdet.errors import InputError
+from segdet.errors import InputError, SegdetError
 from tests.data.helpers import HEIGHT, WIDTH, annotation, blank, coco, yolo
 from tests.data.test_mask_formats import STAMP, roboflow
 from tests.data.test_tool_formats import box, cvat, labelme, shape, voc
@@ -65,7 +65,7 @@ outlines = st.one_of(
 
 
 def read_and_draw(root: Path) -> None:
-    """Fails on anything but records and InputError; what is refused is told by the doctor's reading, which refuses nothing."""
+    """Fails on anything but records and SegdetError; what is refused is told by the doctor's reading, which refuses nothing."""
     try:
         dataset = formats.read(root, refuse=False)
         dataset.fingerprint()
@@ -84,8 +84,9 @@ def read_and_draw(root: Path) -> None:
     try:
         again = formats.read(root)
         assert first is None and plain(again) == plain(dataset)
-    except InputError as error:
+    except SegdetError as error:
         assert first is not None or not any(dataset.splits.values())
+        assert isinstance(error, InputError) == bool(dataset.problems)  # else there is just nothing in it
         assert first is None or str(error).startswith(str(first))
 
 
