@@ -40,7 +40,7 @@ def known(dataset: Dataset, split: str = "val") -> tuple[list[Leak], bool]:
     """
     found = [Leak(p.first.image, p.second.image, _COPY) for p in sibling_leaks(dataset)]
     found += _identical(dataset, split)
-    pairs = _recall(dataset)
+    pairs = alike(dataset)
     for first, second in pairs or ():
         found += [Leak(first, second, _ALIKE), Leak(second, first, _ALIKE)]
     train, scored = (_copies(dataset, name) for name in ("train", split))
@@ -61,7 +61,8 @@ def remember(dataset: Dataset, pairs: Iterable[Pair]) -> None:
         write_json(_file(dataset), content, indent=None)
 
 
-def _recall(dataset: Dataset) -> list[tuple[Path, Path]] | None:
+def alike(dataset: Dataset) -> list[tuple[Path, Path]] | None:
+    """Images of the same object as an earlier search found them; None when there was none."""
     try:
         content = json.loads(_file(dataset).read_bytes())
         if content["schema"] != _SCHEMA:
