@@ -146,7 +146,7 @@ def _draw(card: Card, progress: Progress | None) -> Path:
             home.mkdir(parents=True, exist_ok=True)
         except OSError:
             continue
-        if os.access(home, os.W_OK):
+        if os.access(home, os.W_OK) and home.stat().st_mode & 0o222:  # root may write anywhere, which nobody asked for
             return synthetic.write(home / card.name, progress=progress, **(card.drawing or {}))
     raise InputError(f"--data {card.name}: no folder to draw it in; set SEGDET_DATASETS to one that can be written")
 

@@ -153,6 +153,16 @@ def test_a_home_that_cannot_be_written_falls_back(
     assert catalog.load("crack-demo").root == Path("datasets/crack-demo")
 
 
+def test_root_leaves_a_home_that_is_read_only_alone(
+    small_demo: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir(mode=0o555)
+    monkeypatch.setenv("SEGDET_DATASETS", str(shared))
+    assert catalog.load("crack-demo").root == Path("datasets/crack-demo")
+    assert not any(shared.iterdir())
+
+
 def test_without_any_home_to_write_the_message_says_what_to_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
