@@ -78,6 +78,18 @@ VARIANTS = {
     "enlarge": Variant("the same, enlarged up to four times", {"augment": "robust", "calm": 0.35, "enlarge": 4.0}),
     "copies": Variant("augmented copies as photographs of their own", change=copies_apart, one_epoch=True),
     "rounded": Variant("targets rounded after resampling", change=rounded_targets),
+    **{
+        loss: Variant(f"loss: {says}", {"loss": loss})
+        for loss, says in {
+            "ce": "cross entropy alone",
+            "focal": "focal",
+            "tversky": "focal Tversky",
+            "lovasz": "Lovász hinge",
+            "cldice": "cross entropy, Dice and centre-line Dice",
+        }.items()
+    },
+    "one-cycle": Variant("one-cycle schedule", {"schedule": "one-cycle"}),
+    "poly": Variant("poly schedule", {"schedule": "poly"}),
     "lite2": Variant("efficientnet_lite2", {"backbone": "efficientnet_lite2"}),
     "416": Variant("crops of 416", {"imgsz": 416}),
     "640": Variant("crops of 640, photographs enlarged to 640", {"imgsz": 640}, imgsz=640),

@@ -17,6 +17,7 @@ from segdet.evaluation import bootstrap, mask_errors, thin
 from segdet.evaluation.batch import AnyLabelled
 from segdet.evaluation.binary import BINS, BinaryScores, binned, histogram
 from segdet.evaluation.calibration import Calibration
+from segdet.evaluation.label_width import LabelWidths, label_widths
 from segdet.evaluation.mask_errors import MaskError
 from segdet.evaluation.multiclass import binary_matrix, confusion, counts_of
 from segdet.evaluation.operating import DEFAULT, Rule
@@ -115,6 +116,10 @@ class Evaluation:
         dtype, shape, packed = self.kept[index]
         answer = np.frombuffer(zlib.decompress(packed), dtype).reshape(shape)
         return answer if threshold is None else (answer >= round(threshold * BINS)).astype(np.uint8)
+
+    def label_widths(self, threshold: float | None, errors: Iterable[MaskError]) -> LabelWidths:
+        """How wide the labels are against what is marked, given all errors."""
+        return label_widths(self.tally(threshold), sorted(self.indices), errors)
 
     def merge(self, others: Iterable[Evaluation]) -> Evaluation:
         """Add what other processes counted."""
@@ -216,6 +221,7 @@ def judge(result: Evaluation, split: str, rule: Rule | None = None, threshold: f
             "negatives": tally.negatives(),
             "calibration": result.calibration.result(),
             "errors": mask_errors.summary(errors),
+            "label_width": result.label_widths(threshold, errors).summary(),
             "classes": tally.per_class(),
             "confusion": {"labels": ["background", *result.classes], "matrix": matrix.tolist()},
         },

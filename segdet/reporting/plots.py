@@ -189,6 +189,25 @@ def each_image(values: Sequence[float], name: str) -> Figure:
     return figure
 
 
+def in_order(values: np.ndarray, around: np.ndarray, first: str, last: str) -> Figure:
+    """How many times as wide labels are as what is marked, in the order of names, with what is usual around each."""
+    figure, axis = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
+    axis.plot(values, ".", color=COLOURS[0], alpha=0.6, label="a photograph")
+    line(axis, np.arange(len(around)), around, 1, "those around it")
+    axis.axhline(1, color="#888888", linestyle="--")
+    axis.set(
+        title="how wide the labels are drawn", yscale="log", ylabel="times as wide as marked",
+        xlabel=f"photographs in the order of their names, {first} to {last}",
+    )  # fmt: skip
+    low, high = float(min(values.min(), 0.9)), float(max(values.max(), 1.1))
+    ticks = [tick for tick in (0.125, 0.25, 0.5, 0.7, 1, 1.4, 2, 4, 8) if low <= tick <= high]
+    axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.minorticks_off()
+    axis.legend(fontsize=9)
+    axis.grid(alpha=0.3)
+    return figure
+
+
 def ranges(rows: Sequence[tuple[str, float, float, float]], title: str, zero: bool = False) -> Figure:
     """Values with their intervals (name, value, low, high), one under the other; `zero` marks no difference."""
     figure, axis = plt.subplots(figsize=(7.5, 0.9 + 0.4 * len(rows)), layout="constrained")

@@ -12,6 +12,7 @@ from segdet.data import rasterize
 from segdet.data.images import encode_jpeg
 from segdet.drawing import grid
 from segdet.evaluation.binary import BINS
+from segdet.evaluation.label_width import by_hand
 from segdet.evaluation.mask_errors import MaskError
 from segdet.evaluation.segmentation import Evaluation, true_mask
 from segdet.reporting import browser, page, pictures, plots
@@ -66,6 +67,8 @@ def write(
         ("Kinds of mistakes", [*_mistakes(metrics, one), *browser.browser(errors, records, masks, result.classes)]),
         ("Worst and best images", _images(subject, metrics, result)),
     ]
+    if metrics["label_width"] is not None:
+        sections.append(("Were the labels drawn alike?", _widths(metrics, result, errors)))
     if one:
         sections.append(("Threshold", _threshold(metrics, result)))
     if metrics["calibration"]:
@@ -166,6 +169,30 @@ def _images(subject: Subject, metrics: Mapping[str, Any], result: Evaluation) ->
             caption = f"{title}: {records[index].image.name}, IoU {each[index]:.3f}{empty}"
             out.append(page.figure(encode_jpeg(tiles, 85), "jpeg", caption))
     return out
+
+
+def _widths(metrics: Mapping[str, Any], result: Evaluation, errors: Sequence[MaskError]) -> list[str]:
+    found, widths = metrics["label_width"], result.label_widths(metrics["threshold"], errors)
+    low, _, high = found["quartiles"]
+    told = (
+        f"Where both see something, half of the photographs have labels {low:.2f} to {high:.2f} times as wide (or large) as what is "
+        f"marked. If nothing were wrong but that, the IoU would be {found['iou_width_alone']:.2f}. "
+    )
+    if by_hand(found):
+        told += (
+            f"The width goes with the order of the file names (correlation with the neighbours {found['neighbours']:.2f}): it looks as "
+            "if several people had labelled, each in a way of their own, which no model can see in a photograph. Agree on one way, or "
+            "judge by F1 within 2 px and centre-line Dice."
+        )
+    else:
+        told += (
+            "It does not go with the order of the file names, so nothing there speaks for several ways of labelling."
+        )
+    drawn = plots.in_order(widths.ratios, widths.around(), widths.names[0], widths.names[-1])
+    return [
+        f"<p>{told}</p>",
+        page.drawing(drawn, "A line that goes up and down in long steps is the hand that labelled, not the model"),
+    ]
 
 
 def _threshold(metrics: Mapping[str, Any], result: Evaluation) -> list[str]:
