@@ -338,6 +338,16 @@ def test_two_processes_learn_what_one_learns_with_twice_the_batch(walls: Path, t
     assert float(rows[0][4]) == pytest.approx(float(rows[1][4]), abs=1e-6)  # the epoch's IoU, counted by both together
 
 
+def test_what_stops_one_process_is_told_once(tmp_path: Path) -> None:
+    done = in_two_processes(
+        tmp_path, **{**PLAIN, "arch": "segmenter", "data": str(tmp_path / "nowhere"), "name": "two"}
+    )
+    assert done.returncode != 0 and not (tmp_path / "two").exists()
+    told = [line for line in done.stderr.splitlines() if line.startswith("segdet: ")]
+    assert sum("nowhere: no such folder" in line for line in told) >= 1
+    assert not any("unexpected" in line for line in told), told
+
+
 def test_a_shared_network_learns_the_same_and_goes_on(walls: Path, tmp_path: Path) -> None:
     """FSDP: averaged weights, whole files, and a resumed run that ends where a straight one does."""
     settings = {**PLAIN, "arch": "segmenter", "data": str(walls), "batch": 8, "epochs": 2, "ema": 0.9}
