@@ -195,7 +195,7 @@ def _alarms(negatives: dict[str, Any]) -> str:
 def _widths(found: dict[str, Any] | None) -> list[str]:
     from segdet.evaluation.label_width import by_hand
 
-    if found is None or not by_hand(found):
+    if not by_hand(found):
         return []
     low, _, high = found["quartiles"]
     return [

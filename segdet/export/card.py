@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 
 from segdet.data.records import Dataset, by_photograph
+from segdet.evaluation.label_width import by_hand
 from segdet.export.gate import sentence
 from segdet.metadata import Metadata
 
@@ -197,6 +198,14 @@ def _limits(metadata: Metadata, dataset: Dataset, compared: dict[str, Any]) -> S
         lines.append(
             f"So few images tell the score to within {ends[1] - ends[0]:.2f} only (95 %). To compare models use `segdet compare`: "
             "it pairs photographs, so smaller differences can be certain."
+        )
+    widths = metrics.get("label_width")
+    if by_hand(widths):
+        low, _, high = widths["quartiles"]
+        lines.append(
+            f"The labels were drawn in several ways: half of them are {low:.2f} to {high:.2f} times as wide as what it marks, and "
+            f"neighbours in the order of file names agree (correlation {widths['neighbours']:.2f}). Its width is their middle: what is "
+            "measured across an object may be off by as much."
         )
     mixed = list(getattr(metadata.data, "mixed", None) or {})
     trained = f"`{metadata.data.name}` alone" if not mixed else f"`{metadata.data.name}` and {', '.join(mixed)}"

@@ -157,6 +157,25 @@ def test_a_threshold_stored_later_is_on_the_card(exported: Path, tmp_path: Path)
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_labels_by_several_hands_are_on_the_card(exported: Path, trained: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    file = run / "weights" / "best.safetensors"
+    metadata = weights.read_metadata(file)
+    widths = {
+        "photographs": 99,
+        "quartiles": [0.64, 0.9, 1.24],
+        "neighbours": 0.73,
+        "chance": 0.002,
+        "iou_width_alone": 0.73,
+    }
+    metrics = {**metadata.metrics, "label_width": widths}
+    weights.describe(file, metadata.model_copy(update={"metrics": metrics}))
+    segdet.export(run, out=tmp_path / "a.onnx", limit=2)
+    told = "half of them are 0.64 to 1.24 times as wide as what it marks"
+    assert told in (tmp_path / "a.md").read_text() and told not in exported.with_suffix(".md").read_text()
+    assert open_session(tmp_path / "a.onnx", "cpu").metadata.metrics["label_width"] == widths
+
+
 def test_no_paper_is_newer_than_its_model(trained: Path, tmp_path: Path) -> None:
     """The model cannot take its place, for a folder is there: what stands beside stays as it was."""
     (tmp_path / "old.onnx").mkdir()
