@@ -180,9 +180,9 @@ def _widths(metrics: Mapping[str, Any], result: Evaluation, errors: Sequence[Mas
     )
     if by_hand(found):
         told += (
-            f"The width goes with the order of the file names (correlation with the neighbours {found['neighbours']:.2f}): it looks as "
-            "if several people had labelled, each in a way of their own, which no model can see in a photograph. Agree on one way, or "
-            "judge by F1 within 2 px and centre-line Dice."
+            f"The width goes with the order of the file names (correlation with the neighbours {found['neighbours']:.2f}). Unless the "
+            "photographs change there too (another site, another camera), several people have labelled, each in a way of their own, which "
+            "no model can see in a photograph. Agree on one way, or judge by F1 within 2 px and centre-line Dice."
         )
     else:
         told += (

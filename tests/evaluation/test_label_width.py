@@ -64,7 +64,7 @@ def test_two_hands_one_after_the_other(tmp_path: Path) -> None:
     assert found["neighbours"] > 0.9 and found["chance"] == 1 / 500
     # one width w for labels of 4 and 8: (4 + w) / (w + 8), the largest at w = 8
     assert abs(found["iou_width_alone"] - 0.75) < 0.01
-    assert "several people" in page and "how wide the labels are drawn" in page
+    assert "several people have labelled" in page and "how wide the labels are drawn" in page
     assert "several hands" in val._widths(found)[0]
 
 
