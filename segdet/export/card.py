@@ -204,8 +204,8 @@ def _limits(metadata: Metadata, dataset: Dataset, compared: dict[str, Any]) -> S
         low, _, high = widths["quartiles"]
         lines.append(
             "How wide the labels are drawn changes with the order of the file names (correlation with neighbours "
-            f"{widths['neighbours']:.2f}): half of them are {low:.2f} to {high:.2f} times as wide as what it marks. Its width is the middle "
-            "of several ways of labelling: what is measured across an object may be off by as much."
+            f"{widths['neighbours']:.2f}): half of them are {low:.2f} to {high:.2f} times as wide as what it marks. Its width is the "
+            "middle of several ways of labelling: what is measured across an object may be off by as much."
         )
     mixed = list(getattr(metadata.data, "mixed", None) or {})
     trained = f"`{metadata.data.name}` alone" if not mixed else f"`{metadata.data.name}` and {', '.join(mixed)}"

@@ -191,7 +191,10 @@ def _widths(metrics: Mapping[str, Any], result: Evaluation, errors: Sequence[Mas
     drawn = plots.in_order(widths.ratios, widths.around(), widths.names[0], widths.names[-1])
     return [
         f"<p>{told}</p>",
-        page.drawing(drawn, "A line that goes up and down in long steps is the hand that labelled, not the model"),
+        page.drawing(
+            drawn,
+            "Long steps up and down are a change of hand, or of camera: chance goes up and down at every photograph",
+        ),
     ]
 
 
