@@ -41,7 +41,7 @@ class LabelWidths:
         return np.asarray(self.labelled / self.marked)
 
     def around(self) -> np.ndarray:
-        """Median ratio of the four photographs before and the four behind each one, itself left out: float64 `[N]`."""
+        """Median ratio of the eight photographs nearest to each one in the order, itself left out: float64 `[N]`, N of 9 or more."""
         return np.exp(_around(np.log(self.ratios)))
 
     def summary(self) -> dict[str, Any] | None:
@@ -104,11 +104,12 @@ def _natural(name: str) -> list[tuple[bool, int, str]]:
 
 
 def _around(values: np.ndarray) -> np.ndarray:
-    offsets = np.array([k for k in range(-_EACH_SIDE, _EACH_SIDE + 1) if k])
-    places = np.arange(len(values))[:, None] + offsets
-    near = values[np.clip(places, 0, len(values) - 1)]
-    near[(places < 0) | (places >= len(values))] = np.nan
-    return np.asarray(np.nanmedian(near, axis=1))
+    """Median of the eight nearest others in the order: four on each side, but at the ends."""
+    count, width = len(values), 2 * _EACH_SIDE + 1
+    first = np.clip(np.arange(count) - _EACH_SIDE, 0, count - width)
+    places = first[:, None] + np.arange(width)
+    others = places[places != np.arange(count)[:, None]].reshape(count, width - 1)
+    return np.asarray(np.median(values[others], axis=1))
 
 
 def _agreement(values: np.ndarray) -> float:

@@ -192,7 +192,8 @@ def each_image(values: Sequence[float], name: str) -> Figure:
 def in_order(values: np.ndarray, around: np.ndarray, first: str, last: str) -> Figure:
     """How many times as wide labels are as what is marked, in the order of names, with what is usual around each."""
     figure, axis = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
-    axis.plot(values, ".", color=COLOURS[0], alpha=0.6, label="a photograph")
+    many = len(values) > 1000  # dots as a picture then: thousands of shapes would make the page slow
+    axis.plot(values, ".", color=COLOURS[0], alpha=0.6, label="a photograph", rasterized=many)
     line(axis, np.arange(len(around)), around, 1, "those around it")
     axis.axhline(1, color="#888888", linestyle="--")
     axis.set(
