@@ -123,7 +123,7 @@ def run(arguments: Sequence[str]) -> int:
             return _fail(_usage(error, arguments), 2)
         first = (str(error).splitlines() or [""])[0]
         if "WORLD_SIZE" in os.environ and "closed by peer" in first:  # several processes, and not this one failed first
-            return _fail("another process of this command has ended; its own line says why", 1)
+            return _fail("another process of this command has ended; its own line says why, unless it was killed", 1)
         return _fail(f"unexpected {type(error).__name__}: {first} (run again with --debug and report it)", 1)
 
 

@@ -193,14 +193,14 @@ def _alarms(negatives: dict[str, Any]) -> str:
 
 
 def _widths(found: dict[str, Any] | None) -> list[str]:
-    from segdet.evaluation.label_width import by_hand
+    from segdet.evaluation.label_width import follows_names
 
-    if not by_hand(found):
+    if not follows_names(found):
         return []
     low, _, high = found["quartiles"]
     return [
         f"labels: half of the photographs' are {low:.2f} to {high:.2f} times as wide as what is marked, and neighbours in the order of "
-        f"names agree (correlation {found['neighbours']:.2f}): drawn by several hands? Right shapes in any one width would reach an IoU "
+        f"names agree (correlation {found['neighbours']:.2f}): drawn in several ways? Right shapes in any one width would reach an IoU "
         f"of {found['iou_width_alone']:.2f}"
     ]
 

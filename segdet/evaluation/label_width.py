@@ -90,7 +90,7 @@ def label_widths(tally: MaskTally, indices: Sequence[int], errors: Iterable[Mask
     return LabelWidths(names, areas[:, 0], areas[:, 1])
 
 
-def by_hand(summary: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:
+def follows_names(summary: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:
     """Whether the widths go with the order of the names more than chance does, and by an amount that matters."""
     if summary is None:
         return False

@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from segdet.data.records import Dataset, by_photograph
-from segdet.evaluation.label_width import by_hand
+from segdet.evaluation.label_width import follows_names
 from segdet.export.gate import sentence
 from segdet.metadata import Metadata
 
@@ -200,7 +200,7 @@ def _limits(metadata: Metadata, dataset: Dataset, compared: dict[str, Any]) -> S
             "it pairs photographs, so smaller differences can be certain."
         )
     widths = metrics.get("label_width")
-    if by_hand(widths):
+    if follows_names(widths):
         low, _, high = widths["quartiles"]
         lines.append(
             "How wide the labels are drawn changes with the order of the file names (correlation with neighbours "

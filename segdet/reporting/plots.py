@@ -189,7 +189,7 @@ def each_image(values: Sequence[float], name: str) -> Figure:
     return figure
 
 
-def in_order(values: np.ndarray, around: np.ndarray, first: str, last: str) -> Figure:
+def label_widths(values: np.ndarray, around: np.ndarray, first: str, last: str) -> Figure:
     """How many times as wide labels are as what is marked, in the order of names, with what is usual around each."""
     figure, axis = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
     many = len(values) > 1000  # dots as a picture then: thousands of shapes would make the page slow

@@ -12,7 +12,7 @@ from segdet.data import rasterize
 from segdet.data.images import encode_jpeg
 from segdet.drawing import grid
 from segdet.evaluation.binary import BINS
-from segdet.evaluation.label_width import by_hand
+from segdet.evaluation.label_width import follows_names
 from segdet.evaluation.mask_errors import MaskError
 from segdet.evaluation.segmentation import Evaluation, true_mask
 from segdet.reporting import browser, page, pictures, plots
@@ -178,17 +178,17 @@ def _widths(metrics: Mapping[str, Any], result: Evaluation, errors: Sequence[Mas
         f"Where both see something, half of the photographs have labels {low:.2f} to {high:.2f} times as wide (or large) as what is "
         f"marked. If nothing were wrong but that, the IoU would be {found['iou_width_alone']:.2f}. "
     )
-    if by_hand(found):
+    if follows_names(found):
         told += (
             f"The width goes with the order of the file names (correlation with the neighbours {found['neighbours']:.2f}). Unless the "
-            "photographs change there too (another site, another camera), several people have labelled, each in a way of their own, which "
-            "no model can see in a photograph. Agree on one way, or judge by F1 within 2 px and centre-line Dice."
+            "photographs change there too (another site, another camera), the labels were drawn in several ways, by several people most "
+            "likely, which no model can see in a photograph. Agree on one way, or judge by F1 within 2 px and centre-line Dice."
         )
     else:
         told += (
             "It does not go with the order of the file names, so nothing there speaks for several ways of labelling."
         )
-    drawn = plots.in_order(widths.ratios, widths.around(), widths.names[0], widths.names[-1])
+    drawn = plots.label_widths(widths.ratios, widths.around(), widths.names[0], widths.names[-1])
     return [
         f"<p>{told}</p>",
         page.drawing(

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
-from segdet.cli import val
 from segdet.data import masks
 from segdet.data.batches import Batch
 from segdet.data.rasterize import target
 from segdet.data.records import Dataset, Instance, Record
 from segdet.evaluation import segmentation
-from segdet.evaluation.label_width import by_hand
+from segdet.evaluation.label_width import follows_names
 from segdet.evaluation.segmentation import Judged
 from segdet.reporting import report
 from segdet.reporting.page import Subject
+from tests.conftest import Cli
 from tests.detectors import blob_metadata
+from tests.segmenters import dark_model
 
 SIDE = 96
 
@@ -59,20 +62,19 @@ def _judged(
 def test_two_hands_one_after_the_other(tmp_path: Path) -> None:
     judged, page = _judged(tmp_path, [_band(4)] * 20 + [_band(8)] * 20, lambda k: _band(6))
     found = judged.metrics["label_width"]
-    assert found["photographs"] == 40 and by_hand(found)
+    assert found["photographs"] == 40 and follows_names(found)
     np.testing.assert_allclose(found["quartiles"], [4 / 6, (4 / 6 * 8 / 6) ** 0.5, 8 / 6], rtol=1e-6)
     assert found["neighbours"] > 0.9 and found["chance"] == 1 / 500
     # one width w for labels of 4 and 8: (4 + w) / (w + 8), the largest at w = 8
     assert abs(found["iou_width_alone"] - 0.75) < 0.01
-    assert "several people have labelled" in page and "how wide the labels are drawn" in page
-    assert "several hands" in val._widths(found)[0]
+    assert "drawn in several ways" in page and "how wide the labels are drawn" in page
 
 
 def test_the_same_widths_in_no_order(tmp_path: Path) -> None:
     widths = np.random.default_rng(0).permutation([4] * 20 + [8] * 20)
     judged, page = _judged(tmp_path, [_band(int(w)) for w in widths], lambda k: _band(6))
     found = judged.metrics["label_width"]
-    assert not by_hand(found) and found["chance"] > 0.01 and val._widths(found) == []
+    assert not follows_names(found) and found["chance"] > 0.01
     assert "does not go with the order" in page
 
 
@@ -82,7 +84,7 @@ def test_names_are_ordered_as_people_count(tmp_path: Path) -> None:
     mixed = np.random.default_rng(1).permutation(40)
     labels = [_band(4)] * 20 + [_band(8)] * 20
     judged, _ = _judged(tmp_path, [labels[k] for k in mixed], lambda k: _band(6), [names[k] for k in mixed])
-    assert by_hand(judged.metrics["label_width"])
+    assert follows_names(judged.metrics["label_width"])
 
 
 def test_what_is_missed_or_invented_is_no_width(tmp_path: Path) -> None:
@@ -92,10 +94,32 @@ def test_what_is_missed_or_invented_is_no_width(tmp_path: Path) -> None:
     found = judged.metrics["label_width"]
     assert judged.metrics["errors"]["missed"]["count"] == judged.metrics["errors"]["false"]["count"] == 20
     np.testing.assert_allclose(found["quartiles"], 1, atol=0.01)
-    assert not by_hand(found) and found["iou_width_alone"] > 0.99 and judged.metrics["iou"] < 0.6
+    assert not follows_names(found) and found["iou_width_alone"] > 0.99 and judged.metrics["iou"] < 0.6
 
 
 def test_too_few_photographs_say_nothing(tmp_path: Path) -> None:
     judged, page = _judged(tmp_path, [_band(4)] * 10 + [_band(8)] * 10, lambda k: _band(6))
     assert judged.metrics["label_width"] is None and "drawn alike" not in page
-    assert val._widths(None) == []
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_the_command_says_it(cli: Cli, tmp_path: Path, mixed: bool) -> None:
+    """A model that marks what is dark, on photographs whose dark bands are labelled too thin, then too wide."""
+    widths = [4] * 14 + [8] * 14
+    if mixed:
+        widths = np.random.default_rng(0).permutation(widths).tolist()
+    for split, chosen in (("train", widths[:1]), ("val", widths)):
+        for folder in ("images", "masks"):
+            (tmp_path / "hands" / split / folder).mkdir(parents=True)
+        for k, width in enumerate(chosen):
+            photo = Image.fromarray(np.where(_band(6), 40, 200).astype(np.uint8)).convert("RGB")
+            photo.save(tmp_path / "hands" / split / "images" / f"{k}.png")
+            label = Image.fromarray(_band(width).astype(np.uint8) * 255)
+            label.save(tmp_path / "hands" / split / "masks" / f"{k}.png")
+    (tmp_path / "hands" / "classes.txt").write_text("crack\n")
+    arguments = ("val", dark_model(tmp_path / "dark.onnx"), "--data", tmp_path / "hands")
+    told = cli(*arguments)
+    assert told.returncode == 0, told.stderr
+    assert ("drawn in several ways" in told.stdout) is not mixed
+    found = json.loads(cli("--json", *arguments).stdout)["label_width"]
+    assert found["photographs"] == 28 and (found["neighbours"] > 0.8) is not mixed
