@@ -101,7 +101,7 @@ def run(arguments: Sequence[str]) -> int:
     except SegdetError as error:
         if "--debug" in flags:
             raise
-        return _fail(str(error), error.exit_code)
+        return _fail(error.render(_option), error.exit_code)
     except KeyboardInterrupt:
         return _fail("stopped", 130)
     except ModuleNotFoundError as error:
@@ -125,6 +125,15 @@ def run(arguments: Sequence[str]) -> int:
         if "WORLD_SIZE" in os.environ and "closed by peer" in first:  # several processes, and not this one failed first
             return _fail("another process of this command has ended; its own line says why, unless it was killed", 1)
         return _fail(f"unexpected {type(error).__name__}: {first} (run again with --debug and report it)", 1)
+
+
+_OPTIONS = {"threshold": "conf"}  # settings whose option has another name
+
+
+def _option(name: str, value: str | None) -> str:
+    """A setting as the command line writes it: `--imgsz 320`."""
+    option = "--" + _OPTIONS.get(name, name).replace("_", "-")
+    return option if value is None else f"{option} {value}"
 
 
 def _fail(message: str, code: int) -> int:
