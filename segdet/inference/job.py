@@ -12,6 +12,7 @@ import numpy as np
 
 from segdet.console import progress, say
 from segdet.data.images import ImageError
+from segdet.data.tiff import Bands, TiffPicture
 from segdet.errors import InputError
 from segdet.files import new_folder, sha256_of
 from segdet.inference import large
@@ -22,7 +23,7 @@ from segdet.inference.predictor import Predictor
 from segdet.inference.results import Prediction, Segments
 from segdet.inference.sources import Source
 from segdet.inference.video import predict_video
-from segdet.inference.windows import ArrayPicture, TiffPicture, pages_of
+from segdet.inference.windows import ArrayPicture, remarks
 from segdet.inference.writing import Files, brief, coco_ids, names_of, row_of, write_image, write_job
 
 Row = dict[str, Any]
@@ -74,6 +75,7 @@ def run_job(
     *,
     skip_done: bool = False,
     smooth: float = 0.0,
+    bands: Bands | None = None,
 ) -> JobResult:
     """Predict every source, and write the files of each image and those of the whole job.
 
@@ -82,6 +84,7 @@ def run_job(
         kinds: of `writing.KINDS` for the model's task.
         skip_done: leave out images that an earlier run into `out` has done with the same model and options.
         smooth: for videos, the share of the previous frames' confidence that stays, 0..1.
+        bands: which bands of TIFFs to read, numbered from 1; None for the first ones.
 
     Raises:
         InputError: none of the images could be read, the folder cannot be written or holds files of somebody else that would
@@ -89,7 +92,7 @@ def run_job(
     """
     _check(predictor, out, skip_done, smooth)
     result = JobResult(out or Path(), predictor.session.path, predictor.session.device)
-    job = _Job(predictor, result, out, kinds, skip_done, smooth)
+    job = _Job(predictor, result, out, kinds, skip_done, smooth, bands)
     try:
         job.run(sources)
         if not result.images and not result.before:
@@ -116,9 +119,11 @@ class _Job:
         kinds: Sequence[str],
         resume: bool,
         smooth: float,
+        bands: Bands | None,
     ) -> None:
         self._predictor, self._result = predictor, result
         self._kinds, self._resume, self._smooth = kinds, resume, smooth
+        self._bands = bands
         self._sources: Sequence[Source] = ()
         self._names: list[str] = []  # of the files that may be written
         self._ids: dict[str, int | str] = {}
@@ -138,7 +143,7 @@ class _Job:
         return self._ledger
 
     def _in(self, folder: Path) -> Ledger:
-        about = {
+        about: dict[str, Any] = {
             "model": sha256_of(self._result.model),
             "threshold": self._predictor.threshold,
             "tile": [self._predictor.tile, self._predictor.whole],
@@ -149,6 +154,8 @@ class _Job:
             about["imgsz"] = self._predictor.imgsz
         if self._predictor.down_to:
             about["down_to"] = self._predictor.down_to
+        if self._bands is not None:
+            about["bands"] = list(self._bands)
         return Ledger(folder, about, self._resume)
 
     def close(self) -> None:
@@ -164,7 +171,7 @@ class _Job:
         self._spare_others()
         behind: WriteBehind[tuple[Source, Row]]
         with progress("predicting", len(todo)) as advance, WriteBehind(self._keep) as behind:
-            for group in _groups(read_ahead(todo), self._predictor.batch):
+            for group in _groups(read_ahead(todo, self._bands), self._predictor.batch):
                 source, loaded = group[0]
                 if isinstance(loaded, ImageError):
                     self._skip(source, loaded, len(sources))
@@ -210,9 +217,7 @@ class _Job:
 
     def _row(self, source: Source, found: Prediction | Segments | DetectionResult, files: Files) -> Row:
         row = row_of(found, self._kinds, source.path, self._ids[source.name])
-        pages = pages_of(source.path if source.data is None else source.data)
-        if pages > 1:
-            row["pages"] = pages
+        row |= remarks(source.path if source.data is None else source.data, self._bands)
         return {**row, "files": {kind: str(file) for kind, file in files.items()}}
 
     def _large(self, source: Source, loaded: Loaded, count: int) -> None:
@@ -257,6 +262,11 @@ class _Job:
         self._result.images.append(brief(row))
         if "pages" in row:
             say(f"{source.path}: the first of {row['pages']} pages; {row['pages'] - 1} are left out")
+        if "bands" in row and self._bands is None:
+            read = ", ".join(map(str, row["bands"]))
+            say(
+                f"{source.path}: band{'s' if len(row['bands']) > 1 else ''} {read} of {row['bands_stored']}; --bands chooses others"
+            )
 
     def _skip(self, source: Source, error: ImageError, count: int) -> None:
         self._result.skipped[str(source.path)] = str(error).removeprefix(f"{source.path}: ")
