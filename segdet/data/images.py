@@ -270,7 +270,7 @@ def _pillow_reads(tags: Any) -> bool:
     samples, photometric = tags.get(277, 1), tags.get(262, 0)
     if max(bits) > 8:  # one grey band; colour of 16 bits loses its lower half
         return samples == 1 and photometric in (0, 1) and 3 not in formats
-    if 1 in tags.get(338, ()):  # Pillow divides the colour by associated alpha
+    if 1 in tags.get(338, ()) or 2 in formats:  # it divides the colour by associated alpha, and reads -1 as 255
         return False
     planar = tags.get(284, 1) != 1 and samples > 1
     return not planar or (photometric == 2 and samples <= 4)
@@ -281,7 +281,7 @@ def _read_layered(picture: tiff.TiffPicture, source: Path | bytes) -> np.ndarray
     try:
         pixels = picture.whole()
     except tiff.MissingCodec:
-        plain = None if picture.planar or picture.bands != (1, 2, 3) else _wide_colour(source, picture.size)
+        plain = _wide_colour(source, picture.size) if picture.plain_colour else None
         if plain is None:
             raise
         pixels = to_eight_bits(plain, full_scale(0, int(plain.max()), 16, picture.label))

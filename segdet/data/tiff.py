@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import logging
 import lzma
 import zlib
 from collections import OrderedDict
@@ -32,6 +33,8 @@ _HELD = 256_000_000  # bytes of decoded pieces kept for the next rows
 _PIECE = MAX_PIXELS * 6  # bytes of one decoded piece: the largest picture in three bands of 16 bits
 _GEOREFERENCE = (33550, 33922, 34264, 34735, 34736, 34737)  # tags that say where on Earth the picture lies
 _CONVERT = "convert it to 8 or 16 bits (gdal_translate -ot UInt16 -scale IN OUT)"
+
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what is wrong with a file, the error says
 
 Bands = tuple[int, ...]  # numbered from 1, in the order red, green, blue; or one for grey
 
@@ -110,8 +113,7 @@ class TiffPicture:
             ImageError: damaged, or a compression that is read only in windows.
         """
         if self._compression not in _BOUNDED:
-            what = f"{self._page.compression.name} compression"
-            raise ImageError(f"{self.label}: {what} of this layout is not read; save it with LZW or deflate")
+            raise ImageError(f"{self.label}: {self._packing()} of this layout is not read; save it with LZW or deflate")
         samples = self._samples(0, self.size[0])
         deep = self.bits > 8
         full = full_scale(int(samples.min()), int(samples.max()), self.bits, self.label) if deep else 0
@@ -121,6 +123,11 @@ class TiffPicture:
         """The tags that place the picture on a map, as tifffile writes them; usually none."""
         tags = (self._page.tags.get(code) for code in _GEOREFERENCE)
         return [(tag.code, int(tag.dtype), tag.count, tag.value, True) for tag in tags if tag is not None]
+
+    @property
+    def plain_colour(self) -> bool:
+        """Whether other decoders agree on the layout too: RGB, pixel by pixel, at most an alpha channel beside it."""
+        return self._photometric == _RGB and not self.planar and self.stored <= 4 and self.bands == (1, 2, 3)
 
     @property
     def piece_bytes(self) -> int:
@@ -242,8 +249,8 @@ class TiffPicture:
             decoded = page.decode(data, index, jpegtables=page.jpegtables)[0]
         except Exception as error:  # as above
             if "imagecodecs" in str(error):
-                need = f"{page.compression.name} compression needs a package: pip install 'segdet[tiff]'"
-                raise MissingCodec(f"{self.label}: {need}") from error
+                need = "needs a package: pip install 'segdet[tiff]'"
+                raise MissingCodec(f"{self.label}: {self._packing()} {need}") from error
             raise self._damaged(error) from error
         if decoded is None:
             return None
@@ -260,6 +267,10 @@ class TiffPicture:
             return
         if len(unpacker().decompress(data, self.piece_bytes + 1)) > self.piece_bytes:
             raise ValueError("a tile or strip unpacks to more than its size")
+
+    def _packing(self) -> str:
+        """The compression in words."""
+        return f"{getattr(self._page.compression, 'name', self._compression)} compression"
 
     def _damaged(self, error: Exception) -> ImageError:
         return ImageError(f"{self.label}: damaged TIFF ({first_line(error)}); replace or remove it")
