@@ -40,6 +40,10 @@ def predict(
         None,
         help="TIFFs: numbers of the bands to read as red, green and blue (4,3,2), or of one.  \\[default: the first]",
     ),
+    coco_ids: Path | None = typer.Option(
+        None,
+        help="COCO file of these images (instances_val.json): the COCO results carry its ids, so that the two join.",
+    ),
     device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:N, tensorrt, openvino or openvino:f32."),
     skip_done: bool = typer.Option(False, help="Leave out what an earlier run into --out has done already."),
     smooth: float = typer.Option(0.0, help="Videos: share of the previous frames' confidence that stays, 0 to 1."),
@@ -59,5 +63,7 @@ def predict(
     file = find_model(model)
     predictor = Predictor(file, conf, tile, settled(file, device, sources, threads), threads, imgsz, down_to)
     kinds = kinds_of(save, predictor.session.metadata.task)
-    result = run_job(predictor, sources, out, kinds, skip_done=skip_done, smooth=smooth, bands=chosen)
+    result = run_job(
+        predictor, sources, out, kinds, skip_done=skip_done, smooth=smooth, bands=chosen, coco_ids=coco_ids
+    )
     output.emit(result.to_dict(), result.sentence())

@@ -34,6 +34,10 @@ _BAND_PIXELS = 4_000_000  # handed over by Pillow at once
 
 # Only these decoders ever see a file: the rest of Pillow's formats are rarely photographs and often the ones with holes.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+_PHONES = {
+    **dict.fromkeys((b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"), "HEIC"),
+    **dict.fromkeys((b"avif", b"avis"), "AVIF"),
+}
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
@@ -376,7 +380,15 @@ def _why_not_an_image(source: Path | io.BytesIO) -> str:
     empty = not source.getvalue() if isinstance(source, io.BytesIO) else source.stat().st_size == 0
     if empty:
         return "empty file"
+    start = source.getvalue()[:16] if isinstance(source, io.BytesIO) else _start(source)
+    if start[4:8] == b"ftyp" and start[8:12] in _PHONES:
+        return f"a {_PHONES[start[8:12]]} picture, which segdet does not read; convert it to JPEG or PNG"
     return f"not an image segdet reads ({' '.join(_FORMATS)})"
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(16)
 
 
 def _too_large(size: str | None) -> str:
