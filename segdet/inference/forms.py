@@ -121,13 +121,16 @@ def yolo_regions(regions: Iterable[Region], size: tuple[int, int]) -> str:
     return "".join(rows)
 
 
-def yolo_boxes(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> str:
-    """YOLO rows `class cx cy w h confidence`, in shares of the image; an image without boxes has none."""
+def yolo_boxes(boxes: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> str:
+    """YOLO rows `class cx cy w h`, in shares of the image; an image without boxes has none.
+
+    Readers of labels take exactly these columns: a score as the sixth makes them refuse the file.
+    """
     height, width = size
     rows = []
-    for label, score, (x1, y1, x2, y2) in zip(labels, scores, boxes.astype(float), strict=True):
+    for label, (x1, y1, x2, y2) in zip(labels, boxes.astype(float), strict=True):
         shares = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
-        rows.append(" ".join([str(int(label)), *(f"{share:.6f}" for share in shares), f"{score:.4f}"]) + "\n")
+        rows.append(" ".join([str(int(label)), *(f"{share:.6f}" for share in shares)]) + "\n")
     return "".join(rows)
 
 

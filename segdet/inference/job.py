@@ -280,10 +280,8 @@ class _Job:
         if "pages" in row:
             say(f"{source.path}: the first of {row['pages']} pages; {row['pages'] - 1} are left out")
         if "bands" in row and self._bands is None:
-            read = ", ".join(map(str, row["bands"]))
-            say(
-                f"{source.path}: band{'s' if len(row['bands']) > 1 else ''} {read} of {row['bands_stored']}; --bands chooses others"
-            )
+            read = f"band{'s' if len(row['bands']) > 1 else ''} {', '.join(map(str, row['bands']))}"
+            say(f"{source.path}: {read} of {row['bands_stored']}; the setting bands chooses others")
 
     def _skip(self, source: Source, error: ImageError, count: int) -> None:
         self._result.skipped[str(source.path)] = str(error).removeprefix(f"{source.path}: ")

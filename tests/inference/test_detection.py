@@ -179,7 +179,7 @@ def test_one_job_writes_every_form(cli: Cli, model: Path, tmp_path: Path) -> Non
     ]
     lines = [line.split() for line in (out / "labels/000000000139.txt").read_text().splitlines()]
     assert [[float(v) for v in line] for line in lines] == [
-        [0, 0.15, 0.4, 0.2, 0.4, 0.9], [2, 0.75, 0.25, 0.5, 0.5, 0.7],
+        [0, 0.15, 0.4, 0.2, 0.4], [2, 0.75, 0.25, 0.5, 0.5],
     ]  # fmt: skip
     assert (out / "labels/sub/empty, nothing.txt").read_text() == ""
 

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -167,6 +168,34 @@ def test_forms_without_a_place_for_errors_name_what_was_skipped(server: Server, 
     assert len(bounded) < 2100 and bounded.isascii() and bounded.endswith(" more")
     whole = server.client.post("/v1/predict", params={"format": format}, files=[good])
     assert "x-skipped" not in whole.headers and b"skipped" not in whole.content
+
+
+@pytest.mark.parametrize("photometric", ["rgb", "minisblack", "miniswhite"])
+def test_a_planar_tiff_is_answered_alike_every_time(server: Server, photometric: str) -> None:
+    """Memory that nobody wrote would show in some of the answers, and with it the images of others."""
+    picture = _array(wall(1))
+    stream = io.BytesIO()
+    planes = picture.astype(np.uint16).transpose(2, 0, 1) * 257
+    tifffile.imwrite(stream, planes, photometric=photometric, planarconfig="separate", compression="zlib")
+    pictures = set()
+    for number in range(30):
+        server.client.post("/v1/predict", content=wall(number))
+        answer = server.client.post("/v1/predict", params={"format": "picture"}, content=stream.getvalue())
+        assert answer.status_code == 200, answer.text
+        pictures.add(answer.content)
+    (shown,) = pictures
+    expected = 255 - picture if photometric == "miniswhite" else picture
+    assert np.abs(_array(shown).astype(int) - expected).mean() < 6  # it comes back as a JPEG
+
+
+@pytest.mark.parametrize(("brand", "kind"), [(b"heic", "HEIC"), (b"mif1", "HEIC"), (b"avif", "AVIF")])
+def test_pictures_of_phones_are_refused_with_the_way_out(server: Server, brand: bytes, kind: str) -> None:
+    content = bytes([0, 0, 0, 24]) + b"ftyp" + brand + bytes(500)
+    answer = server.client.post("/v1/predict", files={"image": ("phone.heic", content)})
+    assert answer.status_code == 400
+    assert (
+        answer.json()["error"] == f"phone.heic: a {kind} picture, which segdet does not read; convert it to JPEG or PNG"
+    )
 
 
 def test_coco_tells_images_of_one_name_apart(server: Server) -> None:
