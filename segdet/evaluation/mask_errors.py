@@ -64,7 +64,7 @@ def find(prediction: np.ndarray, target: np.ndarray, lines: Lines, image: int = 
     errors += [("false", *row) for row in _Stretches(invented).measured(ours, extra)]
     if ours.line.any():
         _remove_near(extra, ours, invented)
-        own, other = theirs.width[followed], ours.width_near(followed)
+        own, other = theirs.width[followed[theirs.line]], ours.width_near(followed)
         for kind, wrong, small, large in (
             ("too_wide", extra, own, other),
             ("too_thin", missing, other, own),
@@ -96,36 +96,39 @@ def largest(errors: Sequence[MaskError], kind: str) -> list[MaskError]:
 class _Side:
     """One of the two masks, with what is asked about its centre line.
 
-    width: float32 `[H, W]`, local width in pixels, right on the line.
+    width: local width in pixels along the line, float32 `[pixels of the line]`, row by row.
     """
 
     def __init__(self, mask: np.ndarray, line: np.ndarray) -> None:
         self.mask, self.line = mask, line
         inside = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
         depth = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-        self.width = np.maximum(2 * depth - 1, 0)
+        self.width = np.maximum(2 * depth[line] - 1, 0)
         if line.any():
-            # For every pixel of the image the number of the nearest pixel of the line, and where on the image that one is.
+            # For every pixel of the image the number of the nearest pixel of the line; OpenCV numbers them in its own order.
             _, self._nearest = cv2.distanceTransformWithLabels(
                 (~line).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
             )
-            self._place = np.zeros(int(self._nearest.max()) + 1, np.int64)
-            self._place[self._nearest[line]] = np.flatnonzero(line)
+            self._places = np.flatnonzero(line)
+            self._order = np.zeros(int(self._nearest.max()) + 1, np.int64)
+            self._order[self._nearest[line]] = np.arange(len(self._places))
 
     def alone(self, other: _Side) -> np.ndarray:
         """Pixels of this line with nothing of the other mask within half the local width and the tolerance: bool `[H, W]`."""
         if not other.mask.any():
             return self.line
         away = cv2.distanceTransform((~other.mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        return np.asarray(self.line & (away > TOLERANCE + self.width / 2))
+        out = np.zeros_like(self.line)
+        out[self.line] = away[self.line] > TOLERANCE + self.width / 2
+        return out
 
     def nearest(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """The pixel of this line that is nearest to each pixel: int64 `[K]`, index into the flattened image."""
-        return np.asarray(self._place[self._nearest[rows, columns]])
+        return np.asarray(self._places[self._order[self._nearest[rows, columns]]])
 
     def width_near(self, pixels: np.ndarray) -> np.ndarray:
         """Width of this line where it is nearest to each of `pixels` (bool `[H, W]`): float32 `[K]`."""
-        return np.asarray(self.width.ravel()[self.nearest(*np.nonzero(pixels))])
+        return np.asarray(self.width[self._order[self._nearest[pixels]]])
 
 
 class _Stretches:
