@@ -41,9 +41,7 @@ def coverage(polygons: Sequence[np.ndarray], height: int, width: int) -> np.ndar
     return out
 
 
-def _drawn(
-    polygons: Sequence[np.ndarray], height: int, width: int
-) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
+def _drawn(polygons: Sequence[np.ndarray], height: int, width: int) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
     """Coverage uint8 of the parts of the image in which something lies, one by one."""
     for (x1, y1, x2, y2), members in _groups(polygons, height, width):
         # A pixel of margin all around: fillPoly bends edges that reach the end of the canvas.

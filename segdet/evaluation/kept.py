@@ -25,8 +25,8 @@ class Kept:
             OSError: the folder for temporary files is full.
         """
         if self._file is None:
-            self._file = SpooledTemporaryFile(max_size=IN_MEMORY)
-        packed = zlib.compress(np.ascontiguousarray(array), 1)
+            self._file = SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 (it lives as long as this object)
+        packed = zlib.compress(array.tobytes(), 1)
         start = self._file.seek(0, 2)
         self._file.write(packed)
         self._where[number] = array.dtype, array.shape, start, len(packed)
