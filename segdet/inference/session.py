@@ -32,6 +32,7 @@ class Session:
 
     Segmentation: mask uint8 and confidence float32, both `[N, H, W]`. Detection: boxes float32 `[N, Q, 4]` (x1, y1, x2, y2
     in pixels of the images), scores float32 `[N, Q]`, falling, and labels int64 `[N, Q]`. May be used from several threads.
+    one_class: whether it segments one class, whose probability is the confidence.
     """
 
     def __init__(self, path: Path, runtime: Runtime, metadata: Metadata, threads: int) -> None:
@@ -40,7 +41,7 @@ class Session:
         self.device = runtime.device
         self.threads = threads
         self._runtime = runtime
-        self._one = metadata.task == "segmentation" and len(metadata.classes) == 1
+        self.one_class = metadata.task == "segmentation" and len(metadata.classes) == 1
 
     @property
     def on_gpu(self) -> bool:
@@ -55,7 +56,7 @@ class Session:
         """
         feed: dict[str, np.ndarray] = {"image": images}
         if threshold is not None:
-            if not self._one:
+            if not self.one_class:
                 raise InputError(f"{self.path}: has several classes and no threshold to set; leave --conf out")
             if self._runtime.takes_threshold:
                 feed["threshold"] = np.array(threshold, np.float32)

@@ -12,7 +12,7 @@ from torch import nn
 
 from segdet.console import progress
 from segdet.data.augment_boxes import AspectAugment, SquareAugment
-from segdet.data.batches import TrainingPlan, evaluation_plan
+from segdet.data.batches import TrainingPlan, evaluation_plan, largest
 from segdet.data.boxes import usual_size
 from segdet.data.cache import cache_for
 from segdet.data.detection import DetectionBatch, DetectionPlan, DetectionSamples, collate_boxes
@@ -65,7 +65,8 @@ class DetectionTask:
         self.plan: TrainingPlan = DetectionPlan(records, config.images, config.seed, setup.imgsz, multiple, rank, world)
         self.train = Stream(self.samples, self.plan, workers, pin, collate_boxes)
         validation = evaluation_plan(self.records, config.images, rank, world)
-        self.val = Stream(DetectionSamples(self.records), validation, workers, pin, collate_boxes)
+        most = largest(validation, self.records)
+        self.val = Stream(DetectionSamples(self.records), validation, workers, pin, collate_boxes, most)
         classes = len(dataset.classes)
         criterion = DETRLoss(classes) if isinstance(setup.model, DETR) else DFINELoss(classes)
         self.criterion = criterion.to(accelerator.device)
