@@ -96,7 +96,8 @@ class Opened:
 
     def _shapes(self, images: np.ndarray) -> list[tuple[tuple[int, ...], Any]]:
         """Shapes and types of the outputs, whose first dimensions have the names of the image's."""
-        lengths = dict(zip(_DIMS, images.shape, strict=False))
+        (image,) = (entry for entry in self.session.get_inputs() if entry.name == "image")
+        lengths = dict(zip(image.shape, images.shape, strict=True))
         return [
             (tuple(lengths.get(dim, dim) for dim in output.shape), _KINDS[output.type])
             for output in self.session.get_outputs()

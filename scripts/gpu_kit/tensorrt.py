@@ -17,6 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 _LIST = Path(__file__).with_name("tensorrt_ops.yaml")
 _MOST_K = 3840  # of TopK
+_FIRST = {"Resize", "Upsample", "CumSum", "Dropout", "Scan"}
+_MAKERS = {"Cast", "CastLike", "Constant", "ConstantOfShape"}
 _RESIZES = {"half_pixel", "pytorch_half_pixel", "tf_half_pixel_for_nn", "asymmetric", "align_corners"}
 
 
@@ -70,7 +72,9 @@ def _unknown(node: onnx.NodeProto, kinds: dict[str, int], border: set[str]) -> s
     allowed = _types().get(node.op_type)
     if node.domain not in ("", "ai.onnx") or allowed is None:
         return "no such operator"
-    for tensor in (*node.input, *node.output):
+    inputs = node.input[: 1 if node.op_type in _FIRST else None]  # the others are sizes, axes and the like
+    outputs = node.output if node.op_type in _MAKERS else ()  # those of other operators follow from their inputs
+    for tensor in (*inputs, *outputs):
         kind = kinds.get(tensor, TensorProto.UNDEFINED)
         if kind in (TensorProto.UNDEFINED, TensorProto.DOUBLE):  # doubles are cast down
             continue
