@@ -148,7 +148,9 @@ def _speed(result: Evaluation | DetectionEvaluation, session: Session | None, de
     else:
         runtime = f"torch {torch.__version__}"
     name = (
-        torch.cuda.get_device_name() if device.startswith("cuda") and torch.cuda.is_available() else platform.machine()
+        torch.cuda.get_device_name(device)
+        if device.startswith("cuda") and torch.cuda.is_available()
+        else platform.machine()
     )
     return {
         "seconds_per_image": result.seconds / max(1, len(result.indices)),
@@ -162,6 +164,7 @@ def _torch_masks(source: Path, device: str) -> Callable[[Batch], Answer]:
     model, metadata = weights.load(source)
     network = Network(model.to(device, memory_format=torch.channels_last), metadata)
 
+    @devices.full_float32()
     def answer(batch: Batch) -> Answer:
         mask, confidence = tiling.answers(network, batch.images.numpy())
         return confidence if network.one_class else (mask, confidence)
@@ -240,7 +243,12 @@ def _torch_detections(source: Path, device: str, imgsz: int | None) -> Callable[
     from segdet.models.detector import load_detector
 
     predict_boxes, _ = load_detector(source, device, imgsz)
-    return lambda batch: [Detections(*found) for found in predict_boxes(batch.images)]
+
+    @devices.full_float32()
+    def answer(batch: _Images) -> list[Detections]:
+        return [Detections(*found) for found in predict_boxes(batch.images)]
+
+    return answer
 
 
 def _onnx_detections(session: Session) -> Callable[[_Images], list[Detections]]:

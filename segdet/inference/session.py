@@ -14,8 +14,7 @@ from segdet.inference.runtimes import (
     SAY,
     OnnxRuntime,
     Runtime,
-    has_nvidia,
-    import_onnxruntime,
+    usable_gpu,
 )
 from segdet.machine import cores
 from segdet.metadata import KEY, Metadata, parse
@@ -90,10 +89,7 @@ def open_session(path: Path, device: str = "auto", threads: int | None = None) -
 def _runtime(path: Path, device: str, threads: int) -> Runtime:
     kind, _, detail = device.partition(":")
     if device == "auto":
-        if has_nvidia() and PROVIDERS["cuda"] in import_onnxruntime().get_available_providers():
-            kind = "cuda"
-        else:
-            kind = "openvino" if choice.verdict(path) else "cpu"
+        kind = "cuda" if usable_gpu() else "openvino" if choice.verdict(path) else "cpu"
     if kind == "openvino" and detail in ("", "bf16", "f32"):
         return OpenVino(path, detail or None, threads)
     if kind not in PROVIDERS or (detail and not (detail.isdigit() and kind != "cpu")):

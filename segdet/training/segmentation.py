@@ -41,6 +41,7 @@ class SegmentationTask:
 
     score = "iou"
     columns: tuple[str, ...] = ("iou", "f1", "precision", "recall", "threshold")
+    few_sizes = True
 
     def __init__(self, setup: Setup) -> None:
         config, accelerator, dataset = setup.config, setup.accelerator, setup.dataset
