@@ -72,16 +72,20 @@ def files_in(folder: Path, suffix: str) -> list[Path]:
 
 
 def split_of_file(file: Path, root: Path) -> str:
-    """The split that a label file is about: by the folders above it, else by the words of its name, else "train".
+    """The split that a label file is about, "train" where neither its name nor a folder says so.
 
     >>> split_of_file(Path("a/annotations/instances_val2017.json"), Path("a"))
     'val'
     """
-    folders = file.relative_to(root).parts[:-1]
-    if any(split_named(folder) for folder in folders):
+    return split_said(file, root) or "train"
+
+
+def split_said(file: Path, root: Path) -> str | None:
+    """The split that the folders above a label file name, else the words of its own name, else None."""
+    if any(split_named(folder) for folder in file.relative_to(root).parts[:-1]):
         return split_of(file, root)
     words = re.findall(r"[^\W\d_]+", file.stem)
-    return next((split for word in words if (split := split_named(word))), "train")
+    return next((split for word in words if (split := split_named(word))), None)
 
 
 def holds_lists(file: Path, *keys: str) -> bool:
