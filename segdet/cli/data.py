@@ -1,4 +1,4 @@
-"""`segdet data list`, `info`, `convert` and `split`"""
+"""`segdet data list`, `info`, `convert`, `unpack` and `split`"""
 
 from __future__ import annotations
 
@@ -74,6 +74,20 @@ def convert(
 
     report = _convert(catalog.load(data), folder, to, compare)
     output.emit(report.to_dict(), _told(report))
+
+
+def unpack(
+    folder: Path = typer.Argument(..., help="Folder with LabelMe's JSON files."),
+) -> None:
+    """Write the pictures that LabelMe files hold inside (imageData) beside them, where they are missing."""
+    from segdet.data.formats import labelme_pictures
+
+    written, problems = labelme_pictures.unpack(folder)
+    if problems and not written:
+        more = f" (and {len(problems) - 1} more files)" if len(problems) > 1 else ""
+        raise InputError(f"{problems[0]}{more}")
+    lines = [f"{folder}: {len(written)} pictures written", *(f"left out: {problem}" for problem in problems)]
+    output.emit({"written": [str(file) for file in written], "problems": problems}, "\n".join(lines))
 
 
 def split(
