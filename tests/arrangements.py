@@ -63,7 +63,7 @@ def _splits(root: Path) -> list[str]:
 
 
 def coco_like(label_file: str, image: str, file_name: str = "{name}") -> Arrange:
-    """COCO files and images at the given places; `{split}` and `{name}` are filled in."""
+    """COCO files and images at these places; `{split}` and `{name}` are filled in."""
 
     def arrange(source: Path, target: Path) -> None:
         for split in _splits(source):
@@ -101,7 +101,7 @@ def yolo_like(label: str, image: str, files: dict[str, str]) -> Arrange:
 
 
 def voc_like(xml: str, image: str, lists: bool = False) -> Arrange:
-    """XML files and images at the given places; `{split}` and `{stem}` are filled in."""
+    """XML files and images at these places; `{split}` and `{stem}` are filled in."""
 
     def arrange(source: Path, target: Path) -> None:
         for file in sorted((source / "ImageSets" / "Main").iterdir()):
@@ -115,7 +115,7 @@ def voc_like(xml: str, image: str, lists: bool = False) -> Arrange:
 
 
 def csv_like(label_file: str, image: str) -> Arrange:
-    """CSV files of boxes and images at the given places."""
+    """CSV files of boxes and images at these places."""
 
     def arrange(source: Path, target: Path) -> None:
         for split, records in formats.read(source).splits.items():

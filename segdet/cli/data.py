@@ -35,7 +35,7 @@ def list_datasets() -> None:
     output.emit({"datasets": found}, output.table(rows))
 
 
-def info(data: str = typer.Argument(..., help="Dataset name or folder.")) -> None:
+def info(data: str = typer.Argument(..., help="Dataset name, folder or COCO file.")) -> None:
     """What a dataset holds: its layout, classes, splits, sizes, and what could not be used."""
     from segdet.console import progress
     from segdet.data import catalog, summary
@@ -64,7 +64,7 @@ def info(data: str = typer.Argument(..., help="Dataset name or folder.")) -> Non
 
 
 def convert(
-    data: str = typer.Argument(..., help="Dataset name or folder."),
+    data: str = typer.Argument(..., help="Dataset name, folder or COCO file."),
     folder: Path = typer.Argument(..., help="Folder to make."),
     to: str = typer.Option(..., help="coco, yolo, png-mask or voc."),
     compare: str = typer.Option("200", help="Images whose masks are compared with the original: a number, or all."),
@@ -91,7 +91,7 @@ def unpack(
 
 
 def split(
-    data: str = typer.Argument(..., help="Dataset name or folder."),
+    data: str = typer.Argument(..., help="Dataset name, folder or COCO file."),
     folder: Path = typer.Argument(..., help="Folder to make."),
     val: float = typer.Option(0.2, help="Share of the photographs for validation."),
     test: float = typer.Option(0.0, help="Share of the photographs for testing."),

@@ -58,6 +58,9 @@ YOLO_SPLITS = {
     ),
     "upper case": yolo_like("{split}/LABELS/{stem}.txt", "{split}/IMAGES/{stem}.jpg", {"classes.txt": NAMES}),
     "upper case with a card": yolo_like("{split}/Labels/{stem}.txt", "{split}/Images/{stem}.jpg", {"data.yaml": ROWS_CARD}),
+    "a card without splits": yolo_like(
+        "labels/{split}/{stem}.txt", "images/{split}/{stem}.jpg", {"data.yaml": "nc: 2\nnames: [crack, stain]\n"}
+    ),
     "names in Labels": yolo_like("Labels/{split}/{stem}.txt", "Images/{split}/{stem}.jpg", {"Labels/classes.txt": NAMES}),
 }  # fmt: skip
 VOC_ONE = {

@@ -80,9 +80,9 @@ def _about(root: Path, recognised: Callable[[Path], bool]) -> str:
 def _elsewhere(root: Path, recognised: Callable[[Path], bool]) -> str | None:
     """The folders below or above that are datasets."""
     for level in _levels(root):
-        found = [folder for folder in level if recognised(folder)]
-        if found:
-            shown = ", ".join(str(folder) for folder in found[:3]) + (", ..." if len(found) > 3 else "")
+        datasets = [folder for folder in level if recognised(folder)]
+        if datasets:
+            shown = ", ".join(str(folder) for folder in datasets[:3]) + (", ..." if len(datasets) > 3 else "")
             return f"the dataset is in a folder below: give {shown}"
     folder = root.absolute()
     for _ in range(_DEEP):
