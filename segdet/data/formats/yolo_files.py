@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from segdet.data.formats import class_list
-from segdet.data.formats.base import SPLIT_FOLDERS, images_under, load_json, noting, read_text
+from segdet.data.formats.base import SPLIT_FOLDERS, images_under, load_json, noting, read_text, there
 from segdet.data.formats.layout import Tree, files_in
 from segdet.data.images import is_image
 from segdet.data.records import Problem
@@ -137,7 +137,7 @@ def darknet_card(file: Path, problems: list[Problem]) -> dict[str, Any]:
     card.pop("classes", None)
     named = str(card.pop("names", ""))
     for names in (file.parent / named, file.parent / Path(named.replace("\\", "/")).name):
-        if named and names.is_file():
+        if named and there(names):
             with noting(problems):
                 card["names"] = _lines(names)
             break
