@@ -106,11 +106,14 @@ class Labels:
         return images
 
 
-def class_names(root: Path, folders: Sequence[Path], problems: list[Problem]) -> tuple[list[str], Path | None]:
+def class_names(
+    root: Path, folders: Sequence[Path], read: Path | None, problems: list[Problem]
+) -> tuple[list[str], Path | None]:
     """Class names in the order of their numbers from a list that tools leave beside the labels, and that list.
 
     Args:
         folders: folders of images or labels that may hold a list too.
+        read: the card that was read already, or None.
     """
     for folder in dict.fromkeys((root, root / "data", *folders, *(folder.parent for folder in folders))):
         if not folder.is_relative_to(root):
@@ -122,7 +125,7 @@ def class_names(root: Path, folders: Sequence[Path], problems: list[Problem]) ->
                     names = _noted(file) if file.suffix == ".json" else _lines(file)
                     if names:
                         return names, file
-    for file in sorted(root.glob("*.y*ml")):  # a card that names classes but no splits
+    for file in sorted(set(root.glob("*.y*ml")) - {read}):  # a card that names classes but no splits
         with noting(problems):
             card = class_list.card(file)
             if card is not None and card.names:
