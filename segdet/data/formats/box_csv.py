@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from segdet.data.formats import class_list
-from segdet.data.formats.base import Adapter, Malformed, header_size, in_order, noting, read_text
+from segdet.data.formats.base import Adapter, Malformed, header_size, in_order, noting, read_text, there
 from segdet.data.formats.coco_files import image_folder
 from segdet.data.formats.layout import Tree, files_in, folders_in, split_of_file, split_said
 from segdet.data.records import Dataset, Instance, Problem, Record, clean_box, photograph_of
@@ -41,9 +41,9 @@ def _recognise(path: Path) -> str | None:
 def _files(root: Path) -> list[Path]:
     """The CSV files with boxes in the split folders, else directly in the folder, else in a folder directly below."""
     for folders in (list(Tree(root).splits().values()), [root], folders_in(root)):
-        found = [file for folder in folders for file in files_in(folder, ".csv") if _is_boxes(file)]
-        if found:  # beside `train_labels.csv` and `test_labels.csv` there is often a file with all rows of both
-            return [file for file in found if split_said(file, root)] or found
+        files = [file for folder in folders for file in files_in(folder, ".csv") if _is_boxes(file)]
+        if files:  # beside `train_labels.csv` and `test_labels.csv` there is often a file with all rows of both
+            return [file for file in files if split_said(file, root)] or files
     return []
 
 
@@ -121,7 +121,7 @@ def _record(
         problems.append(Problem(file, what, "malformed"))
         return None
     image = folder / parts
-    if not image.is_file():
+    if not there(image):
         problems.append(Problem(image, f"listed in {file.name} but not there", "image-missing"))
         return None
     size = header_size(image, problems)
