@@ -91,9 +91,9 @@ def labelmap(file: Path, problems: list[Problem]) -> ClassList:
         else:
             colours[int(colour[0]), int(colour[1]), int(colour[2])] = value
     # CVAT sorts by name and masks hold colours, but a palette's index 0 is the background wherever its line stands.
-    black = colours.get((0, 0, 0))
-    if black:
-        order = [black, *(value for value in names if value != black)]
+    background = next((v for v, name in names.items() if name.lower() in BACKGROUND), colours.get((0, 0, 0)))
+    if background:
+        order = [background, *(value for value in names if value != background)]
         names = {place: names[value] for place, value in enumerate(order)}
         colours = {colour: order.index(value) for colour, value in colours.items()}
     return ClassList(names, file, colours)

@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from segdet.data import masks
-from segdet.data.formats import class_list
+from segdet.data.formats import class_list, mask_image
 from segdet.data.formats.base import (
     SPLIT_FOLDERS,
     Adapter,
@@ -31,7 +31,7 @@ from segdet.data.formats.base import (
 )
 from segdet.data.formats.mask_records import read_pairs
 from segdet.data.formats.xml_files import number, parse, root_tag
-from segdet.data.images import ImageError, read_label_image
+from segdet.data.images import ImageError
 from segdet.data.records import (
     Box,
     Dataset,
@@ -292,7 +292,7 @@ def _apart(record: Record, numbered: Path | None, problems: list[Problem]) -> Re
     if numbered is None:
         return record
     try:
-        index = read_label_image(numbered)
+        index = mask_image.read_numbers(numbered)
     except ImageError as error:
         problems.append(Problem(numbered, str(error).removeprefix(f"{numbered}: "), "mask", record.image))
         return record
@@ -300,13 +300,11 @@ def _apart(record: Record, numbered: Path | None, problems: list[Problem]) -> Re
         what = f"is {index.shape[1]}x{index.shape[0]}, its image {record.width}x{record.height}"
         problems.append(Problem(numbered, what, "size", record.image))
         return record
-    if index.ndim == 3:  # colours tell objects apart as well as numbers do
-        index = np.unique(index.reshape(-1, 3), axis=0, return_inverse=True)[1].reshape(record.size)
     found = []
     for region in record.instances:
         assert region.rle is not None
         inside = masks.decode(region.rle)
-        for value, rle in masks.regions(np.where(inside, index.astype(np.int64) + 1, 0)).items():
+        for value, rle in masks.regions(np.where(inside, index + 1, 0)).items():
             if value:
                 found.append(Instance(region.label, (), masks.box(rle), rle))
     return replace(record, instances=tuple(found))

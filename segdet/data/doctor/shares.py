@@ -1,0 +1,52 @@
+"""How much of the pictures is marked: masks that are inverted or nearly empty show here first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from segdet.data import rasterize
+from segdet.data.doctor.findings import Case, Finding
+from segdet.data.records import Dataset, iterate
+
+_SAMPLE = 300  # images whose masks are drawn
+_MOST = 0.6  # of the pixels; a class that covers more is rather the background
+_LEAST = 1e-4
+
+
+def check(dataset: Dataset) -> Iterator[Finding]:
+    """A class that covers most of the pictures, and masks that mark next to nothing."""
+    records = [record for _, record in iterate(dataset) if record.outlined]
+    if not records:
+        return
+    spread = [records[i] for i in np.unique(np.linspace(0, len(records) - 1, min(_SAMPLE, len(records))).astype(int))]
+    shares = np.array([_shares(rasterize.class_index(record), len(dataset.classes)) for record in spread])
+    mean = shares.mean(axis=0)
+    for label in np.flatnonzero(mean > _MOST):
+        cases = tuple(
+            Case((record.image,), f"{share:.0%} marked")
+            for record, share in zip(spread, shares[:, label], strict=True)
+            if share > _MOST
+        )
+        name = dataset.classes[label]
+        yield Finding(
+            "foreground-large", "warning", f"{name} covers {mean[label]:.0%} of the pixels",
+            "Are the masks inverted, with black objects on white? Then swap black and white, or name the colours in "
+            "`labelmap.txt`.", len(cases), cases,
+        )  # fmt: skip
+    marked = float(mean.sum())
+    if marked < _LEAST:
+        cases = tuple(
+            Case((record.image,), f"{share.sum():.4%} marked") for record, share in zip(spread, shares, strict=True)
+        )
+        yield Finding(
+            "foreground-small", "warning", f"only {marked:.4%} of the pixels are marked",
+            "Are the masks of another scale, or most of their values left out? Look at a few.", len(cases), cases,
+        )  # fmt: skip
+
+
+def _shares(index: np.ndarray, classes: int) -> np.ndarray:
+    """float64 `[K]`: the share of an image that each class covers."""
+    counts = np.bincount(index.ravel(), minlength=256)[1 : classes + 1]
+    return np.asarray(counts / index.size)
