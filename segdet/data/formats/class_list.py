@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from segdet.data.formats.base import load_yaml, noting, read_text
+from segdet.data.formats import class_names
+from segdet.data.formats.base import Malformed, load_yaml, noting, read_text
 from segdet.data.records import Problem
 
 BACKGROUND = frozenset({"background", "_background_", "__background__", "bg", "unlabeled", "unlabelled", "void"})
@@ -101,7 +102,12 @@ def labelmap(file: Path, problems: list[Problem]) -> ClassList:
 
 def lines(file: Path, problems: list[Problem]) -> ClassList:
     """`classes.txt`: a name a line. Its first line is value 0 when it names the background, else value 1."""
-    names = [line.strip() for line in read_text(file, "one class name a line").splitlines() if line.strip()]
+    names = read_text(file, "one class name a line").rstrip().splitlines()
+    names = [name.strip() for name in names]
+    if "" in names:
+        raise Malformed(
+            file, f"row {names.index('') + 1} is blank; a row's number is a value, so name it or remove the row"
+        )
     first = 0 if names and names[0].lower() in BACKGROUND else 1
     return ClassList(dict(enumerate(names, first)), file)
 
@@ -109,12 +115,10 @@ def lines(file: Path, problems: list[Problem]) -> ClassList:
 def _card(file: Path) -> ClassList | None:
     """`names` (Ultralytics) or `classes` in a YAML card; None when it has neither."""
     content: Any = load_yaml(file, "a YAML card names the classes")
-    names = (content.get("names") or content.get("classes")) if isinstance(content, dict) else None
-    if isinstance(names, list):
-        names = dict(enumerate(names))
-    if not isinstance(names, dict) or not all(isinstance(value, int) and 0 <= value < 256 for value in names):
+    if not isinstance(content, dict) or not (content.get("names") or content.get("classes")):
         return None
-    return ClassList({value: str(name) for value, name in names.items()}, file)
+    names = class_names.in_yaml(file, ("names", "classes"))
+    return ClassList(names, file) if names and max(names) < 256 else None
 
 
 VOC_CLASSES = (

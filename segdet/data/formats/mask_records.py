@@ -58,6 +58,8 @@ def read_pairs(
     if listed is not None and not listed.objects:
         problems.append(Problem(listed.source, "names no class but the background; add the others", "malformed"))
         listed = None
+    if listed is not None:
+        problems.extend(_named_twice(listed))
     images = [image for image, _ in read if image is not None]
     blended = _blended(images)
     coding = coding_of(images, listed, blended > _SOFT)
@@ -116,6 +118,17 @@ def _blended(images: Iterable[MaskImage]) -> float:
     for image in images:
         between, inner = between + image.between, inner + image.inner
     return between / max(1, inner)
+
+
+def _named_twice(listed: ClassList) -> Iterator[Problem]:
+    """Names that two values share, and values with a blank name."""
+    known: dict[str, int] = {}
+    for value, name in listed.objects.items():
+        if not name:
+            yield Problem(listed.source, f"value {value} has a blank name; name it", "malformed")
+        elif known.setdefault(name, value) != value:
+            what = f"values {known[name]} and {value} are both {name!r}; give each its own name"
+            yield Problem(listed.source, what, "malformed")
 
 
 def _nothing(
