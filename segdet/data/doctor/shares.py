@@ -1,4 +1,4 @@
-"""How much of the pictures is marked: masks that are inverted or nearly empty show here first."""
+"""How much of the pictures is marked: inverted masks, nearly empty masks and crowds alone show here first."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ _LEAST = 1e-4
 
 
 def check(dataset: Dataset) -> Iterator[Finding]:
-    """A class that covers most of the pictures, and masks that mark next to nothing."""
+    """Objects that are all crowds, a class that covers most of the pictures, and masks that mark next to nothing."""
+    crowds = [instance.crowd for _, record in iterate(dataset) for instance in record.instances]
+    if crowds and all(crowds):
+        yield Finding(
+            "crowds-only", "error", f"all objects ({len(crowds)}) are marked as crowds",
+            "A crowd counts neither for nor against, so nothing is left to learn. CVAT writes iscrowd 1 for brush masks: set "
+            "it to 0 where each is one object.", len(crowds),
+        )  # fmt: skip
     records = [record for _, record in iterate(dataset) if record.outlined]
     if not records:
         return

@@ -115,7 +115,8 @@ def lines(file: Path, problems: list[Problem]) -> ClassList:
 def _card(file: Path) -> ClassList | None:
     """`names` (Ultralytics) or `classes` in a YAML card; None when it has neither."""
     content: Any = load_yaml(file, "a YAML card names the classes")
-    if not isinstance(content, dict) or not (content.get("names") or content.get("classes")):
+    named = (content.get("names") or content.get("classes")) if isinstance(content, dict) else None
+    if not isinstance(named, (list, dict)):
         return None
     names = class_names.in_yaml(file, ("names", "classes"))
     return ClassList(names, file) if names and max(names) < 256 else None

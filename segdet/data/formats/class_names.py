@@ -10,7 +10,7 @@ import yaml
 from segdet.data.formats.base import Malformed, read_text
 
 _EXAMPLE = "write names: [crack, spalling] or, by number, names: {0: crack, 1: spalling}"
-_NUMBER = re.compile(r"\+?[0-9]+(\.0*)?")
+_NUMBER = re.compile(r"([+-]?[0-9]+)(\.0*)?")
 
 
 def in_yaml(file: Path, keys: tuple[str, ...] = ("names",)) -> dict[int, str]:
@@ -38,11 +38,13 @@ def in_yaml(file: Path, keys: tuple[str, ...] = ("names",)) -> dict[int, str]:
     return names
 
 
-def whole(text: object) -> int | None:
-    """A number that is whole, however it is written (2, "2", 2.0), else None."""
-    if isinstance(text, bool) or not _NUMBER.fullmatch(str(text).strip()) or len(str(text)) > 20:
-        return None
-    return int(float(str(text)))
+def whole(value: object) -> int | None:
+    """A number that is whole, however it is written (2, "2", 2.0, "002"), else None."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    text = str(value).strip()
+    match = _NUMBER.fullmatch(text) if len(text) <= 40 else None  # `int` refuses thousands of digits
+    return int(match[1]) if match and not isinstance(value, bool) else None
 
 
 def _entries(node: yaml.Node, file: Path, key: str, nested: bool = False) -> list[tuple[int, str]]:
