@@ -8,6 +8,7 @@ XML files as ImageSets/Main does (`splits.for_task` leaves them out of segmentat
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -193,10 +194,21 @@ def _listed(folder: Path, images: Mapping[str, Path], problems: list[Problem]) -
         if split in found or file is None:
             continue
         with noting(problems):
-            rows = [line.split() for line in read_text(file, "a list has one image name a line").splitlines()]
-            stems = (Path(row[0].replace("\\", "/")).name for row in rows if row)
-            found[split] = list(dict.fromkeys(stem if stem in images else Path(stem).stem for stem in stems))
+            rows = read_text(file, "a list has one image name a line").splitlines()
+            stems = (_stem(row.strip(), images) for row in rows if row.strip())
+            found[split] = list(dict.fromkeys(stems))
     return found
+
+
+def _stem(row: str, images: Mapping[str, Path]) -> str:
+    """The image that a row names: in quotes where the name has spaces, alone, or before the 1 or -1 of a class list."""
+    quoted = re.match(r'"((?:[^"\\]|\\.)*)"', row)
+    names = (
+        [re.sub(r"\\([\"\\])", r"\1", quoted[1])] if quoted else [row, re.sub(r"\s+-?[01]$", "", row), row.split()[0]]
+    )
+    last = [Path(name.replace("\\", "/")).name for name in names]
+    stems = [stem for name in last for stem in (name, Path(name).stem)]
+    return next((stem for stem in stems if stem in images), stems[-1])
 
 
 def _named(wanted: Sequence[_Wanted], listed: class_list.ClassList | None) -> tuple[str, ...]:
