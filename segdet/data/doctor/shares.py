@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from segdet.data import rasterize
 from segdet.data.doctor.findings import Case, Finding
-from segdet.data.records import Dataset, iterate
+from segdet.data.records import Dataset, Record, iterate
 
 _SAMPLE = 300  # images whose masks are drawn
 _MOST = 0.6  # of the pixels; a class that covers more is rather the background
@@ -28,7 +29,7 @@ def check(dataset: Dataset) -> Iterator[Finding]:
     if not records:
         return
     spread = [records[i] for i in np.unique(np.linspace(0, len(records) - 1, min(_SAMPLE, len(records))).astype(int))]
-    shares = np.array([_shares(rasterize.class_index(record), len(dataset.classes)) for record in spread])
+    shares = np.array([_shares(record, len(dataset.classes)) for record in spread])
     mean = shares.mean(axis=0)
     for label in np.flatnonzero(mean > _MOST):
         cases = tuple(
@@ -53,7 +54,10 @@ def check(dataset: Dataset) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _shares(index: np.ndarray, classes: int) -> np.ndarray:
+def _shares(record: Record, classes: int) -> np.ndarray:
     """float64 `[K]`: the share of an image that each class covers."""
-    counts = np.bincount(index.ravel(), minlength=256)[1 : classes + 1]
-    return np.asarray(counts / index.size)
+    shares = np.zeros(classes)
+    for label in {instance.label for instance in record.instances if instance.outlined}:
+        own = tuple(instance for instance in record.instances if instance.label == label)
+        shares[label] = rasterize.binary(rasterize.foreground(replace(record, instances=own))).mean()
+    return shares

@@ -24,6 +24,7 @@ BLACK: Colour = (0, 0, 0)
 _MOST_COLOURS = 1024  # a mask with more colours is a photograph or an overlay
 _PHOTOGRAPH = 100  # under varying transparency, more colours than this are a cut-out photograph
 _EXPORT = "save the masks as PNG"
+_NEAR = np.ones((3, 3), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def _opaque(
     else:
         grey = samples if samples.dtype == np.uint8 else samples.astype(bool).astype(np.uint8) * 255
         colours = _packed(grey if grey.ndim == 3 else np.repeat(grey[..., None], 3, axis=2))
-    seen = np.unique(colours[marked])
+    seen = _distinct(colours[marked])
     if len(seen) > _PHOTOGRAPH or not seen.any():  # a cut-out photograph, or black strokes on a transparent sheet
         return np.where(marked, 255, 0).astype(np.uint8), True, None
     colours = np.where(marked, colours, 0)
@@ -180,14 +181,17 @@ def _brightness(packed: np.ndarray) -> np.ndarray:
 
 
 def _countable(path: Path, packed: np.ndarray) -> np.ndarray:
-    count = len(np.unique(packed))
+    count = len(_distinct(packed))
     if count > _MOST_COLOURS:
         what = f"holds {count} colours, as a photograph or an overlay does; {_EXPORT} with one colour for each class"
         raise ImageError(f"{path}: {what}")
     return packed
 
 
-_NEAR = np.ones((3, 3), np.uint8)
+def _distinct(values: np.ndarray) -> np.ndarray:
+    """The different values, ascending; repetitions are dropped before anything is sorted."""
+    flat = values.ravel()
+    return np.unique(np.concatenate([flat[:1], flat[1:][flat[1:] != flat[:-1]]]))
 
 
 def _blended(values: np.ndarray) -> tuple[int, int]:
