@@ -136,7 +136,10 @@ class Place:
         """The findings of `segdet data check`, from its JSON."""
         _ = self.check
         file = self.work / "check" / "check.json"
-        return json.loads(file.read_text(encoding="utf-8"))["findings"] if file.is_file() else []
+        if not file.is_file():
+            return []
+        text = file.read_text(encoding="utf-8").replace(str(self.work), "")
+        return json.loads(text)["findings"]
 
     def train(self, arch: str = "unet", **settings: Any) -> Result:
         """One epoch of a tiny network, with `segdet train ARCH --config`."""
