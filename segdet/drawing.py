@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
@@ -104,8 +104,11 @@ def _plate(
     pen.text((x + line - left, y + line - top), text, fill=(0, 0, 0) if bright else (255, 255, 255), font=font)
 
 
-def grid(pictures: Sequence[np.ndarray], columns: int, side: int = 320) -> np.ndarray:
-    """Pictures RGB uint8 of any size in rows of `columns`, each fitted into `side` pixels on white."""
+def grid(pictures: Iterable[np.ndarray], columns: int, side: int = 320) -> np.ndarray:
+    """Pictures RGB uint8 of any size in rows of `columns`, each fitted into `side` pixels on white.
+
+    They are taken one by one: give an iterator where they are large.
+    """
     from segdet.data.images import resize
 
     fitted = []

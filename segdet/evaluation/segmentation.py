@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -17,6 +16,7 @@ from segdet.evaluation import bootstrap, mask_errors, thin
 from segdet.evaluation.batch import AnyLabelled
 from segdet.evaluation.binary import BINS, BinaryScores, binned, histogram
 from segdet.evaluation.calibration import Calibration
+from segdet.evaluation.kept import Kept
 from segdet.evaluation.label_width import LabelWidths, label_widths
 from segdet.evaluation.mask_errors import MaskError
 from segdet.evaluation.multiclass import binary_matrix, confusion, counts_of
@@ -34,7 +34,7 @@ class Evaluation:
     """What was counted over a split: one entry per image that could be read, in the order of `indices` (of records).
 
     counts: of each image int64 `[classes, 3]`, for several classes. matrix: their confusion matrix `[K + 1, K + 1]`.
-    kept: predictions by index, compressed, for `mask`. seconds: spent predicting.
+    kept: predictions by index, for `mask`; what other processes keep is not merged. seconds: spent predicting.
     """
 
     classes: Sequence[str]
@@ -45,7 +45,7 @@ class Evaluation:
     calibration: Calibration = field(default_factory=Calibration)
     indices: list[int] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    kept: dict[int, tuple[np.dtype[Any], tuple[int, ...], bytes]] = field(default_factory=dict)
+    kept: Kept = field(default_factory=Kept)
     seconds: float = 0.0
 
     @property
@@ -71,7 +71,7 @@ class Evaluation:
                 self.calibration.add(confidence[known], (answer == target)[known])
         self.indices.append(index)
         if keep:
-            self.kept[index] = (answer.dtype, answer.shape, zlib.compress(answer.tobytes(), 1))
+            self.kept.put(index, answer)
 
     def threshold(self, rule: Rule) -> float | None:
         """The threshold that `rule` chooses on these images; None with several classes.
@@ -113,8 +113,7 @@ class Evaluation:
 
     def mask(self, index: int, threshold: float | None) -> np.ndarray:
         """The kept prediction for a record: class indices, uint8 `[H, W]`, 0 = background."""
-        dtype, shape, packed = self.kept[index]
-        answer = np.frombuffer(zlib.decompress(packed), dtype).reshape(shape)
+        answer = self.kept.get(index)
         return answer if threshold is None else (answer >= round(threshold * BINS)).astype(np.uint8)
 
     def label_widths(self, threshold: float | None, errors: Iterable[MaskError]) -> LabelWidths:
@@ -131,7 +130,6 @@ class Evaluation:
             self.calibration.merge(other.calibration)
             self.indices += other.indices
             self.problems += other.problems
-            self.kept |= other.kept
             self.seconds += other.seconds
         return self
 

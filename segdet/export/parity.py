@@ -17,8 +17,9 @@ from segdet.errors import SegdetError
 from segdet.evaluation.bootstrap import drawn
 from segdet.evaluation.ratios import share
 from segdet.inference.session import Session
+from segdet.inference.tiling import answers
 from segdet.metadata import Metadata
-from segdet.models.common import predict
+from segdet.models.network import Network
 
 # RGB uint8 [H, W, 3] -> the reference's mask uint8 [H, W], and its foreground probability [H, W] when there is one class.
 Reference = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
@@ -49,23 +50,16 @@ LIMITS = {
 
 def torch_reference(model: nn.Module, metadata: Metadata) -> Reference:
     """PyTorch's answers in float32."""
-    threshold = np.float32(0.5 if metadata.threshold is None else metadata.threshold)
+    return session_reference(Network(model, metadata))
+
+
+def session_reference(session: Session | Network) -> Reference:
+    """The answers of a network or an exported file; of large images in tiles, as `segdet predict` gives them."""
+    threshold = 0.5 if session.metadata.threshold is None else session.metadata.threshold
 
     def answer(image: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        found = predict(model, torch.from_numpy(image)[None], metadata.mean, metadata.std)[0]
-        if len(metadata.classes) > 1:
-            return found, None
-        return (found >= threshold).astype(np.uint8), found
-
-    return answer
-
-
-def session_reference(session: Session) -> Reference:
-    """The answers of another exported file."""
-
-    def answer(image: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        mask, confidence = (output[0] for output in session.run(image[None]))
-        return mask, confidence if len(session.metadata.classes) == 1 else None
+        mask, confidence = (output[0] for output in answers(session, image[None], threshold))
+        return mask, confidence if session.one_class else None
 
     return answer
 
@@ -82,7 +76,7 @@ def compare(
     Raises:
         SegdetError: no image could be read.
     """
-    classes = len(session.metadata.classes)
+    classes, exported = len(session.metadata.classes), session_reference(session)
     rows: list[dict[str, Any]] = []
     counts: list[np.ndarray] = []  # of each image [2 sides, overlap and union, classes], with the labels
     shared = np.zeros(2, np.int64)  # pixels that both sides call the same class, and that either calls foreground
@@ -90,7 +84,7 @@ def compare(
     photographs: list[str] = []
     for index, record, image in readable(records, skipped, advance):
         theirs, probability = reference(image)
-        ours, confidence = (output[0] for output in session.run(image[None]))
+        ours, confidence = exported(image)
         target = rasterize.class_index(record) if classes > 1 else rasterize.binary(rasterize.foreground(record))
         counts.append(np.array([_overlap(side, target, classes) for side in (theirs, ours)]))
         either = (theirs > 0) | (ours > 0)
@@ -102,7 +96,9 @@ def compare(
                 "image": record.image.name,
                 "index": index,
                 "pixels": float((theirs != ours).mean()),
-                "confidence": float(np.abs(confidence - probability).max()) if probability is not None else None,
+                "confidence": None
+                if confidence is None or probability is None
+                else float(np.abs(confidence - probability).max()),
                 "delta_iou": float(after - before),
             }
         )

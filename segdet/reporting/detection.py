@@ -56,10 +56,10 @@ _MISTAKES = {
 def validation(records: Sequence[Record], result: DetectionEvaluation, threshold: float, folder: Path) -> None:
     """`val_worst.jpg`, `val_best.jpg` (labels, prediction, difference) and `val_curves.png` in `folder`."""
     for name, chosen in _ordered(result, threshold).items():
-        tiles = [
+        tiles = (
             tile for index in chosen[: pictures.SHOWN] for tile in comparison(records[index], result, index, threshold)
-        ]
-        if tiles:
+        )
+        if chosen:
             write_bytes(folder / f"val_{name}.jpg", encode_jpeg(drawing.grid(tiles, 3, 480)))
     write_bytes(folder / "val_curves.png", plots.png(curve_figure(result, threshold)))
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from segdet.console import progress
 from segdet.data.augment_boxes import AspectAugment, SquareAugment
-from segdet.data.batches import TrainingPlan, evaluation_plan
+from segdet.data.batches import TrainingPlan, evaluation_plan, largest
 from segdet.data.boxes import usual_size
 from segdet.data.cache import cache_for
 from segdet.data.detection import DetectionBatch, DetectionPlan, DetectionSamples, collate_boxes
@@ -56,6 +56,7 @@ class DetectionTask:
         turns = bool(config.quarter_turns)
         model = cast(DETR | DFINE, setup.model)
         augment = (SquareAugment if model.square else AspectAugment)(turns, config.augment)
+        self.few_sizes = bool(model.square)  # else every batch is padded to a size of its own
         multiple = model.backbone.multiple if model.square and config.augment != "none" else None
         records = dataset.splits["train"]
         if isinstance(model, DFINE) and config.weights in ("imagenet", "none") and (size := usual_size(records)):
@@ -65,7 +66,8 @@ class DetectionTask:
         self.plan: TrainingPlan = DetectionPlan(records, config.images, config.seed, setup.imgsz, multiple, rank, world)
         self.train = Stream(self.samples, self.plan, workers, pin, collate_boxes)
         validation = evaluation_plan(self.records, config.images, rank, world)
-        self.val = Stream(DetectionSamples(self.records), validation, workers, pin, collate_boxes)
+        most = largest(validation, self.records)
+        self.val = Stream(DetectionSamples(self.records), validation, workers, pin, collate_boxes, most)
         classes = len(dataset.classes)
         criterion = DETRLoss(classes) if isinstance(setup.model, DETR) else DFINELoss(classes)
         self.criterion = criterion.to(accelerator.device)
@@ -77,7 +79,7 @@ class DetectionTask:
         inputs = normalise(batch.images.to(device, non_blocking=True), backbone.mean, backbone.std)
         mask = batch.mask()
         if mask is not None:
-            mask = mask.to(device)
+            mask = mask.to(device, non_blocking=True)
             inputs = inputs.masked_fill(mask[:, None], 0.0)
         targets = [
             Target(b.to(device, non_blocking=True), k.to(device, non_blocking=True))
@@ -85,10 +87,10 @@ class DetectionTask:
         ]
         with accelerator.autocast():
             predictions = network(inputs, mask, targets)
-        count = torch.tensor(float(sum(len(target.labels) for target in targets)), device=device)
+        count = float(sum(len(target.labels) for target in targets))
         if accelerator.num_processes > 1:  # as published: divided by the mean over processes
-            count = accelerator.reduce(count, "mean")
-        return torch.stack(list(self.criterion(predictions, targets, max(1.0, float(count))).values())).sum()
+            count = float(accelerator.reduce(torch.tensor(count, device=device), "mean"))
+        return torch.stack(list(self.criterion(predictions, targets, max(1.0, count)).values())).sum()
 
     def validate(self, network: nn.Module) -> tuple[dict[str, Any], float | None, list[Problem]]:
         """As `Task.validate`; there is no loss, matching costs more than it tells.

@@ -152,6 +152,8 @@ def _prepare(config: TrainConfig, accelerator: Accelerator, start_weights: bool)
     model, backbone = build_model(config.arch, config.backbone, dataset.classes, kind, config.options, imgsz)
     if not named and start_weights:
         notes.append(weights.start_from(Path(config.weights), model, backbone))
+    if accelerator.device.type == "cuda" and accelerator.num_processes == 1 and (gpus := torch.cuda.device_count()) > 1:
+        notes.append(f"one of {gpus} GPUs works; to use all: torchrun --nproc_per_node {gpus} -m segdet train ...")
     for problem in dataset.problems[:10]:
         say(f"left out: {problem}")
     if len(dataset.problems) > 10:

@@ -18,15 +18,18 @@ from segdet.data.batches import (
     SegmentationSamples,
     TrainingPlan,
     evaluation_plan,
+    largest,
 )
 from segdet.data.cache import cache_for
 from segdet.data.records import Problem, Record, by_photograph
 from segdet.data.stream import Stream, default_workers
 from segdet.errors import InputError, SegdetError
 from segdet.evaluation.segmentation import evaluate
+from segdet.inference.tiling import answers, is_large
 from segdet.metadata import Metadata
 from segdet.models import devices
 from segdet.models.common import answer, bounded, normalise
+from segdet.models.network import outputs
 from segdet.reporting import pictures, publish
 from segdet.training.losses import loss_named
 from segdet.training.task import Setup
@@ -38,6 +41,7 @@ class SegmentationTask:
 
     score = "iou"
     columns: tuple[str, ...] = ("iou", "f1", "precision", "recall", "threshold")
+    few_sizes = True
 
     def __init__(self, setup: Setup) -> None:
         config, accelerator, dataset = setup.config, setup.accelerator, setup.dataset
@@ -61,7 +65,8 @@ class SegmentationTask:
         self.plan = TrainingPlan(own, config.images, config.seed, rank, world, mixed)
         self.train = Stream(self.samples, self.plan, workers, pin)
         validation = evaluation_plan(self.records, config.images, rank, world)
-        self.val = Stream(SegmentationSamples(self.records, count), validation, workers, pin)
+        most = largest(validation, self.records)
+        self.val = Stream(SegmentationSamples(self.records, count), validation, workers, pin, largest=most)
         self.criterion = loss_named(config.loss, count, config.class_weights)
 
     def loss(self, network: nn.Module, batch: Batch) -> torch.Tensor:
@@ -78,11 +83,19 @@ class SegmentationTask:
         accelerator, backbone = self.setup.accelerator, self.setup.backbone
         losses: list[float] = []
 
-        def predict(batch: Batch) -> np.ndarray:
-            inputs = normalise(batch.images.to(accelerator.device), backbone.mean, backbone.std)
+        def logits_of(images: torch.Tensor) -> torch.Tensor:
+            inputs = normalise(images.to(accelerator.device), backbone.mean, backbone.std)
             with accelerator.autocast():
                 logits = bounded(network, inputs, self.setup.model.most_pixels)
-            logits = logits.float()
+            return logits.float()
+
+        def predict(batch: Batch) -> np.ndarray:
+            if is_large(batch.images.shape[1:3]):
+                pieces = _WithTargets(logits_of, self.criterion, len(self.setup.dataset.classes) == 1)
+                found = pieces.answers(batch)
+                losses.append(float(np.mean(pieces.losses)))
+                return found
+            logits = logits_of(batch.images)
             losses.append(float(self.criterion(logits, batch.targets.to(logits.device))))
             return answer(logits)
 
@@ -112,6 +125,29 @@ class SegmentationTask:
             run, self.setup.dataset, describe(metrics), metrics, measured.evaluation, measured.tally, measured.errors
         )
         return _summary(metrics, run)
+
+
+class _WithTargets:
+    """A network whose tiles of large images carry their targets as a fourth channel, for the loss of each tile."""
+
+    def __init__(
+        self, logits_of: Callable[[torch.Tensor], torch.Tensor], criterion: nn.Module, one_class: bool
+    ) -> None:
+        self._logits_of, self._criterion, self.one_class = logits_of, criterion, one_class
+        self.losses: list[float] = []
+
+    def answers(self, batch: Batch) -> np.ndarray:
+        """Probabilities (one class) or class indices of a batch of large images, tile by tile."""
+        images = torch.cat([batch.images, batch.targets[..., None]], dim=3).numpy()
+        masks, confidences = answers(self, images)
+        return confidences if self.one_class else masks
+
+    def run(self, tiles: np.ndarray) -> tuple[np.ndarray, ...]:
+        """As `tiling.Segmenting`."""
+        stack = torch.from_numpy(tiles)
+        logits = self._logits_of(stack[..., :3])
+        self.losses.append(float(self._criterion(logits, stack[..., 3].to(logits.device))))
+        return outputs(logits)
 
 
 def _mixed(

@@ -40,11 +40,13 @@ class Task(Protocol):
     """One kind of model.
 
     score: the metric that chooses the best weights. columns: the metrics in `results.csv`.
+    few_sizes: whether training images come in a few sizes only, for which a GPU may tune.
     train, plan: batches with `indices` and `problems`, in the order of the plan.
     """
 
     score: str
     columns: tuple[str, ...]
+    few_sizes: bool
     train: Stream
     plan: TrainingPlan
 

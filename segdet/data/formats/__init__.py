@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from segdet.data import index
-from segdet.data.formats import coco, cvat, labelme, mask_folders, png_mask, voc, yolo
+from segdet.data.formats import box_csv, coco, cvat, labelme, mask_folders, png_mask, voc, yolo
 from segdet.data.formats.base import Adapter
 from segdet.data.records import Dataset, Record
 from segdet.errors import InputError, SegdetError
@@ -27,6 +27,7 @@ ADAPTERS: tuple[Adapter, ...] = (
     png_mask.ADAPTER,
     cvat.ADAPTER,
     voc.ADAPTER,
+    box_csv.ADAPTER,
     mask_folders.ADAPTER,
     yolo.ADAPTER,
     labelme.ADAPTER,

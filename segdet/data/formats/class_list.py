@@ -34,7 +34,12 @@ class ClassList:
 
 def find(root: Path, problems: list[Problem]) -> ClassList | None:
     """The class list in a dataset's folder, whatever tool left it there; rows that make no sense are left out of it."""
-    for name, load in (("_classes.csv", roboflow), ("labelmap.txt", labelmap), ("classes.txt", lines)):
+    for name, load in (
+        ("_classes.csv", roboflow),
+        ("labelmap.txt", labelmap),
+        ("class_names.txt", lines),
+        ("classes.txt", lines),
+    ):
         if (root / name).is_file():
             with noting(problems):
                 return load(root / name, problems)
@@ -100,8 +105,12 @@ def labelmap(file: Path, problems: list[Problem]) -> ClassList:
 
 
 def lines(file: Path, problems: list[Problem]) -> ClassList:
-    """`classes.txt`: a name a line. Its first line is value 0 when it names the background, else value 1."""
-    names = [line.strip() for line in read_text(file, "one class name a line").splitlines() if line.strip()]
+    """`classes.txt` or labelme2voc's `class_names.txt`: a name a line.
+
+    The first line is value 0 when it names the background, else value 1. LabelMe's `__ignore__` has no value.
+    """
+    rows = (line.strip() for line in read_text(file, "one class name a line").splitlines())
+    names = [row for row in rows if row not in ("", "__ignore__")]
     first = 0 if names and names[0].lower() in BACKGROUND else 1
     return ClassList(dict(enumerate(names, first)), file)
 

@@ -1,4 +1,4 @@
-"""COCO instances JSON: the layout of COCO 2017, of Roboflow's COCO exports, and of a single file beside its images.
+"""COCO instances JSON, in the arrangements that `coco_files` knows.
 
 Category ids may have holes (COCO: 1..90) or start at 0 (Roboflow). Roboflow writes a root category that groups the
 others (supercategory "none") and no annotation uses; it is dropped by those two signs, never by its name, which it can
@@ -7,7 +7,6 @@ share with a real class. `area` is not read: Roboflow stores the box's.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -17,7 +16,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from segdet.data import masks
-from segdet.data.formats.base import SPLIT_FOLDERS, Adapter, Malformed, header_size, load_json, noting, there
+from segdet.data.formats import coco_files
+from segdet.data.formats.base import Adapter, Malformed, header_size, load_json, noting, there
 from segdet.data.records import (
     Dataset,
     Fault,
@@ -40,18 +40,19 @@ class _File:
 def _recognise(path: Path) -> str | None:
     if path.is_file():
         return f"{path.name}, a COCO JSON file" if path.suffix == ".json" else None
-    files = _files(path)
-    return ", ".join(str(file.path.relative_to(path)) for file in files.values()) if files else None
+    return ", ".join(str(file.relative_to(path)) for file in coco_files.find(path).values()) or None
 
 
 def _read(path: Path, name: str, evidence: str) -> Dataset:
-    files = {"train": _File(path, path.parent)} if path.is_file() else _files(path)
-    root = path.parent if path.is_file() else path
+    found = {"train": path} if path.is_file() else coco_files.find(path)
+    root = coco_files.root_of(path) if path.is_file() else path
     problems: list[Problem] = []
     contents: dict[str, dict[str, Any]] = {}
-    for split, file in files.items():
+    files: dict[str, _File] = {}
+    for split, file in found.items():
         with noting(problems):
-            contents[split] = _load(file.path, problems)
+            contents[split] = _load(file, problems)
+            files[split] = _placed(file, root, contents[split], problems)
     categories = _categories(contents, files, problems)
     labels = {number: index for index, number in enumerate(categories)}
     splits = {split: _records(content, files[split], labels, problems) for split, content in contents.items()}
@@ -59,27 +60,14 @@ def _read(path: Path, name: str, evidence: str) -> Dataset:
     return Dataset(name, root, "COCO", classes, splits, tuple(problems), _licence(contents), (evidence,))
 
 
-def _files(root: Path) -> dict[str, _File]:
-    """Annotation files by split."""
-    found: dict[str, _File] = {}
-    for split, names in SPLIT_FOLDERS.items():
-        for name in names:
-            file = root / name / "_annotations.coco.json"
-            if split not in found and file.is_file():
-                found[split] = _File(file, file.parent)
-    if found:
-        return found
-    for file in sorted((root / "annotations").glob("*.json")):
-        match = re.fullmatch(r"(?:instances_)?(train|val|valid|validation|test)(\d{4})?", file.stem)
-        if match is None:
-            continue
-        split = next(split for split, names in SPLIT_FOLDERS.items() if match[1] in names)
-        year = match[2] or ""
-        folders = [root / f"{match[1]}{year}", root / "images" / f"{match[1]}{year}", root / "images", root]
-        found.setdefault(split, _File(file, next((f for f in folders if f.is_dir()), root)))
-    if not found and (root / "_annotations.coco.json").is_file():
-        found["train"] = _File(root / "_annotations.coco.json", root)
-    return found
+def _placed(file: Path, root: Path, content: dict[str, Any], problems: list[Problem]) -> _File:
+    """The file with the folder of its images; a problem when not one image that it lists is there."""
+    names = [image["file_name"] for image in content["images"] if isinstance(image.get("file_name"), str)]
+    folder = coco_files.image_folder(file, root, names)
+    placed = _File(file, folder)
+    if names and not any(there(folder / name.replace("\\", "/")) for name in names):
+        problems.append(Problem(file, coco_files.none_there(file, root, names), "image-missing"))
+    return placed
 
 
 def _load(file: Path, problems: list[Problem]) -> dict[str, Any]:
@@ -297,7 +285,7 @@ def _licence(contents: Mapping[str, dict[str, Any]]) -> str | None:
 
 ADAPTER = Adapter(
     "coco",
-    "COCO instances JSON (annotations/instances_*.json, or _annotations.coco.json in each split)",
+    "COCO instances JSON (any name; in annotations/, in split folders or beside the images)",
     _recognise,
     _read,
 )

@@ -148,7 +148,7 @@ def _record(
         problems.append(Problem(file, f"labelled as {told}, but the image is {width}x{height}", "size", path))
         return None
     parts: dict[Any, list[Instance]] = {}
-    skipped: list[np.ndarray] = []
+    skipped: np.ndarray | None = None
     for index, shape in enumerate(content["shapes"]):
         if shape is None:
             continue
@@ -159,7 +159,8 @@ def _record(
         instance, fault = _instance(shape, kind, classes, width, height)
         if instance is not None and shape["label"] == _IGNORED:
             area = Record(path, width, height, (_outlined(instance),), "")
-            skipped.append(rasterize.binary(rasterize.foreground(area)))
+            inside = rasterize.binary(rasterize.foreground(area))
+            skipped = inside if skipped is None else skipped | inside
         elif instance is not None and shape["label"] in classes:
             group = shape.get("group_id")
             parts.setdefault((shape["label"], group) if isinstance(group, int) else index, []).append(instance)
@@ -167,7 +168,7 @@ def _record(
             what = f"shapes[{index}] ({' '.join(shape['label'].split())[:40]}): {fault.what}"
             problems.append(Problem(file, what, fault.kind, path))
     instances = tuple(_one(members) for members in parts.values())
-    ignore = masks.encode(np.any(skipped, axis=0)) if skipped else None
+    ignore = masks.encode(skipped) if skipped is not None else None
     return Record(path, width, height, instances, photograph_of(path), ignore)
 
 

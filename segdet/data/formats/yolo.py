@@ -1,6 +1,6 @@
-"""YOLO text labels, boxes and polygons: the folders of Ultralytics and of Roboflow's YOLO exports.
+"""YOLO text labels, boxes and polygons, in the arrangements that `yolo_files` knows.
 
-`data.yaml` names classes and splits; `labels/` mirrors `images/`. A row is `class x1 y1 x2 y2 ...`, normalised, at
+`data.yaml` (Darknet: `obj.data`) names classes and splits; `labels/` mirrors `images/`. A row is `class x1 y1 x2 y2 ...`, normalised, at
 least three points; a row of five numbers is a box `class x_centre y_centre width height`. An empty or missing label
 file is an image without objects. Paths in data.yaml are often wrong (`../train/images`, absolute paths of another
 machine), so they are tried in several ways before the folders themselves decide.
@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from segdet.data.formats import yolo_files
 from segdet.data.formats.base import (
-    SPLIT_FOLDERS,
     Adapter,
     Malformed,
     folder_there,
@@ -47,22 +46,34 @@ _SPLIT_KEYS = {"train": ("train",), "val": ("val", "validation", "valid"), "test
 
 def _recognise(path: Path) -> str | None:
     if path.is_file():
-        return f"{path.name} with class names" if path.suffix in (".yaml", ".yml") and _is_card(path) else None
+        is_card = {".yaml": _is_card, ".yml": _is_card, ".data": _is_darknet_card}.get(path.suffix)
+        return f"{path.name} with class names" if is_card is not None and is_card(path) else None
     card = _card_of(path)
     if card is not None:
         return f"{card.name} with class names and splits"
-    for split, folder in _folders(path).items():
-        image = next(iter(images_under(folder)), None)
-        if image is not None and _holds_rows(_label_file(image, path).parent):
-            return f"{split} images in {folder.relative_to(path)} with a labels folder beside"
+    if not path.is_dir():
+        return None
+    labels = yolo_files.Labels(path)
+    for split, folder in yolo_files.image_folders(path).items():
+        image = next(iter(folder.files()), None)
+        if image is None:
+            continue
+        at = labels.folder(image.parent)
+        if at == image.parent:
+            if yolo_files.has_rows_beside(at):
+                return f"{split} images with text files of rows beside them ({at.relative_to(path).as_posix()})"
+        elif _holds_rows(at):
+            return f"{split} images in {folder.path.relative_to(path)} with a labels folder beside"
     return None
 
 
 def _holds_rows(folder: Path) -> bool:
-    """A folder for label files: text files, or nothing at all (all background), but not another tool's JSON."""
+    """A folder for label files: text files, or nothing at all (all background), but no labels of another kind."""
     if not folder.is_dir():
         return False
-    return next(folder.rglob("*.txt"), None) is not None or next(folder.rglob("*.json"), None) is None
+    if next(folder.rglob("*.txt"), None) is not None:
+        return True
+    return not any(is_image(file) or file.suffix.lower() in (".json", ".xml", ".csv") for file in folder.rglob("*"))
 
 
 def _read(path: Path, name: str, evidence: str) -> Dataset:
@@ -73,22 +84,30 @@ def _read(path: Path, name: str, evidence: str) -> Dataset:
     names: list[str] = []
     if card is not None:
         with noting(problems):
-            content = _load_card(card)
+            content = yolo_files.darknet_card(card, problems) if card.suffix == ".data" else _load_card(card)
             names = _class_names(content, card)
+    labels = yolo_files.Labels(root)
+    images_by_split = _split_images(content, root, card, problems)
+    notes = [evidence]
+    if not names:
+        parents = {image.parent for images in images_by_split.values() for image in images}
+        places = sorted(parents | {labels.folder(parent) for parent in parents})
+        names, source = yolo_files.class_names(root, places, problems)
+        if source is not None:
+            notes.append(f"class names from {source.relative_to(root).as_posix()}")
     splits: dict[str, tuple[Record, ...]] = {}
     highest = -1
-    for split, images in _split_images(content, root, card, problems).items():
+    for split, images in images_by_split.items():
         records = []
         for image in images:
-            record = _read_record(image, root, len(names) if names else None, problems)
+            record = _read_record(image, labels, len(names) if names else None, problems)
             if record is not None:
                 records.append(record)
                 highest = max([highest, *(instance.label for instance in record.instances)])
         splits[split] = tuple(records)
-    notes = [evidence]
     if not names:
         names = [f"class_{index}" for index in range(highest + 1)]
-        without = "no data.yaml" if card is None else f"no class names in {card.name}"
+        without = "no data.yaml or classes.txt" if card is None else f"no class names in {card.name}"
         notes.append(f"{without}: classes are named by their numbers")
     project = content.get("roboflow")
     licence = content.get("license") or (project.get("license") if isinstance(project, dict) else None)
@@ -115,7 +134,17 @@ def _card_of(folder: Path) -> Path | None:
         *sorted(folder.glob("*.yaml")),
         *sorted(folder.glob("*.yml")),
     ]
-    return next((path for path in candidates if path.is_file() and _is_card(path)), None)
+    darknet = (file for file in sorted(folder.glob("*.data")) if _is_darknet_card(file))
+    return next((path for path in candidates if path.is_file() and _is_card(path)), None) or next(darknet, None)
+
+
+def _is_darknet_card(path: Path) -> bool:
+    """Whether a file is Darknet's `obj.data`, which CVAT's YOLO 1.1 export has too."""
+    try:
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+    except OSError:
+        return False
+    return all(re.search(rf"^\s*{key}\s*=", text, re.MULTILINE) is not None for key in ("train", "names"))
 
 
 def _load_card(card: Path) -> dict[str, Any]:
@@ -143,23 +172,10 @@ def _class_names(content: dict[str, Any], card: Path) -> list[str]:
     return [str(name) for name in names]
 
 
-def _folders(root: Path) -> dict[str, Path]:
-    """Image folders by split, found by looking: images/train (Ultralytics) or train/images (Roboflow)."""
-    found = {}
-    for split, names in SPLIT_FOLDERS.items():
-        for name in names:
-            for folder in (root / "images" / name, root / name / "images"):
-                if split not in found and folder.is_dir():
-                    found[split] = folder
-    if not found and (root / "images").is_dir():
-        found["train"] = root / "images"
-    return found
-
-
 def _split_images(
     content: dict[str, Any], root: Path, card: Path | None, problems: list[Problem]
 ) -> dict[str, list[Path]]:
-    looked_up = _folders(root)
+    looked_up = yolo_files.image_folders(root) if root.is_dir() else {}
     splits: dict[str, list[Path]] = {}
     for split, keys in _SPLIT_KEYS.items():
         entry = next((content[key] for key in keys if content.get(key)), None)
@@ -168,7 +184,7 @@ def _split_images(
             for one in entry if isinstance(entry, list) else [entry]:
                 images.extend(_images_of(str(one), content, root, problems))
         if not images and split in looked_up:
-            images = images_under(looked_up[split])
+            images = looked_up[split].files()
         if images:
             splits[split] = images
         elif entry is not None and card is not None and split == "train":
@@ -220,30 +236,13 @@ def _listed(listing: Path, root: Path, problems: list[Problem]) -> list[Path]:
     return images
 
 
-def _label_file(image: Path, root: Path) -> Path:
-    """labels/.../x.txt for images/.../x.jpg, else beside the image."""
-    return _label_folder(image.parent, root) / f"{image.stem}.txt"
-
-
-@cache
-def _label_folder(images: Path, root: Path) -> Path:
-    """The folder of label files: the last `images` below the dataset's root counts."""
-    parts = list(images.parts)
-    start = len(root.parts) if images.is_relative_to(root) else 0
-    for index in range(len(parts) - 1, start - 1, -1):
-        if parts[index] == "images":
-            parts[index] = "labels"
-            break
-    return Path(*parts)
-
-
-def _read_record(image: Path, root: Path, classes: int | None, problems: list[Problem]) -> Record | None:
+def _read_record(image: Path, labels: yolo_files.Labels, classes: int | None, problems: list[Problem]) -> Record | None:
     """The record of an image; None when its size or its labels cannot be known."""
     size = header_size(image, problems)
     if size is None:
         return None
     height, width = size
-    file = _label_file(image, root)
+    file = labels.file(image)
     text: str | None = None
     with noting(problems, image):
         try:
@@ -289,7 +288,7 @@ def _instance(row: str, width: int, height: int, classes: int | None) -> tuple[I
         return None, read
     label, values = read
     if not 0 <= label < (_MAX_CLASSES if classes is None else classes):
-        known = f"in data.yaml (0..{classes - 1})" if classes else "a class number"
+        known = f"in the list of classes (0..{classes - 1})" if classes else "a class number"
         return None, Fault("class", f"class {label} is not {known}")
     if len(values) == 4:
         x, y, w, h = values * np.array([width, height, width, height])
@@ -317,4 +316,6 @@ def _numbers(row: str) -> tuple[int, np.ndarray] | Fault:
     return int(label), numbers
 
 
-ADAPTER = Adapter("yolo", "YOLO text labels (data.yaml, images/ and labels/)", _recognise, _read)
+ADAPTER = Adapter(
+    "yolo", "YOLO text labels (data.yaml; images/ and labels/; or text files beside the images)", _recognise, _read
+)
