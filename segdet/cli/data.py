@@ -1,4 +1,4 @@
-"""`segdet data list`, `info`, `convert` and `split`"""
+"""`segdet data list`, `info`, `convert`, `unpack` and `split`"""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def list_datasets() -> None:
     output.emit({"datasets": found}, output.table(rows))
 
 
-def info(data: str = typer.Argument(..., help="Dataset name or folder.")) -> None:
+def info(data: str = typer.Argument(..., help="Dataset name, folder or COCO file.")) -> None:
     """What a dataset holds: its layout, classes, splits, sizes, and what could not be used."""
     from segdet.console import progress
     from segdet.data import catalog, summary
@@ -64,7 +64,7 @@ def info(data: str = typer.Argument(..., help="Dataset name or folder.")) -> Non
 
 
 def convert(
-    data: str = typer.Argument(..., help="Dataset name or folder."),
+    data: str = typer.Argument(..., help="Dataset name, folder or COCO file."),
     folder: Path = typer.Argument(..., help="Folder to make."),
     to: str = typer.Option(..., help="coco, yolo, png-mask or voc."),
     compare: str = typer.Option("200", help="Images whose masks are compared with the original: a number, or all."),
@@ -76,8 +76,22 @@ def convert(
     output.emit(report.to_dict(), _told(report))
 
 
+def unpack(
+    folder: Path = typer.Argument(..., help="Folder with LabelMe's JSON files."),
+) -> None:
+    """Write the pictures that LabelMe files hold inside (imageData) beside them, where they are missing."""
+    from segdet.data.formats import labelme_pictures
+
+    written, problems = labelme_pictures.unpack(folder)
+    if problems and not written:
+        more = f" (and {len(problems) - 1} more files)" if len(problems) > 1 else ""
+        raise InputError(f"{problems[0]}{more}")
+    lines = [f"{folder}: {len(written)} pictures written", *(f"left out: {problem}" for problem in problems)]
+    output.emit({"written": [str(file) for file in written], "problems": problems}, "\n".join(lines))
+
+
 def split(
-    data: str = typer.Argument(..., help="Dataset name or folder."),
+    data: str = typer.Argument(..., help="Dataset name, folder or COCO file."),
     folder: Path = typer.Argument(..., help="Folder to make."),
     val: float = typer.Option(0.2, help="Share of the photographs for validation."),
     test: float = typer.Option(0.0, help="Share of the photographs for testing."),

@@ -41,9 +41,9 @@ def _recognise(path: Path) -> str | None:
 def _files(root: Path) -> list[Path]:
     """The CSV files with boxes in the split folders, else directly in the folder, else in a folder directly below."""
     for folders in (list(Tree(root).splits().values()), [root], folders_in(root)):
-        found = [file for folder in folders for file in files_in(folder, ".csv") if _is_boxes(file)]
-        if found:  # beside `train_labels.csv` and `test_labels.csv` there is often a file with all rows of both
-            return [file for file in found if split_said(file, root)] or found
+        files = [file for folder in folders for file in files_in(folder, ".csv") if _is_boxes(file)]
+        if files:  # beside `train_labels.csv` and `test_labels.csv` there is often a file with all rows of both
+            return [file for file in files if split_said(file, root)] or files
     return []
 
 

@@ -45,7 +45,7 @@ def find(root: Path, problems: list[Problem]) -> ClassList | None:
                 return load(root / name, problems)
     for file in sorted(root.glob("*.y*ml")):
         with noting(problems):
-            found = _card(file)
+            found = card(file)
             if found is not None:
                 return found
     return None
@@ -115,7 +115,7 @@ def lines(file: Path, problems: list[Problem]) -> ClassList:
     return ClassList(dict(enumerate(names, first)), file)
 
 
-def _card(file: Path) -> ClassList | None:
+def card(file: Path) -> ClassList | None:
     """`names` (Ultralytics) or `classes` in a YAML card; None when it has neither."""
     content: Any = load_yaml(file, "a YAML card names the classes")
     names = (content.get("names") or content.get("classes")) if isinstance(content, dict) else None

@@ -70,7 +70,7 @@ def _by_split(files: Sequence[Path], root: Path) -> dict[str, Path]:
 
 
 def root_of(file: Path) -> Path:
-    """The dataset's folder of a COCO file that is given by its own path."""
+    """The dataset's folder of a COCO file that the user named by its own path."""
     return file.parent.parent if file.parent.resolve().name.lower() in _ANNOTATIONS else file.parent
 
 
@@ -80,13 +80,13 @@ def image_folder(file: Path, root: Path, names: Sequence[str]) -> Path:
     Where none of them is there, it is the first of the usual folders, which messages then name.
     """
     names = [name for name in names if _relative(name)]
-    asked = names[:: max(1, len(names) // _ASKED)][:_ASKED]
+    sample = names[:: max(1, len(names) // _ASKED)][:_ASKED]
     best: tuple[int, Path] | None = None
     for folder in _folders(file, root):
-        count = sum(there(folder / name.replace("\\", "/")) for name in asked)
+        count = sum(there(folder / name.replace("\\", "/")) for name in sample)
         if best is None or count > best[0]:
             best = (count, folder)
-        if count == len(asked):
+        if count == len(sample):
             break
     return best[1] if best is not None else root
 

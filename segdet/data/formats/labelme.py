@@ -1,7 +1,8 @@
 """LabelMe: a JSON file for each image, with polygons, rectangles, circles and masks.
 
-`imageData` (a copy of the picture) is not read; `imagePath` is often wrong (another machine's folders, backslashes), so
-the image is looked for beside the file by several names. Shapes of one `group_id` and label are parts of one object.
+`imageData` (a copy of the picture) is not read; `labelme_pictures` writes it to a file. `imagePath` is often wrong
+(another machine's folders, backslashes), so the image is looked for beside the file by several names. Shapes of one
+`group_id` and label are parts of one object.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-import json
 import math
 from collections import Counter
 from dataclasses import replace
@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from segdet.data import masks, rasterize
-from segdet.data.formats import shapes
+from segdet.data.formats import labelme_pictures, shapes
 from segdet.data.formats.base import (
     Adapter,
     header_size,
@@ -32,6 +32,7 @@ from segdet.data.formats.base import (
     split_of,
     there,
 )
+from segdet.data.formats.layout import holds_lists
 from segdet.data.images import is_image
 from segdet.data.records import (
     Dataset,
@@ -53,20 +54,12 @@ _IGNORED = "__ignore__"  # LabelMe's own name for pixels that count neither for 
 def _recognise(path: Path) -> str | None:
     if not path.is_dir():
         return None
-    file = next((file for file in _files(path)[:_ASKED] if _is_labelme(file)), None)
+    file = next((file for file in _files(path)[:_ASKED] if holds_lists(file, "shapes")), None)
     return f"{file.relative_to(path)}, a LabelMe file" if file is not None else None
 
 
 def _files(root: Path) -> list[Path]:
     return sorted(file for file in root.rglob("*.json") if not file.name.startswith((".", "_")))
-
-
-def _is_labelme(file: Path) -> bool:
-    try:
-        content = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(content, dict) and isinstance(content.get("shapes"), list)
 
 
 def _read(path: Path, name: str, evidence: str) -> Dataset:
@@ -136,7 +129,8 @@ def _record(
     path = _image(file, content, root, images)
     if path is None:
         told = " ".join(str(content.get("imagePath")).split())[:80]
-        problems.append(Problem(file, f"its image {told} is not there", "image-missing"))
+        way_out = f"; {labelme_pictures.advice(file)}" if labelme_pictures.has_picture(content) else ""
+        problems.append(Problem(file, f"its image {told} is not there{way_out}", "image-missing"))
         return None
     size = header_size(path, problems)
     if size is None:

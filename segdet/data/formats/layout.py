@@ -11,7 +11,7 @@ from segdet.data.formats.base import SPLIT_FOLDERS, split_named, split_of
 
 
 class Tree:
-    """Folders below a root, by name in any case; a name in exactly the case asked for is preferred."""
+    """Folders below a root, by name in any case; a name of exactly the same case is preferred."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

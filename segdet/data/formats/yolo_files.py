@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from segdet.data.formats import class_list
 from segdet.data.formats.base import SPLIT_FOLDERS, images_under, load_json, noting, read_text
 from segdet.data.formats.layout import Tree, files_in
 from segdet.data.images import is_image
@@ -34,29 +35,29 @@ class Images(NamedTuple):
 
 
 def image_folders(root: Path) -> dict[str, Images]:
-    """Folders of images by split, found by their names: those that have a folder of labels, else those with text files."""
+    """Folders of images by split, by the folders' names: those that have a folder of labels, else those with text files."""
     tree = Tree(root)
-    found: dict[str, Images] = {}
+    by_split: dict[str, Images] = {}
     for split, names in SPLIT_FOLDERS.items():
         candidates = [at for name in names for at in (f"images/{name}", f"{name}/images")]
         folder = tree.first(*candidates)
         if folder is not None:
-            found[split] = Images(folder)
-    if not found and (folder := tree.at("images")) is not None:
-        found["train"] = Images(folder)
-    return found or _flat_folders(tree)
+            by_split[split] = Images(folder)
+    if not by_split and (folder := tree.at("images")) is not None:
+        by_split["train"] = Images(folder)
+    return by_split or _flat_folders(tree)
 
 
 def _flat_folders(tree: Tree) -> dict[str, Images]:
     """Folders whose images have text files with YOLO's rows beside them."""
-    found: dict[str, Images] = {}
+    by_split: dict[str, Images] = {}
     for split, names in SPLIT_FOLDERS.items():
         folder = tree.first(*(at for name in names for at in (name, f"obj_{name}_data")))
         if folder is not None and has_rows_beside(folder):
-            found[split] = Images(folder)
-    if not found and has_rows_beside(tree.root):
-        found["train"] = Images(tree.root, deep=False)
-    return found
+            by_split[split] = Images(folder)
+    if not by_split and has_rows_beside(tree.root):
+        by_split["train"] = Images(tree.root, deep=False)
+    return by_split
 
 
 def has_rows_beside(folder: Path) -> bool:
@@ -121,6 +122,11 @@ def class_names(root: Path, folders: Sequence[Path], problems: list[Problem]) ->
                     names = _noted(file) if file.suffix == ".json" else _lines(file)
                     if names:
                         return names, file
+    for file in sorted(root.glob("*.y*ml")):  # a card that names classes but no splits
+        with noting(problems):
+            card = class_list.card(file)
+            if card is not None and card.names:
+                return [card.names.get(number, f"class_{number}") for number in range(max(card.names) + 1)], file
     return [], None
 
 
