@@ -58,7 +58,12 @@ def main() -> None:
         draw(folder / "specks", asked.photographs, asked.megapixels, asked.mistakes)
         dark_file(folder / "dark.onnx")
         report = ["--report", "report.html"] if asked.report else []
-        rows = [("val, network for free", *measured(folder, "val", "dark.onnx", "--data", "specks", "--split", "test", *report))]
+        rows = [
+            (
+                "val, network for free",
+                *measured(folder, "val", "dark.onnx", "--data", "specks", "--split", "test", *report),
+            )
+        ]
         if asked.train:
             training = ["train", asked.train, "--data", "specks", "--epochs", "1", "--weights", asked.weights]
             rows.append((f"train {asked.train}, one epoch", *measured(folder, *training, "--name", "run")))
@@ -88,7 +93,9 @@ def draw(folder: Path, photographs: int, megapixels: float, mistakes: int) -> No
         cv2.imwrite(str(folder / "images" / split / f"{number}.jpg"), image)
         row = " ".join(f"{value:.6f}" for value in outline.clip(0, 1).ravel())
         (folder / "labels" / split / f"{number}.txt").write_text(f"0 {row}\n")
-    (folder / "data.yaml").write_text("path: .\ntrain: images/train\nval: images/val\ntest: images/val\nnames: [crack]\n")
+    (folder / "data.yaml").write_text(
+        "path: .\ntrain: images/train\nval: images/val\ntest: images/val\nnames: [crack]\n"
+    )
 
 
 def dark_file(path: Path) -> None:
