@@ -6,7 +6,7 @@ more crack weighs more, as for `iou` and `f1`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ from segdet.evaluation.ratios import harmonic, share
 
 TOLERANCE = 2  # pixels, for f1_2px
 _BOUNDARY = 0.02  # of the image diagonal, for boundary_iou
+_PIECES = 2000  # from which the overhead of each piece is more than what it spares
 
 NAMES = ("f1_2px", "cldice", "boundary_iou")
 
@@ -36,14 +37,30 @@ def counts(
 
 def centre_line(mask: np.ndarray) -> np.ndarray:
     """The skeleton of a mask, bool `[H, W]`, one pixel wide and connected like the mask (Zhang & Suen 1984)."""
-    if not mask.any():
-        return np.zeros_like(mask)
-    # Skeletons do not depend on what lies around: only the part that holds the mask is looked at.
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    part = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
     out = np.zeros_like(mask)
-    out[part] = skeletonize(mask[part])
+    for part, piece in pieces(mask):
+        out[part] |= skeletonize(piece)
     return out
+
+
+def pieces(mask: np.ndarray) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
+    """The connected pieces of a mask (8-neighbourhood), each with the part of the image that it just fits into: bool `[h, w]`.
+
+    Skeletons, depths and rims of a piece do not depend on the others, and in a large image most of the pixels lie around
+    small pieces. Many pieces, or some that are spread over the whole, come as one.
+    """
+    if not mask.any():
+        return
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
+    boxes = stats[1:, :4].astype(np.int64)
+    low, high = boxes[:, :2].min(axis=0), (boxes[:, :2] + boxes[:, 2:]).max(axis=0)
+    if 1 < count <= _PIECES + 1 and 2 * boxes[:, 2:].prod(axis=1).sum() < (high - low).prod():
+        for number, (x, y, width, height) in enumerate(boxes.tolist(), 1):
+            part = slice(y, y + height), slice(x, x + width)
+            yield part, labels[part] == number
+    else:
+        whole = slice(low[1], high[1]), slice(low[0], high[0])
+        yield whole, mask[whole]
 
 
 def scores(total: np.ndarray) -> dict[str, np.ndarray]:
@@ -81,6 +98,10 @@ def _boundaries(prediction: np.ndarray, target: np.ndarray) -> Iterable[int]:
 
 def _rim(mask: np.ndarray, distance: int) -> np.ndarray:
     """Pixels of the mask within `distance` of its outside; the image's border is outside, as published."""
-    padded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    kept = cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=distance)[1:-1, 1:-1]
-    return np.asarray(mask & (kept == 0))
+    rim = mask.copy()
+    for part, piece in pieces(mask):
+        if min(piece.shape) > 2 * distance:  # else nothing of it lies farther inside
+            padded = cv2.copyMakeBorder(piece.view(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+            kept = cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=distance)[1:-1, 1:-1]
+            rim[part] &= kept == 0
+    return rim
