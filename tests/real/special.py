@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import tifffile
 
 from segdet.data import formats
 from segdet.data.images import ImageError, encode_jpeg, read_image
@@ -99,35 +100,40 @@ def voc_lists(place: Place) -> str:
     return "" if all(seen["objects"].values()) else f"objects {seen['objects']}"
 
 
-def _reads_as(file: Path, picture: Path, refusal: str) -> str:
-    """The file's pixels are the picture's (one step of rounding), or it is refused with `refusal` in the message."""
+def _reads_as(file: Path, pictures: list[np.ndarray], refusal: str) -> str:
+    """The file's pixels are one of the pictures (one step of rounding), or it is refused with `refusal` in the message."""
     try:
         pixels = read_image(file)
     except ImageError as error:
         return "" if re.search(refusal, str(error), re.IGNORECASE) else f"refused without the reason: {error}"
-    same = read_image(picture)
-    if pixels.shape != same.shape:
+    off = [int(np.abs(pixels.astype(int) - one).max()) for one in pictures if one.shape == pixels.shape]
+    if not off:
         return f"{file.name}: shape {pixels.shape}"
-    off = int(np.abs(pixels.astype(int) - same).max())
-    return "" if off <= 1 else f"{file.name}: up to {off} grey values off"
+    return "" if min(off) <= 1 else f"{file.name}: up to {min(off)} grey values off"
 
 
-def _all_read(place: Place, refusal: str) -> str:
-    picture = place.data / "same_picture.png"
-    whys = [_reads_as(file, picture, refusal) for file in sorted(place.data.glob("*.tif"))]
-    why = "; ".join(filter(None, whys))
-    if why:
-        return why
+def _all_read(place: Place, whys: list[str]) -> str:
+    if any(whys):
+        return "; ".join(filter(None, whys))
     result = place.run("predict", place.data, "--model", _MODEL, "--out", place.work / "out", "--imgsz", 64)
     return "" if result.clean else result.last
 
 
 def planar(place: Place) -> str:
-    return _all_read(place, ".")
+    same = read_image(place.data / "same_picture.png")
+    return _all_read(place, [_reads_as(file, [same], ".") for file in sorted(place.data.glob("*.tif"))])
 
 
 def minisblack(place: Place) -> str:
-    return _all_read(place, r"(bands|channels|samples).*(16|32|float|int)|(16|32|float|int).*(bands|channels|samples)")
+    """The first three bands, by the picture or by tifffile's reading of them: 65535 or 1.0 is white."""
+    refusal = r"(bands|channels|samples).*(16|32|float|int)|(16|32|float|int).*(bands|channels|samples)"
+    same, whys = read_image(place.data / "same_picture.png"), []
+    for file in sorted(place.data.glob("*.tif")):
+        bands = tifffile.imread(file)
+        bands = bands.transpose(1, 2, 0) if bands.shape[0] < bands.shape[2] else bands
+        white = 65535 if bands.dtype.kind == "u" else 1.0
+        whys.append(_reads_as(file, [same, np.round(bands[..., :3] / white * 255).astype(int)], refusal))
+    return _all_read(place, whys)
 
 
 def nothing_to_measure(place: Place) -> str:
