@@ -62,10 +62,15 @@ CASES: dict[str, Case] = {
     "coco-polygon-pairs": Case((_THREE, Says((_OUTLINE, "annotation 1")))),
     "coco-size-strings": Case((_THREE, Refuses(("string",)))),
     "coco-two-categories-one-name": Case(
-        (Reads({"train": 3}, 6, ("crack",)), Says((r"(two|2|several) (categories|classes)|same name|repeated|twice",)))
+        (
+            Reads({"train": 3}, 6, ("crack",)),
+            Says((r"same name|one name|share|alike|(two|2|several) categories|name\w* .*(twice|repeat)",)),
+        )
     ),
     "cvat-coco-default": Case((Reads({"train": 4}, 8),)),
-    "cvat-masks-all-crowd": Case((All((Says(("crowd",)), TrainsLoudly(("crowd",)))),)),
+    "cvat-masks-all-crowd": Case(
+        (All((Says((r"(every|all) .*crowd|crowd.*(every|all|left out)",)), TrainsLoudly(("crowd",)))),)
+    ),
     "cvat-yolo-1.1": Case((Reads({"train": 4}, 8, ("crack",)), Refuses((r"YOLO 1\.1|Darknet", "export")))),
     "fiftyone-coco": Case((Reads({"train": 4}, 8), Refuses((r"labels\.json", _HOW)))),
     "folders-upper-case-yolo": Case(

@@ -170,7 +170,8 @@ class Alternative(Protocol):
     def why_not(self, place: Place) -> str:
         """Say in a few words why it does not hold; an empty string when it does."""
 
-    def __str__(self) -> str: ...
+    def evidence(self, place: Place) -> str:
+        """What segdet did or printed, where it holds."""
 
 
 def _missing(words: Iterable[str], text: str) -> list[str]:
@@ -178,7 +179,7 @@ def _missing(words: Iterable[str], text: str) -> list[str]:
 
 
 def _plain(words: Iterable[str]) -> str:
-    return ", ".join(f"`{word}`" for word in words).replace("|", "\\|")
+    return ", ".join(f"`{word}`" for word in words)
 
 
 @dataclass(frozen=True)
@@ -210,12 +211,12 @@ class Reads:
             return f"foreground {seen['foreground']}"
         return ""
 
-    def __str__(self) -> str:
-        parts = [f"{split} {count}" for split, count in self.images.items()]
-        parts += [f"{self.objects} objects"] if self.objects is not None else []
-        parts += [f"classes {', '.join(self.classes)}"] if self.classes is not None else []
-        parts += [f"{self.share[0]:.0%} to {self.share[1]:.0%} marked"] if self.share else []
-        return "read: " + ", ".join(parts)
+    def evidence(self, place: Place) -> str:
+        seen = place.described
+        images = ", ".join(f"{split} {row['images']}" for split, row in seen["splits"].items())
+        objects = ", ".join(f"{name} {count}" for name, count in seen["objects"].items())
+        share = f"; {seen['foreground']:.1%} marked" if self.share else ""
+        return f"read: {images}; {objects}{share}"
 
 
 @dataclass(frozen=True)
@@ -232,8 +233,8 @@ class Refuses:
         lacks = _missing(self.words, result.last.partition("segdet reads:")[0])  # a list of all formats says nothing
         return f"error lacks {_plain(lacks)}: {result.last}" if lacks else ""
 
-    def __str__(self) -> str:
-        return f"refused with {_plain(self.words)}"
+    def evidence(self, place: Place) -> str:
+        return f"refused: {self.command(place).last}"
 
 
 @dataclass(frozen=True)
@@ -247,8 +248,9 @@ class Says:
         lacks = min((_missing(self.words, text) for text in texts), key=len)
         return f"info and check lack {_plain(lacks)}" if lacks else ""
 
-    def __str__(self) -> str:
-        return f"info or check says {_plain(self.words)}"
+    def evidence(self, place: Place) -> str:
+        lines = [*place.info.text.splitlines(), *place.check.text.splitlines()]
+        return "says: " + max(lines, key=lambda line: len(self.words) - len(_missing(self.words, line))).strip()
 
 
 @dataclass(frozen=True)
@@ -259,13 +261,20 @@ class Finds:
 
     def why_not(self, place: Place) -> str:
         serious = [one for one in place.findings if one["severity"] != "note"]
-        if any(not _missing(self.words, json.dumps(one, ensure_ascii=False)) for one in serious):
+        if self._fits(place):
             return ""
         titles = "; ".join(one["title"] for one in serious) or place.check.last
         return f"no error or warning of check has {_plain(self.words)} ({titles})"
 
-    def __str__(self) -> str:
-        return f"check: an error or warning with {_plain(self.words)}"
+    def evidence(self, place: Place) -> str:
+        return f"check: {self._fits(place)[0]['title']}"
+
+    def _fits(self, place: Place) -> list[Mapping[str, Any]]:
+        return [
+            one
+            for one in place.findings
+            if one["severity"] != "note" and not _missing(self.words, json.dumps(one, ensure_ascii=False))
+        ]
 
 
 @dataclass(frozen=True)
@@ -278,8 +287,9 @@ class TrainsLoudly:
         lacks = _missing(self.words, place.trained.text)
         return f"train (exit {place.trained.code}) lacks {_plain(lacks)}" if lacks else ""
 
-    def __str__(self) -> str:
-        return f"train says {_plain(self.words)}"
+    def evidence(self, place: Place) -> str:
+        lines = place.trained.text.splitlines()
+        return "train: " + max(lines, key=lambda line: len(self.words) - len(_missing(self.words, line))).strip()
 
 
 @dataclass(frozen=True)
@@ -292,7 +302,7 @@ class Judged:
     def why_not(self, place: Place) -> str:
         return self.judge(place)
 
-    def __str__(self) -> str:
+    def evidence(self, place: Place) -> str:
         return self.text
 
 
@@ -305,8 +315,8 @@ class All:
     def why_not(self, place: Place) -> str:
         return next((why for part in self.parts if (why := part.why_not(place))), "")
 
-    def __str__(self) -> str:
-        return " and ".join(map(str, self.parts))
+    def evidence(self, place: Place) -> str:
+        return "; ".join(part.evidence(place) for part in self.parts)
 
 
 @dataclass(frozen=True)
@@ -329,7 +339,7 @@ class Outcome:
 
 def judge(name: str, case: Case, source: Path, work: Path) -> Outcome:
     """Run one case on a copy of its folder."""
-    expected = "; or ".join(map(str, case.accepted))
+    expected = _expected(source)
     place = Place(source, work)
     reasons = []
     try:
@@ -340,13 +350,20 @@ def judge(name: str, case: Case, source: Path, work: Path) -> Outcome:
                 loud = [result for result in place.results if not result.clean]
                 if loud:
                     return Outcome(name, expected, loud[0].last, False)
-                return Outcome(name, expected, str(alternative), True)
+                return Outcome(name, expected, alternative.evidence(place), True)
             reasons.append(why)
     except Skipped as skipped:
         return Outcome(name, expected, f"skipped: {skipped}", None)
     except Exception as error:  # a fault of segdet that reached a public function, or of this script
         reasons.append(f"{type(error).__name__}: {error}")
     return Outcome(name, expected, "; ".join(dict.fromkeys(reasons)), False)
+
+
+def _expected(source: Path) -> str:
+    """What the README says after "Expected:"; nothing where a folder has no such README."""
+    readme = source / "README"
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    return " ".join(text.partition("Expected:")[2].split())
 
 
 class Skipped(Exception):
@@ -358,6 +375,6 @@ def table(outcomes: Iterable[Outcome]) -> str:
     words = {True: "ok", False: "**NOT**", None: "skipped"}
     rows = ["| case | expected | what happened | |", "|---|---|---|---|"]
     for one in outcomes:
-        cells = (one.name, one.expected, " ".join(one.happened.split())[:400], words[one.holds])
+        cells = (one.name, one.expected[:300], " ".join(one.happened.split())[:300], words[one.holds])
         rows.append("| " + " | ".join(re.sub(r"(?<!\\)\|", r"\\|", cell) for cell in cells) + " |")
     return "\n".join(rows)
