@@ -114,8 +114,8 @@ class OnDevice:
 
         self.metadata, self.device, self.precision = net.metadata, f"{device} {precision}", precision
         about, model = net.metadata, copy.deepcopy(net.model)
-        self._one = about.task == "segmentation" and len(about.classes) == 1
-        kind = Detector if about.task == "detection" else OneClassGraph if self._one else ClassesGraph
+        self.one_class = about.task == "segmentation" and len(about.classes) == 1
+        kind = Detector if about.task == "detection" else OneClassGraph if self.one_class else ClassesGraph
         self._graph = kind(model, about.mean, about.std).eval().to(device, memory_format=torch.channels_last)
         self._where = device
         self._threshold = torch.tensor(0.5 if about.threshold is None else about.threshold, device=device)
@@ -125,7 +125,7 @@ class OnDevice:
         import torch
 
         pixels = torch.from_numpy(images).to(self._where)
-        inputs = (pixels, self._threshold) if self._one else (pixels,)
+        inputs = (pixels, self._threshold) if self.one_class else (pixels,)
         with torch.inference_mode(), arithmetic(self._where, self.precision):
             outputs = self._graph(*inputs)
         return tuple(

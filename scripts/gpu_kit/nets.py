@@ -83,6 +83,7 @@ class Workshop:
     def __init__(self, folder: Path, device: str, quick: bool, data: str | None) -> None:
         self.folder, self.device, self.quick, self.scale = folder, device, quick, QUICK if quick else FULL
         self._data = data
+        self._pictures: list[Record] = []
         folder.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -117,8 +118,10 @@ class Workshop:
         return 640 if arch in DETECTORS and not self.quick else self.scale.side
 
     def pictures(self) -> list[Record]:
-        """One drawn and labelled picture of each size that answers are compared on."""
-        return [self._picture(number, *size) for number, size in enumerate(self.scale.sizes)]
+        """One drawn and labelled picture of each size that answers are compared on; drawing large ones takes seconds."""
+        if not self._pictures:
+            self._pictures = [self._picture(number, *size) for number, size in enumerate(self.scale.sizes)]
+        return self._pictures
 
     def _picture(self, number: int, height: int, width: int) -> Record:
         path = self.folder / f"picture-{height}x{width}.png"

@@ -102,7 +102,7 @@ def _torch_times(net: Net, shop: Workshop, precision: str, shape: tuple[int, ...
 
     def answers(pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
         with torch.inference_mode(), arithmetic(shop.device, precision):
-            return tuple(graph(pixels, threshold) if on_device._one else graph(pixels))
+            return tuple(graph(pixels, threshold) if on_device.one_class else graph(pixels))
 
     places = [torch.empty_like(out, device="cpu", pin_memory=gpu) for out in answers(images.to(shop.device))]
     share: list[float] = []

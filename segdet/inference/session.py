@@ -31,7 +31,6 @@ class Session:
 
     Segmentation: mask uint8 and confidence float32, both `[N, H, W]`. Detection: boxes float32 `[N, Q, 4]` (x1, y1, x2, y2
     in pixels of the images), scores float32 `[N, Q]`, falling, and labels int64 `[N, Q]`. May be used from several threads.
-    one_class: whether it segments one class, whose probability is the confidence.
     """
 
     def __init__(self, path: Path, runtime: Runtime, metadata: Metadata, threads: int) -> None:
@@ -40,7 +39,11 @@ class Session:
         self.device = runtime.device
         self.threads = threads
         self._runtime = runtime
-        self.one_class = metadata.task == "segmentation" and len(metadata.classes) == 1
+
+    @property
+    def one_class(self) -> bool:
+        """Whether it segments one class, whose probability is the confidence."""
+        return self.metadata.task == "segmentation" and len(self.metadata.classes) == 1
 
     @property
     def on_gpu(self) -> bool:
