@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from segdet.data.index import cache_folder
 from segdet.errors import InputError
+from segdet.places import cache_folder
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 _LONGEST = 300  # characters of another library's message
@@ -161,7 +161,10 @@ def _options(kind: str, number: int) -> dict[str, Any]:
     if kind == "cuda":  # exhaustive search would tune again for every new image size
         return {"device_id": number, "cudnn_conv_algo_search": "HEURISTIC"}
     folder = str(cache_folder() / "tensorrt")  # building an engine takes minutes
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError:  # without a cache, every start builds the engine again
+        return {"device_id": number}
     return {
         "device_id": number,
         "trt_engine_cache_enable": True,
