@@ -16,6 +16,7 @@ import yaml
 from segdet.data import formats
 from segdet.data.records import Dataset
 from segdet.errors import InputError, nearest
+from segdet.places import expanded
 
 _CARD_FOLDERS = (Path(__file__).parents[2] / "datasets", Path(__file__).parents[1] / "datasets")  # checkout, wheel
 
@@ -69,7 +70,7 @@ def cards(asked: str = "") -> dict[str, Card]:
 def homes() -> list[Path]:
     """Folders that hold datasets by name, in order of preference."""
     chosen = os.environ.get("SEGDET_DATASETS")
-    return [Path(chosen).expanduser(), Path("datasets")] if chosen else [Path("datasets")]
+    return [expanded(chosen), Path("datasets")] if chosen else [Path("datasets")]
 
 
 def folder_of(name: str) -> Path | None:
@@ -94,7 +95,7 @@ def load(name_or_path: str, progress: Progress | None = None, refuse: bool = Tru
     card = cards(name_or_path).get(name_or_path)
     folder = folder_of(name_or_path) if _is_name(name_or_path) else None
     if folder is None and card is None:
-        path = Path(name_or_path).expanduser()
+        path = expanded(name_or_path)
         if not path.exists():
             _refuse_broken_card(name_or_path)
             raise InputError(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ from pathlib import Path
 from segdet.data import images
 from segdet.errors import SegdetError
 from segdet.files import write_json
+from segdet.places import cache_folder
 
 _SCHEMA = 1
 _SETTLED = 2_000_000_000  # ns; a file touched less than this ago may change again within one tick of its clock
@@ -57,14 +57,6 @@ class _Index:
 
 
 _current: ContextVar[_Index | None] = ContextVar("index", default=None)
-
-
-def cache_folder() -> Path:
-    """Where segdet keeps what it can make again: `$SEGDET_CACHE`, else `segdet` in the user's cache folder."""
-    chosen = os.environ.get("SEGDET_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "segdet"
 
 
 @contextmanager

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segdet.data.index import cache_folder
 from segdet.errors import SegdetError
 from segdet.files import sha256_of, write_json
 from segdet.machine import processor
+from segdet.places import cache_folder
 
 if TYPE_CHECKING:
     from segdet.inference.session import Session

@@ -13,6 +13,7 @@ from segdet.data.images import EXTENSIONS, is_image
 from segdet.errors import InputError
 from segdet.inference import ledger
 from segdet.inference.coco_ids import unique_names
+from segdet.places import expanded
 
 VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"})
 LISTS = frozenset({".txt", ".lst", ".list"})
@@ -106,7 +107,7 @@ class _Results:
 
 
 def _add(source: str, found: dict[Path, Path], results: _Results) -> None:
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_dir():
         inside = sorted(p for p in path.rglob("*") if (is_image(p) or is_video(p)) and p.is_file())
         inside = results.without(inside, path)

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segdet.data.doctor.copies import Pair, sibling_leaks
-from segdet.data.index import cache_folder
 from segdet.data.records import Dataset, by_photograph, iterate
 from segdet.errors import SegdetError
 from segdet.files import write_json
+from segdet.places import cache_folder
 
 _SCHEMA = 1
 _COPY, _FILE, _ALIKE = "a copy of the same photograph", "the same file", "another photograph of the same object"
