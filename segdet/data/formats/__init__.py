@@ -17,7 +17,8 @@ from pathlib import Path
 
 from segdet.data import index
 from segdet.data.formats import coco, cvat, labelme, mask_folders, png_mask, voc, yolo
-from segdet.data.formats.base import Adapter
+from segdet.data.formats.accounting import account
+from segdet.data.formats.base import Adapter, consuming
 from segdet.data.records import Dataset, Record
 from segdet.errors import InputError, SegdetError
 
@@ -62,11 +63,11 @@ def read(path: Path, name: str | None = None, refuse: bool = True) -> Dataset:
         InputError: as `recognise`; and what `refuse` says. SegdetError: there is nothing in it, and nothing was left out.
     """
     adapter, evidence = recognise(path)
-    with index.remembered(path):
+    with index.remembered(path), consuming() as consumed:
         dataset = adapter.read(path, name or (path.parent.name if path.is_file() else path.resolve().name), evidence)
     if refuse:
         _refuse(path, dataset)
-    return replace(dataset, splits=_ordered(dataset.splits))
+    return replace(dataset, splits=_ordered(dataset.splits), account=account(dataset, consumed))
 
 
 def _refuse(path: Path, dataset: Dataset) -> None:
