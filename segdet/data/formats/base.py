@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 import yaml
 
 from segdet.data import index
+from segdet.data.folders import files_under
 from segdet.data.images import ImageError, is_image
 from segdet.data.records import Dataset, Problem, Record
 from segdet.errors import InputError
@@ -59,6 +61,34 @@ def noting(problems: list[Problem], image: Path | None = None) -> Iterator[None]
         problems.append(replace(error.problem, image=image))
 
 
+_consumed: ContextVar[set[Path] | None] = ContextVar("consumed", default=None)
+
+
+@contextmanager
+def consuming() -> Iterator[set[Path]]:
+    """Within the block, the set collects the label, list and class files that were read; see `consume`."""
+    files: set[Path] = set()
+    token = _consumed.set(files)
+    try:
+        yield files
+    finally:
+        _consumed.reset(token)
+
+
+def consume(*files: Path) -> None:
+    """Note that files were read as labels, lists or classes. The readers below do so; an adapter does for what it opens itself."""
+    collected = _consumed.get()
+    if collected is not None:
+        collected.update(files)
+
+
+def give_up(file: Path) -> None:
+    """Note that nothing of a file was used after all: its labels belong to no image."""
+    collected = _consumed.get()
+    if collected is not None:
+        collected.discard(file)
+
+
 def header_size(image: Path, problems: list[Problem]) -> tuple[int, int] | None:
     """(height, width) of the upright image, or None and a problem when the file cannot be used."""
     try:
@@ -70,7 +100,7 @@ def header_size(image: Path, problems: list[Problem]) -> tuple[int, int] | None:
 
 def images_under(folder: Path) -> list[Path]:
     """All image files below `folder`, sorted, so that the order is the same on every machine."""
-    return sorted(path for path in folder.rglob("*") if is_image(path))
+    return sorted(path for path in files_under(folder) if is_image(path))
 
 
 def there(path: Path) -> bool:
@@ -113,7 +143,7 @@ def read_text(file: Path, what: str) -> str:
     """
     try:
         content = file.read_bytes()
-        return content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         row = content.count(b"\n", 0, error.start) + 1
         raise Malformed(file, f"not a text file (row {row} is not UTF-8); {what}") from error
@@ -121,6 +151,8 @@ def read_text(file: Path, what: str) -> str:
         raise
     except OSError as error:
         raise Malformed(file, f"cannot be read ({error.strerror}); {what}") from error
+    consume(file)
+    return text
 
 
 def load_yaml(file: Path, what: str) -> Any:
@@ -145,7 +177,9 @@ def load_json(file: Path, advice: str) -> Any:
         Malformed: it is none; the message says in which line it goes wrong, and ends with `advice`.
     """
     try:
-        return json.loads(file.read_bytes())
+        content = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Malformed(file, f"not valid JSON ({reason}); {advice}") from error
+    consume(file)
+    return content
