@@ -196,10 +196,12 @@ class Dataset:
 
     def fingerprint(self) -> str:
         """SHA-256 over classes, file names, sizes and labels: changes whenever what a model would learn from does."""
-        digest = hashlib.sha256("\n".join(self.classes).encode())
+        digest = hashlib.sha256("\n".join(self.classes).encode(errors="surrogatepass"))
         for split in sorted(self.splits):
             for record in self.splits[split]:
-                digest.update(f"{split} {record.image.name} {record.width} {record.height}".encode())
+                digest.update(
+                    f"{split} {record.image.name} {record.width} {record.height}".encode(errors="surrogatepass")
+                )
                 digest.update(str(record.image.stat().st_size).encode())
                 for instance in record.instances:
                     digest.update(f"{instance.label} {instance.crowd} {instance.box}".encode())

@@ -151,6 +151,8 @@ def test_a_csv_row_that_makes_no_sense_is_named(tmp_path: Path) -> None:
     refused(tmp_path / "walls", "_annotations.csv", "row 3", "three")
     file.write_text("\n".join([*rows, "gone.jpg,64,48,crack,1,2,3,4"]))
     assert "gone.jpg" in problem(formats.read(tmp_path / "walls"))
+    file.write_text("\n".join([*rows, f"{'n' * 400}.jpg,64,48,crack,1,2,3,4"]))
+    assert "not there" in problem(formats.read(tmp_path / "walls"))
     file.write_text("\n".join([*rows, "../first/x.jpg,64,48,crack,1,2,3,4"]))
     refused(tmp_path / "walls", "row", "leads out")
 

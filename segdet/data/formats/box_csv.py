@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from segdet.data.formats import class_list
-from segdet.data.formats.base import Adapter, Malformed, header_size, in_order, noting, read_text
+from segdet.data.formats.base import Adapter, Malformed, header_size, in_order, noting, read_text, there
 from segdet.data.formats.coco_files import image_folder
 from segdet.data.formats.layout import Tree, files_in, folders_in, split_of_file, split_said
 from segdet.data.records import Dataset, Instance, Problem, Record, clean_box, photograph_of
@@ -121,7 +121,7 @@ def _record(
         problems.append(Problem(file, what, "malformed"))
         return None
     image = folder / parts
-    if not image.is_file():
+    if not there(image):
         problems.append(Problem(image, f"listed in {file.name} but not there", "image-missing"))
         return None
     size = header_size(image, problems)

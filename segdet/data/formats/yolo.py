@@ -92,7 +92,7 @@ def _read(path: Path, name: str, evidence: str) -> Dataset:
     if not names:
         parents = {image.parent for images in images_by_split.values() for image in images}
         places = sorted(parents | {labels.folder(parent) for parent in parents})
-        names, source = yolo_files.class_names(root, places, problems)
+        names, source = yolo_files.class_names(root, places, card, problems)
         if source is not None:
             notes.append(f"class names from {source.relative_to(root).as_posix()}")
     splits: dict[str, tuple[Record, ...]] = {}

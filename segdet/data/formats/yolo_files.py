@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from segdet.data.formats import class_list
-from segdet.data.formats.base import SPLIT_FOLDERS, images_under, load_json, noting, read_text
+from segdet.data.formats.base import SPLIT_FOLDERS, images_under, load_json, noting, read_text, there
 from segdet.data.formats.layout import Tree, files_in
 from segdet.data.images import is_image
 from segdet.data.records import Problem
@@ -106,11 +106,14 @@ class Labels:
         return images
 
 
-def class_names(root: Path, folders: Sequence[Path], problems: list[Problem]) -> tuple[list[str], Path | None]:
+def class_names(
+    root: Path, folders: Sequence[Path], read: Path | None, problems: list[Problem]
+) -> tuple[list[str], Path | None]:
     """Class names in the order of their numbers from a list that tools leave beside the labels, and that list.
 
     Args:
         folders: folders of images or labels that may hold a list too.
+        read: the card that was read already, or None.
     """
     for folder in dict.fromkeys((root, root / "data", *folders, *(folder.parent for folder in folders))):
         if not folder.is_relative_to(root):
@@ -122,7 +125,7 @@ def class_names(root: Path, folders: Sequence[Path], problems: list[Problem]) ->
                     names = _noted(file) if file.suffix == ".json" else _lines(file)
                     if names:
                         return names, file
-    for file in sorted(root.glob("*.y*ml")):  # a card that names classes but no splits
+    for file in sorted(set(root.glob("*.y*ml")) - {read}):  # a card that names classes but no splits
         with noting(problems):
             card = class_list.card(file)
             if card is not None and card.names:
@@ -137,7 +140,7 @@ def darknet_card(file: Path, problems: list[Problem]) -> dict[str, Any]:
     card.pop("classes", None)
     named = str(card.pop("names", ""))
     for names in (file.parent / named, file.parent / Path(named.replace("\\", "/")).name):
-        if named and names.is_file():
+        if named and there(names):
             with noting(problems):
                 card["names"] = _lines(names)
             break
