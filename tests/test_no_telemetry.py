@@ -105,7 +105,9 @@ def _run(command: list[str], home: Path, work: Path) -> None:
 
 def test_contacts_are_recognised() -> None:
     local = 'connect(3, {sa_family=AF_UNIX, sun_path="/var/run/nscd/socket"}, 110) = -1 ENOENT'
-    name_server = 'connect(4, {sa_family=AF_INET, sin_port=htons(53), sin_addr=inet_addr("10.0.0.2")}, 16) = -1 ENETUNREACH'
+    name_server = (
+        'connect(4, {sa_family=AF_INET, sin_port=htons(53), sin_addr=inet_addr("10.0.0.2")}, 16) = -1 ENETUNREACH'
+    )
     packet = 'sendto(4, "x", 1, 0, {sa_family=AF_INET6, sin6_port=htons(443)}, 28) = 1'
     assert _contacts(f"{local}\n{name_server}\n{packet}") == [name_server, packet]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,9 +47,6 @@ class Sound:
         built = folder / "built" / name
         FORMATS[name](built)
         self.files = {str(p.relative_to(built)): p.read_bytes() for p in sorted(built.rglob("*")) if p.is_file()}
-        self.photographs = {
-            str(record.image.relative_to(built)) for _, record in iterate(formats.read(built, refuse=False))
-        }
         shutil.rmtree(folder / "built")
         self.write(self.root, Change("", {}))
 
@@ -94,7 +91,7 @@ class Sound:
             else:
                 (self.root / name).write_bytes(content)
         try:
-            return verdict(self.root, self.photographs, change)
+            return verdict(self.root, change)
         finally:
             for name in change.files:
                 if name in self.files:
@@ -103,7 +100,7 @@ class Sound:
                     (self.root / name).unlink()
 
 
-def verdict(root: Path, photographs: set[str], change: Change) -> str:
+def verdict(root: Path, change: Change) -> str:
     """What segdet does wrong with a dataset, in one line; empty when it does nothing wrong."""
     for name in (name for name, content in change.files.items() if content is not None and is_image(Path(name))):
         for decode in (read_image, read_label_image):
@@ -128,23 +125,39 @@ def verdict(root: Path, photographs: set[str], change: Change) -> str:
     lines = [str(problem) for problem in dataset.problems if "\n" in str(problem)]
     if lines:
         return f"a problem of several lines: {lines[0]!r}"
-    lost = unaccounted(root, dataset, photographs)
-    return f"lost without a word: {', '.join(lost)}" if lost else ""
+    wrong = miscounted(root, dataset)
+    return f"account: {wrong}" if wrong else ""
 
 
-def unaccounted(root: Path, dataset: Dataset, photographs: set[str]) -> list[str]:
-    """The photographs of the sound dataset that are still there, and neither read nor named by a problem."""
-    known = {record.image.resolve() for _, record in iterate(dataset)}
-    known |= {
-        path.resolve() for p in dataset.problems for path in (p.path, p.image) if path is not None and _sane(path)
-    }
-    words = "\n".join(map(str, dataset.problems))
-    left = [root / name for name in sorted(photographs) if (root / name).is_file()]
-    return [str(p.relative_to(root)) for p in left if p.resolve() not in known and p.name not in words]
+def miscounted(root: Path, dataset: Dataset) -> str:
+    """Where the account of the files is not what lies in the folder: read + left out = files there, and each has a name.
+
+    A dataset of a trial has fewer files than an account gives examples of each reason, so every one left out is named.
+    """
+    account = dataset.account
+    if account is None:
+        return "there is none"
+    there = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and not _hidden(path, root)}
+    images = {str(record.image.relative_to(root)) for _, record in iterate(dataset)}
+    if account.files != len(there):
+        return f"{account.files} files, {len(there)} there"
+    if account.images != len(images):
+        return f"{account.images} images, {len(images)} records"
+    if account.files != account.images + account.labels + sum(group.count for group in account.unread):
+        return f"the sum is wrong: {account}"
+    named = {name for group in account.unread for name in group.examples}
+    if named & images or len(named) != account.left_out or not named <= there:
+        return f"left out {account.left_out}, named {sorted(named)}"
+    silent = [group for group in account.unread if group.reason == "unknown" and _known(group.examples)]
+    return f"a file of a known kind is left out as unknown: {silent[0]}" if silent else ""
 
 
-def _sane(path: Path) -> bool:
-    return "\0" not in str(path) and len(path.name) < 256
+def _hidden(path: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
+def _known(names: Iterable[str]) -> bool:
+    return any(is_image(Path(name)) for name in names)
 
 
 def _draw(dataset: Dataset) -> None:
