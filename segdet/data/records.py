@@ -15,6 +15,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from segdet.errors import one_line
+
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2
 
 _SIBLING = re.compile(r"^(?P<stem>.+?)\.rf\.[0-9a-zA-Z]{8,}$")
@@ -114,7 +116,7 @@ class Problem:
     image: Path | None = None
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.what}"
+        return one_line(f"{self.path}: {self.what}")
 
 
 Reason = Literal[

@@ -102,9 +102,7 @@ def read(path: Path, name: str | None = None, refuse: bool = True) -> Dataset:
     if refuse:
         _refuse(path, dataset)
     problems = (*dataset.problems, *_second_labels(path, dataset, adapter, evidence))
-    return replace(
-        dataset, splits=_ordered(dataset.splits), problems=problems, account=account(dataset, consumed)
-    )
+    return replace(dataset, splits=_ordered(dataset.splits), problems=problems, account=account(dataset, consumed))
 
 
 def _refuse(path: Path, dataset: Dataset) -> None:

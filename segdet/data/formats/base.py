@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,6 +20,7 @@ from segdet.data.images import ImageError, is_image
 from segdet.data.records import Dataset, Problem, Record
 from segdet.errors import InputError
 
+_DEEPEST = 100  # levels of brackets in a YAML file; a card has three
 SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
@@ -161,8 +164,12 @@ def load_yaml(file: Path, what: str) -> Any:
     Raises:
         Malformed: it is none, or cannot be read; the message says what it should be, or in which row it goes wrong.
     """
+    text = read_text(file, what)
+    depth = itertools.accumulate(1 if bracket in "[{" else -1 for bracket in re.findall(r"[][{}]", text))
+    if max(depth, default=0) > _DEEPEST:  # the reader takes seconds for a thousand
+        raise Malformed(file, f"not valid YAML (brackets nested more than {_DEEPEST} deep); correct it or export again")
     try:
-        return yaml.safe_load(read_text(file, what))
+        return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         mark = getattr(error, "problem_mark", None)

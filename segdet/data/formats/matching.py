@@ -101,7 +101,10 @@ def by_stem(labels: Iterable[Path], label_root: Path, images: Sequence[Path], im
 
 
 def report(
-    doubts: Iterable[Doubt[K]], root: Path, problems: list[Problem], where: Callable[[K], tuple[Path, str]] | None = None
+    doubts: Iterable[Doubt[K]],
+    root: Path,
+    problems: list[Problem],
+    where: Callable[[K], tuple[Path, str]] | None = None,
 ) -> None:
     """A problem for every label and image in doubt, which names all that it could belong to.
 
