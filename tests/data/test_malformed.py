@@ -17,7 +17,7 @@ from segdet.data.records import Kind
 from segdet.errors import InputError
 from tests import layouts
 from tests.conftest import Cli
-from tests.data.helpers import refused, yolo
+from tests.data import helpers
 from tests.drawn import coco_dataset, yolo_dataset
 
 SIZE = (32, 48)
@@ -158,7 +158,7 @@ def test_every_kind_of_problem_is_told_somewhere() -> None:
 
 
 def test_yaml_nested_without_end_is_refused_at_once(tmp_path: Path) -> None:
-    root = yolo(tmp_path, card=f"train: images/train\nnames: {'[' * 900}{']' * 900}\n")
+    root = helpers.yolo(tmp_path, card=f"train: images/train\nnames: {'[' * 900}{']' * 900}\n")
     began = time.process_time()
-    refused(root, "data.yaml", "nested more than 100 deep")
+    helpers.refused(root, "data.yaml", "nested more than 100 deep")
     assert time.process_time() - began < 1
