@@ -36,7 +36,7 @@ _OUTLINE = r"outline|polygon|segmentation"
 _THREE = Reads({"train": 3}, 6)
 _MASKS = {"train": 5, "val": 2}
 _TWO_NAMES = Reads({"train": 3, "val": 2}, 10, ("crack", "spalling"))
-_NAMES = Refuses((r"data\.yaml", "names", r"list|mapping|number|\[|quot"))
+_NAMES = Refuses((r"data\.yaml", "names", r"list|mapping|number|\[|quot|name it"))
 
 
 def _two_names_or_refused() -> Case:
