@@ -32,8 +32,8 @@ from segdet.data.rasterize import target
 from segdet.data.records import Record
 from segdet.errors import InputError
 from segdet.inference.predictor import Predictor
-from segdet.inference.runtimes import import_onnxruntime
 from segdet.inference.results import Prediction
+from segdet.inference.runtimes import import_onnxruntime
 from segdet.inference.session import open_session
 from segdet.validation import validate
 
