@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray starts; without effect on a cluster that runs already
+os.environ.setdefault(
+    "RAY_USAGE_STATS_ENABLED", "0"
+)  # before Ray starts; without effect on a cluster that runs already
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from fastapi import FastAPI

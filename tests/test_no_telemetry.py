@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ _COMMANDS = {
 # Runs inside the namespace: argv[1] is the port, the rest is how to start segdet.
 _SERVE = """
 import fcntl, socket, struct, subprocess, sys, time, urllib.error, urllib.request
+from collections.abc import Callable
 from pathlib import Path
 with socket.socket() as any_socket:  # a new namespace has its loopback switched off
     fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh", b"lo", 0x41))  # SIOCSIFFLAGS: IFF_UP | IFF_RUNNING
@@ -80,12 +82,12 @@ def test_nothing_is_written_to_the_home_folder_and_nobody_is_contacted(tmp_path:
         assert _contacts((work / f"{name}.strace").read_text()) == [], name
 
 
-def _strace():
-    """How to start a command so that its attempts to reach somebody end up in `<name>.strace`."""
+def _strace() -> Callable[[str], list[str]]:
+    """How to start a command so that its attempts to reach somebody end up in `<name>.strace`. -D: signals reach the command."""
     if not shutil.which("strace"):
         return lambda name: []
     calls = "trace=connect,sendto,sendmsg,sendmmsg"
-    return lambda name: ["strace", "-f", "-qq", "--seccomp-bpf", "-e", calls, "-o", f"{name}.strace"]
+    return lambda name: ["strace", "-D", "-f", "-qq", "--seccomp-bpf", "-e", calls, "-o", f"{name}.strace"]
 
 
 def _contacts(trace: str) -> list[str]:

@@ -17,6 +17,7 @@ from segdet.data import formats
 from segdet.data.records import Dataset
 from segdet.errors import InputError, nearest
 from segdet.places import expanded
+from segdet.text import decoded
 
 _CARD_FOLDERS = (Path(__file__).parents[2] / "datasets", Path(__file__).parents[1] / "datasets")  # checkout, wheel
 
@@ -159,7 +160,7 @@ def _read_card(path: Path) -> Card | None:
         InputError: no YAML, or a card with a value that cannot be what it should.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(decoded(path.read_bytes()))
         if not isinstance(content, dict) or not {"name", "title", "task", "licence"} <= content.keys():
             return None
         known = {key: content[key] for key in Card.__dataclass_fields__ if key in content}

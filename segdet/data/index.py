@@ -19,6 +19,7 @@ from segdet.data import images
 from segdet.errors import SegdetError
 from segdet.files import write_json
 from segdet.places import cache_folder
+from segdet.text import encoded
 
 _SCHEMA = 1
 _SETTLED = 2_000_000_000  # ns; a file touched less than this ago may change again within one tick of its clock
@@ -62,7 +63,7 @@ _current: ContextVar[_Index | None] = ContextVar("index", default=None)
 @contextmanager
 def remembered(dataset: Path) -> Iterator[None]:
     """Within the block, `image_size` knows what earlier runs read of this dataset; at its end the index is saved."""
-    name = hashlib.sha256(str(dataset.absolute()).encode()).hexdigest()[:24]
+    name = hashlib.sha256(encoded(str(dataset.absolute()))).hexdigest()[:24]
     index = _Index(cache_folder() / "index" / f"{name}.json")
     token = _current.set(index)
     try:

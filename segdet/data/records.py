@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from segdet.errors import one_line
+from segdet.text import encoded
 
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2
 
@@ -198,12 +199,10 @@ class Dataset:
 
     def fingerprint(self) -> str:
         """SHA-256 over classes, file names, sizes and labels: changes whenever what a model would learn from does."""
-        digest = hashlib.sha256("\n".join(self.classes).encode(errors="surrogatepass"))
+        digest = hashlib.sha256(encoded("\n".join(self.classes)))
         for split in sorted(self.splits):
             for record in self.splits[split]:
-                digest.update(
-                    f"{split} {record.image.name} {record.width} {record.height}".encode(errors="surrogatepass")
-                )
+                digest.update(encoded(f"{split} {record.image.name} {record.width} {record.height}"))
                 digest.update(str(record.image.stat().st_size).encode())
                 for instance in record.instances:
                     digest.update(f"{instance.label} {instance.crowd} {instance.box}".encode())

@@ -14,6 +14,7 @@ from segdet.errors import InputError
 from segdet.inference import ledger
 from segdet.inference.coco_ids import unique_names
 from segdet.places import expanded
+from segdet.text import decoded
 
 VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"})
 LISTS = frozenset({".txt", ".lst", ".list"})
@@ -166,9 +167,9 @@ def _looks_like_paths(data: bytes) -> bool:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return decoded(path.read_bytes(), "surrogateescape")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: a list of images must be UTF-8 text, one path a line") from error
+        raise InputError(f"{path}: not a text file; a list of images has one path a line") from error
 
 
 def _endings() -> str:

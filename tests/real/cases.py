@@ -58,7 +58,7 @@ CASES: dict[str, Case] = {
     "coco-flat-polygon": Case((_THREE, Says((_OUTLINE, r"\[\[|nested|list of (lists|outlines|polygons|parts)")))),
     "coco-ids-float": Case((_THREE, Refuses((r"1\.0|float|whole number|integer",)))),
     "coco-image-id-string": Case((_THREE, Refuses((r"string|text|quot",)))),
-    "coco-image-twice": Case((Says((r"c0\.jpg", r"\bids\b|\bid \d+ and|entries")),)),
+    "coco-image-twice": Case((Says((r"c0\.jpg", r"\bids?\b.*copy|images? \d+,? .*copy|entries")),)),
     "coco-polygon-pairs": Case((_THREE, Says((_OUTLINE, "annotation 1")))),
     "coco-size-strings": Case((_THREE, Refuses(("string",)))),
     "coco-two-categories-one-name": Case(

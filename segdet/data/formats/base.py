@@ -19,6 +19,7 @@ from segdet.data.folders import files_under
 from segdet.data.images import ImageError, is_image
 from segdet.data.records import Dataset, Problem, Record
 from segdet.errors import InputError
+from segdet.text import decoded
 
 _DEEPEST = 100  # levels of brackets in a YAML file; a card has three
 SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
@@ -138,15 +139,15 @@ def in_order(splits: Mapping[str, Sequence[Record]]) -> dict[str, tuple[Record, 
     return {split: tuple(splits[split]) for split in SPLIT_FOLDERS if splits.get(split)}
 
 
-def read_text(file: Path, what: str) -> str:
-    """A text file as UTF-8 (with or without a byte order mark).
+def read_text(file: Path, what: str, errors: str = "strict") -> str:
+    """A text file as UTF-8, or as its byte order mark says; `errors` as for `text.decoded`.
 
     Raises:
         Malformed: it cannot be read; the message ends with `what` it should be. FileNotFoundError: there is none.
     """
     try:
         content = file.read_bytes()
-        text = content.decode("utf-8-sig")
+        text = decoded(content, errors)
     except UnicodeDecodeError as error:
         row = content.count(b"\n", 0, error.start) + 1
         raise Malformed(file, f"not a text file (row {row} is not UTF-8); {what}") from error

@@ -204,7 +204,10 @@ def _listed(folder: Path, images: Mapping[str, Path], problems: list[Problem]) -
         if split in found or file is None:
             continue
         with noting(problems):
-            rows = [line.split() for line in read_text(file, "a list has one image name a line").splitlines()]
+            rows = [
+                line.split()
+                for line in read_text(file, "a list has one image name a line", "surrogateescape").splitlines()
+            ]
             stems = (Path(row[0].replace("\\", "/")).name for row in rows if row)
             found[split] = list(dict.fromkeys(stem if stem in images else Path(stem).stem for stem in stems))
     return found
