@@ -13,6 +13,7 @@ counted once (Linux: PSS). Prints Markdown.
 from __future__ import annotations
 
 import argparse
+import resource
 import subprocess
 import sys
 import tempfile
@@ -69,9 +70,11 @@ def main() -> None:
             rows.append((f"train {asked.train}, one epoch", *measured(folder, *training, "--name", "run")))
             rows.append((f"val of {asked.train}", *measured(folder, "val", "runs/run")))
     print(f"{asked.photographs} photographs of {asked.megapixels:g} megapixels, {asked.mistakes} specks each\n")
-    print("| command | seconds | seconds a photograph | peak memory (GB) |\n|---|---|---|---|")
-    for command, seconds, peak in rows:
-        print(f"| {command} | {seconds:.1f} | {seconds / asked.photographs:.2f} | {peak / 1e9:.2f} |")
+    print(
+        "| command | seconds | processor seconds | processor seconds a photograph | peak memory (GB) |\n|---|---|---|---|---|"
+    )
+    for command, seconds, busy, peak in rows:
+        print(f"| {command} | {seconds:.1f} | {busy:.1f} | {busy / asked.photographs:.2f} | {peak / 1e9:.2f} |")
 
 
 def draw(folder: Path, photographs: int, megapixels: float, mistakes: int) -> None:
@@ -109,22 +112,27 @@ def dark_file(path: Path) -> None:
     onnx.save(model, path)
 
 
-def measured(folder: Path, *command: str) -> tuple[float, float]:
-    """Seconds and peak bytes of a command of segdet.
+def measured(folder: Path, *command: str) -> tuple[float, float, int]:
+    """Seconds, seconds of all processors (its start included) and peak bytes of a command of segdet.
 
     Raises:
         SystemExit: the command fails.
     """
-    began, peak = time.perf_counter(), 0
+    began, busy, peak = time.perf_counter(), _busy(), 0
     with (folder / "output.txt").open("w+") as output:
         process = subprocess.Popen([sys.executable, "-m", "segdet", *command], cwd=folder, stdout=output, stderr=output)
         while process.poll() is None:
             peak = max(peak, _memory(psutil.Process(process.pid)))
-            time.sleep(0.1)
+            time.sleep(0.2)
         if process.returncode:
             output.seek(0)
             raise SystemExit(f"segdet {' '.join(command)}: exit code {process.returncode}\n{output.read()[-2000:]}")
-    return time.perf_counter() - began, peak
+    return time.perf_counter() - began, _busy() - busy, peak
+
+
+def _busy() -> float:
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
 
 
 def _memory(root: psutil.Process) -> int:

@@ -169,7 +169,7 @@ def _table(metrics: dict[str, Any]) -> str:
         rows.append(("oracle: ods, ois", f"{metrics['oracle']['ods']:.4f}, {metrics['oracle']['ois']:.4f}", ""))
     told = [heading, output.table(rows)]
     if not metrics["labelled_images"]:
-        told = [heading, "no object is labelled in these images: no score can be measured"]
+        told = [heading, "no object is labelled in these images: nothing can be measured but false alarms"]
     if len(metrics["classes"]) > 1:
         told.append(_classes(metrics["classes"], ("ap", "ap50") if detection else ("iou", "f1", "f1_2px", "cldice")))
     if detection:

@@ -93,6 +93,6 @@ def _nothing(dataset: Dataset, train: Sequence[Record], task: str) -> str:
     if task == "segmentation" and not any(one.outlined for one in every):
         return f"{where}only boxes; segmentation needs outlines (polygons or masks); for boxes train dfine"
     return (
-        f"{where}all {len(every)} labelled objects of its training images are marked as crowds (`iscrowd` 1), which are left out of "
+        f"{where}every labelled object of its training images ({len(every)}) is marked as a crowd (`iscrowd` 1) and would be left out of "
         "training; where they are single objects, set `iscrowd` to 0"
     )

@@ -97,13 +97,14 @@ def largest(errors: Sequence[MaskError], kind: str) -> list[MaskError]:
 class _Side:
     """One of the two masks, with what is asked about its centre line.
 
-    width: local width in pixels along the line, float32 `[pixels of the line]`, row by row.
+    width: local width in pixels along the line, float32 `[pixels of the line]`, row by row. pieces: of the mask, as in `thin.pieces`.
     """
 
     def __init__(self, mask: np.ndarray, line: np.ndarray) -> None:
         self.mask, self.line = mask, line
         depth = np.zeros(mask.shape, np.float32)
-        for part, piece in pieces(mask):
+        self.pieces = list(pieces(mask))
+        for part, piece in self.pieces:
             inside = cv2.copyMakeBorder(piece.view(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
             found = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
             depth[part][piece] = found[piece]
@@ -132,7 +133,7 @@ class _Side:
         allowed = np.zeros(self.line.shape, np.float32)
         allowed[self.line] = reach
         out = np.zeros_like(self.line)
-        for part, line in _around(self.line, self.mask, margin):
+        for part, line in _around(self, margin):
             free = (~other.mask[part]).view(np.uint8)
             away = cv2.distanceTransform(free, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
             out[part] |= line & (away > allowed[part])
@@ -205,14 +206,14 @@ class _Stretches:
         return np.asarray((touched > 1) & (self._lengths >= _GAP))[1:]
 
 
-def _around(line: np.ndarray, mask: np.ndarray, margin: int) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
-    """The line piece by piece of its mask, each with so much of the image around it: bool `[h, w]`."""
-    for (rows, columns), piece in pieces(mask):
+def _around(side: _Side, margin: int) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
+    """The line of a mask piece by piece, each with so much of the image around it: bool `[h, w]`."""
+    for (rows, columns), piece in side.pieces:
         top, left = max(0, rows.start - margin), max(0, columns.start - margin)
         part = slice(top, rows.stop + margin), slice(left, columns.stop + margin)
-        own = np.zeros_like(line[part])
+        own = np.zeros_like(side.line[part])
         own[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = piece
-        yield part, own & line[part]
+        yield part, own & side.line[part]
 
 
 def _remove_near(pixels: np.ndarray, side: _Side, stretches: np.ndarray) -> None:

@@ -56,16 +56,16 @@ class MaskTally:
     def scores(self, times: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """As `bootstrap.Resampled`: pooled over pixels (the mean over classes when there are several), and per image.
 
-        NaN where no image has an object: there is nothing to measure by.
+        Where no image has an object, pooled scores are NaN; those per image say on how many of them nothing is marked.
         """
         weights = np.ones((1, len(self.images))) if times is None else times.astype(np.float64)
         flat = self.counts.reshape(len(self.counts), -1).astype(np.float64)  # exact up to 2**53, and BLAS is fast
         out = _averaged((weights @ flat).reshape(len(weights), *self.counts.shape[1:]))
+        if not self.labelled.any():
+            out = {name: np.full_like(values, np.nan) for name, values in out.items()}
         each = _averaged(self.counts[..., :3])
         for name in ("iou", "f1"):
             out[f"{name}_per_image"] = weights @ each[name] / weights.sum(axis=1)
-        if not self.labelled.any():
-            out = {name: np.full_like(values, np.nan) for name, values in out.items()}
         return out
 
     def of_each(self, name: str = "iou") -> np.ndarray:

@@ -49,18 +49,28 @@ def pieces(mask: np.ndarray) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]
     Skeletons, depths and rims of a piece do not depend on the others, and in a large image most of the pixels lie around
     small pieces. Many pieces, or some that are spread over the whole, come as one.
     """
-    if not mask.any():
+    whole = _held_by(mask)
+    if whole is None:
         return
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
+    rows, columns = whole
+    inner = np.ascontiguousarray(mask[whole]).view(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(inner, connectivity=8)
     boxes = stats[1:, :4].astype(np.int64)
-    low, high = boxes[:, :2].min(axis=0), (boxes[:, :2] + boxes[:, 2:]).max(axis=0)
-    if 1 < count <= _PIECES + 1 and 2 * boxes[:, 2:].prod(axis=1).sum() < (high - low).prod():
+    if 1 < count <= _PIECES + 1 and 2 * boxes[:, 2:].prod(axis=1).sum() < inner.size:
         for number, (x, y, width, height) in enumerate(boxes.tolist(), 1):
-            part = slice(y, y + height), slice(x, x + width)
-            yield part, labels[part] == number
+            part = slice(rows.start + y, rows.start + y + height), slice(columns.start + x, columns.start + x + width)
+            yield part, labels[y : y + height, x : x + width] == number
     else:
-        whole = slice(low[1], high[1]), slice(low[0], high[0])
         yield whole, mask[whole]
+
+
+def _held_by(mask: np.ndarray) -> tuple[slice, slice] | None:
+    """The smallest part of the image that holds the mask; None without a pixel."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    if not len(rows):
+        return None
+    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def scores(total: np.ndarray) -> dict[str, np.ndarray]:
@@ -98,7 +108,9 @@ def _boundaries(prediction: np.ndarray, target: np.ndarray) -> Iterable[int]:
 
 def _rim(mask: np.ndarray, distance: int) -> np.ndarray:
     """Pixels of the mask within `distance` of its outside; the image's border is outside, as published."""
-    rim = mask.copy()
+    rim, held = mask.copy(), _held_by(mask)
+    if held is None or min(side.stop - side.start for side in held) <= 2 * distance:
+        return rim
     for part, piece in pieces(mask):
         if min(piece.shape) > 2 * distance:  # else nothing of it lies farther inside
             padded = cv2.copyMakeBorder(piece.view(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)

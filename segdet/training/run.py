@@ -16,7 +16,7 @@ from segdet import memory, provenance
 from segdet.console import mute, progress, say
 from segdet.data import catalog, learnable, splits
 from segdet.data.records import Dataset, Record, by_photograph
-from segdet.errors import InputError, SegdetError
+from segdet.errors import InputError, SegdetError, setting
 from segdet.files import new_folder, write_text
 from segdet.metadata import DataSource, Metadata
 from segdet.models import weights
@@ -248,8 +248,7 @@ def _headline(setup: Setup, run: Path) -> str:
 def _finish(trainer: Trainer) -> None:
     """Measure the best weights in full precision, store threshold and metrics in them, and draw everything."""
     run, best = trainer.run, trainer.run / "weights" / "best.safetensors"
-    again = f"`segdet train --resume {run}` measures again and writes the report, `segdet val {run}` measures only"
-    say(f"training is done, its weights are in {best}; measuring them (should this be stopped: {again})")
+    say(f"training is done; measuring {best} (if this is stopped, `segdet val {run}` measures it later)")
 
     def describe(metrics: dict[str, Any]) -> Metadata:
         final = weights.read_metadata(best).measured(metrics)
@@ -261,7 +260,10 @@ def _finish(trainer: Trainer) -> None:
         summary = trainer.task.finish(run, describe)
     except Exception as error:  # whatever it is: hours of training must not look lost
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-        raise SegdetError(f"{run}: the weights are kept, but measuring them failed: {reason}; {again}") from error
+        raise SegdetError(
+            f"{run}: the weights are kept, but measuring them failed ({reason}); later, `segdet val {run}` measures them, and "
+            f"`segdet train {setting('resume', run)}` also writes the report"
+        ) from error
     if trainer.problems:
         say(f"{len(trainer.problems)} images could not be read and were skipped")
     say(summary)
