@@ -3,7 +3,7 @@
     python scripts/fuzz_data.py [--trials 2000] [--formats yolo,coco] [--seed 0] [--out runs/fuzz]
 
 For every format so many label files and so many images and masks are changed, one a trial. A trial fails on an exception
-that is not a `SegdetError`, on more than `--seconds`, on more than `--memory` MB, and on a file that the account of the
+that is not a `SegdetError`, on a step of more than `--seconds`, on more than `--memory` MB, and on a file that the account of the
 folder does not count.
 Each failing dataset is saved. The same seed makes the same changes. Exit code 1 when a trial failed.
 """
@@ -54,7 +54,7 @@ def _work(pipe: Connection, name: str, folder: str, memory: int) -> None:
     pipe.send("ready")
     while (task := pipe.recv()) is not None:
         began = time.monotonic()
-        why = sound.try_change(sound.change(*task))
+        why = sound.try_change(sound.change(*task), lambda: pipe.send(None))
         pipe.send((why, time.monotonic() - began))
 
 
@@ -75,13 +75,14 @@ class Worker:
         for attempt in range(2):
             self._start()
             self.pipe.send((kind, seed, number))
-            if not self.pipe.poll(self.seconds):
+            try:
+                while self.pipe.poll(self.seconds):
+                    answer = self.pipe.recv()
+                    if answer is not None:
+                        return answer
                 self.stop()
                 if attempt:
-                    return f"still at work after {self.seconds:g} s", self.seconds
-                continue
-            try:
-                return self.pipe.recv()
+                    return f"one step still at work after {self.seconds:g} s", self.seconds
             except EOFError:
                 assert self.process is not None
                 self.process.join()
@@ -138,7 +139,9 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first trial")
     parser.add_argument("--formats", default=",".join(FORMATS), help=f"some of {', '.join(FORMATS)}")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=5.0, help="longest time of one trial")
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, help="longest time of one step: decode, read, info, check or draw"
+    )
     parser.add_argument("--memory", type=int, default=1024, help="most MB that a trial takes")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
     parser.add_argument("--out", type=Path, default=Path("runs/fuzz"), help="folder for failing datasets")

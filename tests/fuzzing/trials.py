@@ -83,15 +83,19 @@ class Sound:
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 (root / name).write_bytes(content)
 
-    def try_change(self, change: Change) -> str:
-        """Make the change, run everything on the dataset, and put it right; what went wrong, or an empty string."""
+    def try_change(self, change: Change, advance: Callable[[], object] = lambda: None) -> str:
+        """Make the change, run everything on the dataset, and put it right; what went wrong, or an empty string.
+
+        Args:
+            advance: called before each step (decode, read, info, check, draw).
+        """
         for name, content in change.files.items():
             if content is None:
                 (self.root / name).unlink()
             else:
                 (self.root / name).write_bytes(content)
         try:
-            return verdict(self.root, change)
+            return verdict(self.root, change, advance)
         finally:
             for name in change.files:
                 if name in self.files:
@@ -100,13 +104,14 @@ class Sound:
                     (self.root / name).unlink()
 
 
-def verdict(root: Path, change: Change) -> str:
+def verdict(root: Path, change: Change, advance: Callable[[], object] = lambda: None) -> str:
     """What segdet does wrong with a dataset, in one line; empty when it does nothing wrong."""
     for name in (name for name, content in change.files.items() if content is not None and is_image(Path(name))):
         for decode in (read_image, read_label_image):
             why = _typed(lambda decode=decode, name=name: decode(root / name), ImageError)
             if why:
                 return f"{decode.__name__}: {why}"
+    advance()
     read: list[Dataset] = []
     why = _typed(lambda: read.append(formats.read(root, refuse=False)))
     if why or not read:
@@ -119,6 +124,7 @@ def verdict(root: Path, change: Change) -> str:
         "draw": lambda: _draw(dataset),
     }
     for step, work in steps.items():
+        advance()
         why = _typed(work)
         if why:
             return f"{step}: {why}"
