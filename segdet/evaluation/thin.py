@@ -29,9 +29,14 @@ def counts(
     Args:
         lines: the `centre_line` of both, where they are known already.
     """
-    lines = lines or (centre_line(prediction), centre_line(target))
+    rim = max(1, round(_BOUNDARY * float(np.hypot(*target.shape))))
+    held = _held_by(prediction | target)
+    if held is None:
+        return np.zeros((len(NAMES), 4), np.int64)
+    predicted, true = lines or (centre_line(prediction), centre_line(target))
+    ours, theirs = prediction[held], target[held]
     return np.array(
-        [_tolerant(prediction, target), _followed(prediction, target, *lines), _boundaries(prediction, target)]
+        [_tolerant(ours, theirs), _followed(ours, theirs, predicted[held], true[held]), _boundaries(ours, theirs, rim)]
     )
 
 
@@ -98,9 +103,11 @@ def _followed(prediction: np.ndarray, target: np.ndarray, predicted: np.ndarray,
     return (predicted & target).sum(), predicted.sum(), (true & prediction).sum(), true.sum()
 
 
-def _boundaries(prediction: np.ndarray, target: np.ndarray) -> Iterable[int]:
-    """Boundary IoU (Cheng et al. 2021, arXiv 2103.16562): the parts of both masks within 2 % of the diagonal of their edge."""
-    distance = max(1, round(_BOUNDARY * float(np.hypot(*target.shape))))
+def _boundaries(prediction: np.ndarray, target: np.ndarray, distance: int) -> Iterable[int]:
+    """Boundary IoU (Cheng et al. 2021, arXiv 2103.16562): the parts of both masks within `distance` pixels of their edge.
+
+    As published it is 2 % of the image's diagonal.
+    """
     inner_prediction, inner_target = _rim(prediction, distance), _rim(target, distance)
     both = (inner_prediction & inner_target).sum()
     return both, inner_prediction.sum(), both, inner_target.sum()

@@ -256,6 +256,7 @@ def _finish(trainer: Trainer) -> None:
         return final
 
     trainer.task.release()
+    memory.return_freed_memory()  # measuring large photographs needs it, in processes of its own too
     try:
         summary = trainer.task.finish(run, describe)
     except Exception as error:  # whatever it is: hours of training must not look lost
