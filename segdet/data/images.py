@@ -162,34 +162,46 @@ def read_ahead(paths: Iterable[Path]) -> Iterator[np.ndarray | ImageError]:
             yield waiting.popleft().result()
 
 
-def read_label_image(path: Path) -> np.ndarray:
-    """Decode a mask image: uint8 `[H, W]` of stored values (a palette's indices), or `[H, W, 3]` when it is coloured.
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The samples of a mask image as its file holds them, before anything decides what they mean.
 
-    JPEG cannot hold class numbers, so it is read as black and white: 0 and 255.
+    samples: `[H, W]` of any type, or uint8 `[H, W, 3]`.
+    palette: uint8 `[256, 3]`, the colour of each sample, or None.
+    alpha: uint8 `[H, W]`, or None.
+    lossy: the file is a JPEG, so that neighbouring samples are blended.
+    """
+
+    samples: np.ndarray
+    palette: np.ndarray | None
+    alpha: np.ndarray | None
+    lossy: bool
+
+
+def read_stored(path: Path) -> Stored:
+    """Decode a mask image without changing its values.
 
     Raises:
-        ImageError: with one line that says which image and why.
+        ImageError: the file is not an image, or is damaged.
     """
     layered = _layered(path, str(path))
     if layered is not None:
         return _layered_labels(layered)
     with _open(path, path) as image:
         try:
-            image.load()
-            stored = np.asarray(image if image.mode in ("1", "L", "P", *_SIXTEEN_BIT) else image.convert("RGB"))
             lossy = image.format in ("JPEG", "MPO")
+            image.load()
+            clear = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+            alpha = np.asarray(image.convert("RGBA"))[..., 3].copy() if clear else None
+            palette = None
+            if image.mode == "P":
+                palette = np.zeros((256, 3), np.uint8)
+                colours = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)[:256]
+                palette[: len(colours)] = colours
+            plain = image.mode in ("1", "L", "P", "F", *_SIXTEEN_BIT)
+            return Stored(np.asarray(image if plain else image.convert("RGB")), palette, alpha, lossy)
         except Exception as error:  # as above
             raise ImageError(f"{path}: damaged mask ({first_line(error)}); replace or remove it") from error
-    if stored.ndim == 3 and (stored == stored[..., :1]).all():
-        stored = stored[..., 0]
-    if lossy:
-        grey = stored if stored.ndim == 2 else stored.mean(axis=2)
-        return np.where(grey >= 128, 255, 0).astype(np.uint8)
-    if stored.dtype != np.uint8 and (stored.min() < 0 or stored.max() > 255):
-        raise ImageError(
-            f"{path}: values from {stored.min()} to {stored.max()}; a mask holds class numbers from 0 to 255"
-        )
-    return np.ascontiguousarray(stored, np.uint8)
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -295,15 +307,15 @@ def _read_layered(picture: tiff.TiffPicture, source: Path | bytes) -> np.ndarray
     return np.ascontiguousarray(turn(pixels)) if turn else pixels
 
 
-def _layered_labels(picture: tiff.TiffPicture) -> np.ndarray:
-    """The values of a mask in such a TIFF; the file is closed."""
+def _layered_labels(picture: tiff.TiffPicture) -> Stored:
+    """The samples of a mask in such a TIFF; the file is closed."""
     with contextlib.closing(picture):
         if picture.bits > 8:
             what = f"{picture.stored} bands of {picture.bits} bits"
             raise ImageError(f"{picture.label}: {what}; a mask is one band of class numbers from 0 to 255")
         pixels = picture.whole()
     grey = bool((pixels == pixels[..., :1]).all())
-    return np.ascontiguousarray(pixels[..., 0]) if grey else pixels
+    return Stored(np.ascontiguousarray(pixels[..., 0]) if grey else pixels, None, None, False)
 
 
 def _wide_colour(source: Path | bytes, size: tuple[int, int]) -> np.ndarray | None:

@@ -16,7 +16,7 @@ import pytest
 import tifffile
 
 from segdet.data import tiff
-from segdet.data.images import ImageError, header, read_image, read_label_image
+from segdet.data.images import ImageError, header, read_image, read_stored
 from segdet.data.tiff import TiffPicture, bands_of
 from segdet.errors import InvalidOption
 
@@ -197,10 +197,10 @@ def test_a_mask_in_planes_is_read_and_a_deep_one_refused(tmp_path: Path) -> None
     mask[5:20] = 2
     options = {"photometric": "minisblack", "planarconfig": "separate", "metadata": None}
     (tmp_path / "a.tif").write_bytes(encoded(mask, options))
-    assert np.array_equal(read_label_image(tmp_path / "a.tif"), mask[..., 0])
+    assert np.array_equal(read_stored(tmp_path / "a.tif").samples, mask[..., 0])
     (tmp_path / "b.tif").write_bytes(encoded(mask.astype(np.uint16), options))
     with pytest.raises(ImageError, match="3 bands of 16 bits; a mask is one band"):
-        read_label_image(tmp_path / "b.tif")
+        read_stored(tmp_path / "b.tif")
 
 
 @pytest.mark.parametrize("bands", [1, 3, 5])

@@ -19,7 +19,7 @@ import numpy as np
 
 from segdet.data import doctor, formats, summary
 from segdet.data.boxes import boxes_of
-from segdet.data.images import ImageError, is_image, read_image, read_label_image
+from segdet.data.images import ImageError, is_image, read_image, read_stored
 from segdet.data.rasterize import class_index, foreground
 from segdet.data.records import Dataset, iterate
 from segdet.errors import SegdetError
@@ -107,7 +107,7 @@ class Sound:
 def verdict(root: Path, change: Change, advance: Callable[[], object] = lambda: None) -> str:
     """What segdet does wrong with a dataset, in one line; empty when it does nothing wrong."""
     for name in (name for name, content in change.files.items() if content is not None and is_image(Path(name))):
-        for decode in (read_image, read_label_image):
+        for decode in (read_image, read_stored):
             why = _typed(lambda decode=decode, name=name: decode(root / name), ImageError)
             if why:
                 return f"{decode.__name__}: {why}"

@@ -14,7 +14,7 @@ import numpy as np
 
 from segdet.data import rasterize
 from segdet.data.boxes import area_of
-from segdet.data.doctor import copies, exports, labels, pictures, upright
+from segdet.data.doctor import copies, exports, labels, pictures, shares, upright
 from segdet.data.doctor.copies import Pair
 from segdet.data.doctor.findings import Checkup, Finding, by_severity
 from segdet.data.doctor.scan import Facts, scan
@@ -61,6 +61,7 @@ def _findings(dataset: Dataset, facts: dict[Path, Facts]) -> Iterator[Finding]:
         yield Finding("no-images", "error", "not a single usable image", "The other findings say why.", 0)
     yield from copies.siblings(dataset)
     yield from labels.check(_sound(dataset, facts), dataset.problems)
+    yield from shares.check(_sound(dataset, facts))
     yield from upright.check(dataset, facts)
     yield from pictures.check(dataset, facts)
     yield from exports.check(dataset.root)
@@ -89,7 +90,7 @@ def figures(dataset: Dataset) -> dict[str, Any]:
         spread = [
             records[i] for i in np.unique(np.linspace(0, len(records) - 1, min(_SAMPLE, len(records))).astype(int))
         ]
-        shares = [float(rasterize.binary(rasterize.foreground(record)).mean()) for record in spread]
+        marked = [float(rasterize.binary(rasterize.foreground(record)).mean()) for record in spread]
         splits[split] = {
             "images": len(records),
             "photographs": len(by_photograph(records)),
@@ -97,7 +98,7 @@ def figures(dataset: Dataset) -> dict[str, Any]:
             "crowds": crowds_in(records),
             "empty": sum(not record.instances for record in records),
             "object_area": [float(value) for value in np.percentile(areas, [5, 50, 95])] if areas else None,
-            "foreground": float(np.mean(shares)) if shares else None,
+            "foreground": float(np.mean(marked)) if marked else None,
         }
     return {
         "name": dataset.name,

@@ -186,6 +186,9 @@ def load_json(file: Path, advice: str) -> Any:
     """
     try:
         content = json.loads(file.read_bytes())
+    except UnicodeDecodeError as error:
+        what = f"not valid JSON, since not UTF-8 (byte {error.start}; GBK or another local encoding?); save it as UTF-8"
+        raise Malformed(file, what) from error
     except (OSError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Malformed(file, f"not valid JSON ({reason}); {advice}") from error

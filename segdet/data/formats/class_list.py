@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from segdet.data.formats.base import load_yaml, noting, read_text
+from segdet.data.formats import class_names
+from segdet.data.formats.base import Malformed, load_yaml, noting, read_text
 from segdet.data.records import Problem
 
 BACKGROUND = frozenset({"background", "_background_", "__background__", "bg", "unlabeled", "unlabelled", "void"})
@@ -96,9 +97,9 @@ def labelmap(file: Path, problems: list[Problem]) -> ClassList:
         else:
             colours[int(colour[0]), int(colour[1]), int(colour[2])] = value
     # CVAT sorts by name and masks hold colours, but a palette's index 0 is the background wherever its line stands.
-    black = colours.get((0, 0, 0))
-    if black:
-        order = [black, *(value for value in names if value != black)]
+    background = next((v for v, name in names.items() if name.lower() in BACKGROUND), colours.get((0, 0, 0)))
+    if background:
+        order = [background, *(value for value in names if value != background)]
         names = {place: names[value] for place, value in enumerate(order)}
         colours = {colour: order.index(value) for colour, value in colours.items()}
     return ClassList(names, file, colours)
@@ -109,8 +110,12 @@ def lines(file: Path, problems: list[Problem]) -> ClassList:
 
     The first line is value 0 when it names the background, else value 1. LabelMe's `__ignore__` has no value.
     """
-    rows = (line.strip() for line in read_text(file, "one class name a line").splitlines())
-    names = [row for row in rows if row not in ("", "__ignore__")]
+    names = [name.strip() for name in read_text(file, "one class name a line").rstrip().splitlines()]
+    if "" in names:
+        raise Malformed(
+            file, f"row {names.index('') + 1} is blank; a row's number is a value, so name it or remove the row"
+        )
+    names = [name for name in names if name != "__ignore__"]
     first = 0 if names and names[0].lower() in BACKGROUND else 1
     return ClassList(dict(enumerate(names, first)), file)
 
@@ -118,12 +123,11 @@ def lines(file: Path, problems: list[Problem]) -> ClassList:
 def card(file: Path) -> ClassList | None:
     """`names` (Ultralytics) or `classes` in a YAML card; None when it has neither."""
     content: Any = load_yaml(file, "a YAML card names the classes")
-    names = (content.get("names") or content.get("classes")) if isinstance(content, dict) else None
-    if isinstance(names, list):
-        names = dict(enumerate(names))
-    if not isinstance(names, dict) or not all(isinstance(value, int) and 0 <= value < 256 for value in names):
+    named = (content.get("names") or content.get("classes")) if isinstance(content, dict) else None
+    if not isinstance(named, (list, dict)):
         return None
-    return ClassList({value: str(name) for value, name in names.items()}, file)
+    names = class_names.in_yaml(file, ("names", "classes"))
+    return ClassList(names, file) if names and max(names) < 256 else None
 
 
 VOC_CLASSES = (

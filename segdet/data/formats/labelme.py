@@ -33,6 +33,7 @@ from segdet.data.formats.base import (
     there,
 )
 from segdet.data.formats.layout import holds_lists
+from segdet.data.formats.class_names import whole
 from segdet.data.images import is_image
 from segdet.data.records import (
     Dataset,
@@ -48,6 +49,7 @@ from segdet.data.records import (
 
 _ASKED = 50  # JSON files looked at to recognise the layout, should the first ones be damaged
 _OPEN = ("line", "linestrip", "point", "points")
+_CORNERS = ("oriented_rectangle", "rotation", "quadrilateral")  # four corners: LabelMe 5.6 and X-AnyLabeling
 _IGNORED = "__ignore__"  # LabelMe's own name for pixels that count neither for nor against
 
 
@@ -99,7 +101,7 @@ def _load(file: Path, problems: list[Problem]) -> dict[str, Any] | None:
         problems.append(Problem(file, "not a LabelMe file (no list `shapes`)", "stray"))
         return None
     for index, shape in enumerate(content["shapes"]):
-        if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
+        if not isinstance(shape, dict) or not isinstance(shape.get("label"), str) or not shape["label"].strip():
             what = f"shapes[{index}] is not an object with a `label`; correct or remove it"
             problems.append(Problem(file, what, "malformed"))
             content["shapes"][index] = None  # the others keep their numbers
@@ -136,8 +138,8 @@ def _record(
     if size is None:
         return None
     height, width = size
-    declared = content.get("imageWidth"), content.get("imageHeight")
-    if None not in declared and declared != (width, height):
+    declared = [whole(side) if side else None for side in (content.get("imageWidth"), content.get("imageHeight"))]
+    if None not in declared and declared != [width, height]:
         told = " ".join(f"{str(declared[0])[:20]}x{str(declared[1])[:20]}".split())
         problems.append(Problem(file, f"labelled as {told}, but the image is {width}x{height}", "size", path))
         return None
@@ -203,7 +205,9 @@ def _instance(
             return None, Fault("shape", f"a circle of {len(points)} points; it has its centre and one on its edge")
         radius = math.dist(points[0], points[1])
         points = shapes.within(shapes.ellipse(float(points[0, 0]), float(points[0, 1]), radius, radius), width, height)
-    elif kind != "polygon":
+    elif kind in _CORNERS and len(points) != 4:
+        return None, Fault("shape", f"{kind} of {len(points)} points; it has 4 corners")
+    elif kind not in ("polygon", *_CORNERS):
         return None, Fault("shape", f"{kind[:40]!r} is no shape of LabelMe")
     polygon, fault = clean_polygon(points, width, height)
     return (Instance(label, (polygon,), box_of([polygon])) if polygon is not None else None), fault

@@ -8,6 +8,7 @@ XML files as ImageSets/Main does (`splits.for_task` leaves them out of segmentat
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from segdet.data import masks
-from segdet.data.formats import class_list, voc_folders
+from segdet.data.formats import class_list, mask_image, voc_folders
 from segdet.data.formats.base import (
     SPLIT_FOLDERS,
     Adapter,
@@ -32,7 +33,7 @@ from segdet.data.formats.base import (
 from segdet.data.formats.mask_records import read_pairs
 from segdet.data.formats.voc_folders import Folders
 from segdet.data.formats.xml_files import number, parse
-from segdet.data.images import ImageError, read_label_image
+from segdet.data.images import ImageError
 from segdet.data.records import (
     Box,
     Dataset,
@@ -204,13 +205,21 @@ def _listed(folder: Path, images: Mapping[str, Path], problems: list[Problem]) -
         if split in found or file is None:
             continue
         with noting(problems):
-            rows = [
-                line.split()
-                for line in read_text(file, "a list has one image name a line", "surrogateescape").splitlines()
-            ]
-            stems = (Path(row[0].replace("\\", "/")).name for row in rows if row)
-            found[split] = list(dict.fromkeys(stem if stem in images else Path(stem).stem for stem in stems))
+            rows = read_text(file, "a list has one image name a line", "surrogateescape").splitlines()
+            stems = (_stem(row.strip(), images) for row in rows if row.strip())
+            found[split] = list(dict.fromkeys(stems))
     return found
+
+
+def _stem(row: str, images: Mapping[str, Path]) -> str:
+    """The image that a row names: in quotes where the name has spaces, alone, or before the 1 or -1 of a class list."""
+    quoted = re.match(r'"((?:[^"\\]|\\.)*)"', row)
+    names = (
+        [re.sub(r"\\([\"\\])", r"\1", quoted[1])] if quoted else [row, re.sub(r"\s+-?[01]$", "", row), row.split()[0]]
+    )
+    last = [Path(name.replace("\\", "/")).name for name in names]
+    stems = [stem for name in last for stem in (name, Path(name).stem)]
+    return next((stem for stem in stems if stem in images), stems[-1])
 
 
 def _named(wanted: Sequence[_Wanted], listed: class_list.ClassList | None) -> tuple[str, ...]:
@@ -306,7 +315,7 @@ def _apart(record: Record, numbered: Path | None, problems: list[Problem]) -> Re
     if numbered is None:
         return record
     try:
-        index = read_label_image(numbered)
+        index = mask_image.read_numbers(numbered)
     except ImageError as error:
         problems.append(Problem(numbered, str(error).removeprefix(f"{numbered}: "), "mask", record.image))
         return record
@@ -314,13 +323,11 @@ def _apart(record: Record, numbered: Path | None, problems: list[Problem]) -> Re
         what = f"is {index.shape[1]}x{index.shape[0]}, its image {record.width}x{record.height}"
         problems.append(Problem(numbered, what, "size", record.image))
         return record
-    if index.ndim == 3:  # colours tell objects apart as well as numbers do
-        index = np.unique(index.reshape(-1, 3), axis=0, return_inverse=True)[1].reshape(record.size)
     found = []
     for region in record.instances:
         assert region.rle is not None
         inside = masks.decode(region.rle)
-        for value, rle in masks.regions(np.where(inside, index.astype(np.int64) + 1, 0)).items():
+        for value, rle in masks.regions(np.where(inside, index + 1, 0)).items():
             if value:
                 found.append(Instance(region.label, (), masks.box(rle), rle))
     return replace(record, instances=tuple(found))

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from segdet.data.formats import yolo_files
+from segdet.data.formats import class_names, yolo_files
 from segdet.data.formats.base import (
     Adapter,
     Malformed,
@@ -83,13 +83,17 @@ def _read(path: Path, name: str, evidence: str) -> Dataset:
     problems: list[Problem] = []
     content: dict[str, Any] = {}
     names: list[str] = []
+    keypoints = 0
     if card is not None:
         with noting(problems):
             content = yolo_files.darknet_card(card, problems) if card.suffix == ".data" else _load_card(card)
             names = _class_names(content, card)
+            keypoints = _keypoints(content, card)
     labels = yolo_files.Labels(root)
     images_by_split = _split_images(content, root, card, problems)
     notes = [evidence]
+    if keypoints:
+        notes.append("pose labels (kpt_shape): read as boxes, keypoints are not used")
     if not names:
         parents = {image.parent for images in images_by_split.values() for image in images}
         places = sorted(parents | {labels.folder(parent) for parent in parents})
@@ -101,7 +105,7 @@ def _read(path: Path, name: str, evidence: str) -> Dataset:
     for split, images in images_by_split.items():
         records = []
         for image in images:
-            record = _read_record(image, labels, len(names) if names else None, problems)
+            record = _read_record(image, labels, len(names) if names else None, keypoints, problems)
             if record is not None:
                 records.append(record)
                 highest = max([highest, *(instance.label for instance in record.instances)])
@@ -157,20 +161,42 @@ def _load_card(card: Path) -> dict[str, Any]:
 
 
 def _class_names(content: dict[str, Any], card: Path) -> list[str]:
-    names, count = content.get("names"), content.get("nc")
-    if isinstance(names, dict):
-        if set(names) != set(range(len(names))):
-            raise Malformed(card, f"class numbers in `names` are not 0..{len(names) - 1}; number them without holes")
-        names = [names[index] for index in range(len(names))]
-    if isinstance(count, int) and count > _MAX_CLASSES:
-        raise Malformed(card, f"nc is {count}; at most {_MAX_CLASSES} classes are possible")
-    if names is None:
-        return [f"class_{index}" for index in range(int(count))] if isinstance(count, int) else []
-    if not isinstance(names, list) or not names:
-        raise Malformed(card, "`names` must be a list of class names (or a mapping from numbers to names)")
-    if isinstance(count, int) and count != len(names):
+    names, count = class_names.in_yaml(card), None
+    if content.get("nc") is not None:
+        count = class_names.whole(content["nc"])
+        if count is None:
+            raise Malformed(card, f"nc is {str(content['nc'])[:40]!r}, not a whole number; correct or remove it")
+        if count > _MAX_CLASSES:
+            raise Malformed(card, f"nc is {count}; at most {_MAX_CLASSES} classes are possible")
+    if not names:
+        return [f"class_{index}" for index in range(count or 0)]
+    if set(names) != set(range(len(names))):
+        rows = ", ".join(f"{index}: {names[number]}" for index, number in enumerate(sorted(names)[:4]))
+        raise Malformed(
+            card,
+            f"class numbers in `names` are {_listed_numbers(names)}, not 0..{len(names) - 1}; number them from 0 on "
+            f"without holes, there ({rows}) and in the rows of the label files",
+        )
+    if count is not None and count != len(names):
         raise Malformed(card, f"nc is {count} but {len(names)} names are given; make them agree")
-    return [str(name) for name in names]
+    return [names[index] for index in range(len(names))]
+
+
+def _listed_numbers(names: dict[int, str]) -> str:
+    return ", ".join(map(str, sorted(names)[:8])) + (", ..." if len(names) > 8 else "")
+
+
+def _keypoints(content: dict[str, Any], card: Path) -> int:
+    """How many values of a row belong to keypoints: a data.yaml of pose labels says so in `kpt_shape`."""
+    shape = content.get("kpt_shape")
+    if shape is None:
+        if content.get("flip_idx") is not None:
+            raise Malformed(card, "`flip_idx` without `kpt_shape`; pose labels need both, other labels neither")
+        return 0
+    numbers = [class_names.whole(value) for value in shape] if isinstance(shape, list) else []
+    if len(numbers) != 2 or numbers[1] not in (2, 3) or not numbers[0]:
+        raise Malformed(card, f"kpt_shape is {str(shape)[:40]}; it is [keypoints, 2] or [keypoints, 3]")
+    return numbers[0] * numbers[1]
 
 
 def _split_images(
@@ -237,7 +263,9 @@ def _listed(listing: Path, root: Path, problems: list[Problem]) -> list[Path]:
     return images
 
 
-def _read_record(image: Path, labels: yolo_files.Labels, classes: int | None, problems: list[Problem]) -> Record | None:
+def _read_record(
+    image: Path, labels: yolo_files.Labels, classes: int | None, keypoints: int, problems: list[Problem]
+) -> Record | None:
     """The record of an image; None when its size or its labels cannot be known."""
     size = header_size(image, problems)
     if size is None:
@@ -252,12 +280,14 @@ def _read_record(image: Path, labels: yolo_files.Labels, classes: int | None, pr
             text = ""
     if text is None:
         return None
-    instances, found = _instances(text, width, height, classes)
+    instances, found = _instances(text, width, height, classes, keypoints)
     problems.extend(Problem(file, fault.what, fault.kind, image) for fault in found)
     return Record(image, width, height, tuple(instances), photograph_of(image))
 
 
-def _instances(text: str, width: int, height: int, classes: int | None) -> tuple[list[Instance], list[Fault]]:
+def _instances(
+    text: str, width: int, height: int, classes: int | None, keypoints: int
+) -> tuple[list[Instance], list[Fault]]:
     seen: set[str] = set()
     boxes: list[Instance] = []
     outlines: list[Instance] = []
@@ -271,7 +301,7 @@ def _instances(text: str, width: int, height: int, classes: int | None) -> tuple
             faults.append(Fault("repeated", f"row {number}: the same as an earlier row"))
             continue
         seen.add(row)
-        instance, fault = _instance(row, width, height, classes)
+        instance, fault = _instance(row, width, height, classes, keypoints)
         if fault is not None:
             faults.append(Fault(fault.kind, f"row {number}: {fault.what}"))
         if instance is not None:
@@ -283,8 +313,10 @@ def _instances(text: str, width: int, height: int, classes: int | None) -> tuple
     return [*outlines, *boxes], faults
 
 
-def _instance(row: str, width: int, height: int, classes: int | None) -> tuple[Instance | None, Fault | None]:
-    read = _numbers(row)
+def _instance(
+    row: str, width: int, height: int, classes: int | None, keypoints: int
+) -> tuple[Instance | None, Fault | None]:
+    read = _numbers(row, keypoints)
     if isinstance(read, Fault):
         return None, read
     label, values = read
@@ -299,8 +331,8 @@ def _instance(row: str, width: int, height: int, classes: int | None) -> tuple[I
     return (Instance(label, (polygon,), box_of([polygon])) if polygon is not None else None), fault
 
 
-def _numbers(row: str) -> tuple[int, np.ndarray] | Fault:
-    """Class and coordinates of one row."""
+def _numbers(row: str, keypoints: int) -> tuple[int, np.ndarray] | Fault:
+    """Class and coordinates of one row; of a pose only the box."""
     try:
         label, *values = map(float, row.split())
         if label != int(label):
@@ -308,6 +340,11 @@ def _numbers(row: str) -> tuple[int, np.ndarray] | Fault:
     except (ValueError, OverflowError):
         shown = row if len(row) <= 40 else row[:37] + "..."
         return Fault("malformed", f"not `class x y ...` in numbers: {shown!r}; correct or remove it")
+    if keypoints:
+        if len(values) not in (4, 4 + keypoints):
+            what = f"{len(values)} values after the class; kpt_shape says {4 + keypoints} (a box and its keypoints)"
+            return Fault("malformed", f"{what}; correct the row or kpt_shape")
+        values = values[:4]
     if len(values) != 4 and (len(values) < 6 or len(values) % 2):
         what = f"{len(values)} coordinates; a box has 4, a polygon an even number from 6 on; correct or remove it"
         return Fault("malformed", what)
