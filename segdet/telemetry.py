@@ -1,6 +1,7 @@
 """Switches off the telemetry of the libraries that segdet uses.
 
 `import segdet` calls `switch_off` before any of them is imported, because several report their own import.
+OpenVINO has no variable for this: `inference.openvino.import_openvino` blocks its reporting package.
 """
 
 from __future__ import annotations

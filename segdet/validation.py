@@ -16,11 +16,12 @@ import torch
 
 from segdet.console import progress
 from segdet.data import degrade as degradations
+from segdet.data import learnable
 from segdet.data.batches import Batch, SegmentationSamples, evaluation_plan, largest
 from segdet.data.images import ImageError, read_ahead, resize
 from segdet.data.records import Problem, Record
 from segdet.data.stream import Stream, default_workers
-from segdet.errors import InputError
+from segdet.errors import InputError, InvalidOption
 from segdet.evaluation import detection, segmentation
 from segdet.evaluation.detection import DetectionEvaluation, Detections
 from segdet.evaluation.mask_errors import MaskError
@@ -66,8 +67,8 @@ def validate(
 ) -> Measured[Any]:
     """Measure weights (safetensors) or an ONNX file on `records`, in float32.
 
-    On "val" the threshold is chosen anew, by `rule` or the one the file was made with; on any other split the stored one is
-    used. The model's task decides what is counted, and with it the kind of evaluation.
+    On "val" the threshold is chosen again, by `rule` or the one the file was made with; on any other split, and where no object is
+    labelled, the stored one is used. The model's task decides what is counted, and with it the kind of evaluation.
 
     Args:
         imgsz: the longer side (segmentation) or the network's side (detection) images are resized to before the network. Scores
@@ -90,7 +91,12 @@ def validate(
     spoil = degradations.named(degrade) if degrade is not None else None
     if spoil is not None and rule is not None:
         raise InputError(f"--operate {rule} with --degrade {degrade}: thresholds are chosen on the images as they are")
-    chosen_here = split == "val" and spoil is None
+    objects = learnable.has_objects(records, metadata.task, len(metadata.classes))
+    if rule is not None and not objects:
+        raise InvalidOption(
+            "operate", rule, f"no object is labelled in the {len(records)} images of {split}", "choose it on others"
+        )
+    chosen_here = split == "val" and spoil is None and (objects or metadata.threshold is None)
     threshold = None if chosen_here or metadata.threshold is None else metadata.threshold
     rule = rule or parse(metadata.operate or DEFAULT)
     if metadata.task == "detection":

@@ -45,15 +45,25 @@ def info(data: str = typer.Argument(..., help="Dataset name, folder or COCO file
     with progress(f"drawing {data}", drawn) as advance:
         dataset = catalog.load(data, lambda done, total: advance(1))
     described = summary.describe(dataset)
-    rows: list[tuple[str, ...]] = [("split", "images", "photographs", "objects", "empty", "sizes")]
+    from segdet.data.learnable import shortened
+
+    crowds = any(row["crowds"] for row in described["splits"].values())
+    columns = ("images", "photographs", "objects", *(("crowds",) if crowds else ()), "empty", "sizes")
+    rows: list[tuple[str, ...]] = [("split", *columns)]
     for split, row in described["splits"].items():
-        rows.append((split, *(str(row[key]) for key in ("images", "photographs", "objects", "empty", "sizes"))))
+        rows.append((split, *(str(row[key]) for key in columns)))
     lines = [
         f"{dataset.name} in {dataset.root}: {dataset.format} ({'; '.join(dataset.notes)})",
         f"licence: {dataset.licence or 'not stated'}; sha256 {described['sha256'][:16]}",
         output.table(rows),
         "classes: " + ", ".join(f"{name} ({count})" for name, count in described["objects"].items()),
     ]
+    for split, row in described["splits"].items():
+        if row["lacking"]:
+            lines.append(f"no object in {split} of: {shortened(row['lacking'])}")
+    if not any(described["objects"].values()):
+        marked = "; all labels are marked as crowds (`iscrowd`), which are left out of training" if crowds else ""
+        lines.append(f"no object is labelled: there is nothing to learn{marked}")
     if described["foreground"] is not None:
         lines.append(f"foreground: {described['foreground']:.2%} of the pixels of {described['sampled']} images")
     if dataset.problems:

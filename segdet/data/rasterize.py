@@ -22,6 +22,8 @@ IGNORE = 255  # label of pixels that count neither for nor against, in class-ind
 
 _SCALE = 4
 _SHIFT = 4  # fillPoly's fixed-point bits: vertices are rounded to 1/16 of a sub-pixel
+_MARGIN = 3  # pixels above and below what is kept: bands are cut in there
+_CANVAS = 1 << 28  # sub-pixels drawn at once; what is larger is drawn in bands
 _HALF = 128  # 8-bit coverage that stands for one half: round(255 * 8 / 16)
 
 
@@ -44,15 +46,40 @@ def coverage(polygons: Sequence[np.ndarray], height: int, width: int) -> np.ndar
 def _drawn(polygons: Sequence[np.ndarray], height: int, width: int) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
     """Coverage uint8 of the parts of the image in which something lies, one by one."""
     for (x1, y1, x2, y2), members in _groups(polygons, height, width):
-        # A pixel of margin all around: fillPoly bends edges that reach the end of the canvas.
-        fine = np.zeros(((y2 - y1 + 2) * _SCALE, (x2 - x1 + 2) * _SCALE), np.uint8)
-        for polygon in members:  # one call each: together they would cancel out where they overlap
-            moved = np.asarray(polygon, np.float64) - [x1 - 1, y1 - 1]
-            # Sub-pixel k covers [k/4, (k+1)/4), so its centre is at (k + 0.5) / 4.
-            fixed = np.round((moved * _SCALE - 0.5) * (1 << _SHIFT)).astype(np.int32)
-            cv2.fillPoly(fine, [fixed], 255, shift=_SHIFT)
-        shares = cv2.resize(fine, (x2 - x1 + 2, y2 - y1 + 2), interpolation=cv2.INTER_AREA)
-        yield (slice(y1, y2), slice(x1, x2)), shares[1:-1, 1:-1]
+        rows = max(1, _CANVAS // ((x2 - x1 + 2) * _SCALE**2) - 2 * _MARGIN)
+        for top in range(y1, y2, rows):
+            bottom = min(y2, top + rows)
+            inside = members
+            if bottom - top < y2 - y1:
+                inside = [part for one in members if len(part := _between(one, top - 2, bottom + 2))]
+            yield (slice(top, bottom), slice(x1, x2)), _shares(inside, (x1, top, x2, bottom))
+
+
+def _shares(polygons: Sequence[np.ndarray], box: tuple[int, int, int, int]) -> np.ndarray:
+    """Coverage uint8 of the pixels in `box` (x1, y1, x2, y2)."""
+    x1, y1, x2, y2 = box
+    # A margin all around: fillPoly bends edges that reach the end of the canvas.
+    size = (x2 - x1 + 2, y2 - y1 + 2 * _MARGIN)
+    fine = np.zeros((size[1] * _SCALE, size[0] * _SCALE), np.uint8)
+    for polygon in polygons:  # one call each: together they would cancel out where they overlap
+        moved = np.asarray(polygon, np.float64) - [x1 - 1, y1 - _MARGIN]
+        # Sub-pixel k covers [k/4, (k+1)/4), so its centre is at (k + 0.5) / 4.
+        fixed = np.round((moved * _SCALE - 0.5) * (1 << _SHIFT)).astype(np.int32)
+        cv2.fillPoly(fine, [fixed], 255, shift=_SHIFT)
+    return cv2.resize(fine, size, interpolation=cv2.INTER_AREA)[_MARGIN:-_MARGIN, 1:-1]
+
+
+def _between(polygon: np.ndarray, low: float, high: float) -> np.ndarray:
+    """The part of an outline with y from `low` to `high`, float64 `[P, 2]`; cuts run along these two lines."""
+    points = np.asarray(polygon, np.float64)
+    for value, sign in ((low, 1), (high, -1)):
+        here = sign * (points[:, 1] - value)
+        after, there = np.roll(points, -1, axis=0), np.roll(here, -1)
+        crossing = (here < 0) != (there < 0)
+        share = here / np.where(crossing, here - there, 1.0)
+        meet = points + (after - points) * share[:, None]
+        points = np.stack([points, meet], axis=1)[np.stack([here >= 0, crossing], axis=1)]
+    return points
 
 
 def _groups(

@@ -74,7 +74,7 @@ class Stream:
                 if who is None:
                     raise
                 deaths += 1
-            self._end_workers()
+            self.close()
             if deaths == _TRIES:
                 raise SegdetError(
                     f"loader workers died {_TRIES} times over the same images ({self._names(done)}, or one soon after): "
@@ -95,8 +95,8 @@ class Stream:
             signal.signal(signal.SIGCHLD, before if before is not None else signal.SIG_DFL)
         return batches
 
-    def _end_workers(self) -> None:
-        """Give up the workers that are left; the next pass starts new ones."""
+    def close(self) -> None:
+        """Give up the workers that are left; a further pass starts new ones."""
         self._loader._iterator = None
 
     def _names(self, number: int) -> str:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
 
-from segdet.evaluation.thin import TOLERANCE
+from segdet.evaluation.thin import TOLERANCE, pieces
 
 KINDS = ("missed", "false", "broken", "too_wide", "too_thin")
 
@@ -96,39 +97,57 @@ def largest(errors: Sequence[MaskError], kind: str) -> list[MaskError]:
 class _Side:
     """One of the two masks, with what is asked about its centre line.
 
-    width: local width in pixels along the line, float32 `[pixels of the line]`, row by row.
+    width: local width in pixels along the line, float32 `[pixels of the line]`, row by row. pieces: of the mask, as in `thin.pieces`.
     """
 
     def __init__(self, mask: np.ndarray, line: np.ndarray) -> None:
         self.mask, self.line = mask, line
-        inside = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-        depth = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+        depth = np.zeros(mask.shape, np.float32)
+        self.pieces = list(pieces(mask))
+        for part, piece in self.pieces:
+            inside = cv2.copyMakeBorder(piece.view(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+            found = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+            depth[part][piece] = found[piece]
         self.width = np.maximum(2 * depth[line] - 1, 0)
-        if line.any():
-            # For every pixel of the image the number of the nearest pixel of the line; OpenCV numbers them in its own order.
-            _, self._nearest = cv2.distanceTransformWithLabels(
-                (~line).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-            )
-            self._places = np.flatnonzero(line)
-            self._order = np.zeros(int(self._nearest.max()) + 1, np.int64)
-            self._order[self._nearest[line]] = np.arange(len(self._places))
+
+    @cached_property
+    def _nearest(self) -> tuple[np.ndarray, np.ndarray]:
+        """For every pixel of the image a number of the nearest pixel of the line; and its place along the line, by that number."""
+        _, number = cv2.distanceTransformWithLabels(
+            (~self.line).view(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+        )
+        along = np.zeros(int(number.max()) + 1, np.int64)
+        along[number[self.line]] = np.arange(len(self.width))
+        return number, along
+
+    @cached_property
+    def _places(self) -> np.ndarray:
+        return np.flatnonzero(self.line)
 
     def alone(self, other: _Side) -> np.ndarray:
         """Pixels of this line with nothing of the other mask within half the local width and the tolerance: bool `[H, W]`."""
         if not other.mask.any():
             return self.line
-        away = cv2.distanceTransform((~other.mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        reach = TOLERANCE + self.width / 2
+        margin = int(np.ceil(reach.max(initial=0))) + 1
+        allowed = np.zeros(self.line.shape, np.float32)
+        allowed[self.line] = reach
         out = np.zeros_like(self.line)
-        out[self.line] = away[self.line] > TOLERANCE + self.width / 2
+        for part, line in _around(self, margin):
+            free = (~other.mask[part]).view(np.uint8)
+            away = cv2.distanceTransform(free, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+            out[part] |= line & (away > allowed[part])
         return out
 
     def nearest(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """The pixel of this line that is nearest to each pixel: int64 `[K]`, index into the flattened image."""
-        return np.asarray(self._places[self._order[self._nearest[rows, columns]]])
+        number, along = self._nearest
+        return np.asarray(self._places[along[number[rows, columns]]])
 
     def width_near(self, pixels: np.ndarray) -> np.ndarray:
         """Width of this line where it is nearest to each of `pixels` (bool `[H, W]`): float32 `[K]`."""
-        return np.asarray(self.width[self._order[self._nearest[pixels]]])
+        number, along = self._nearest
+        return np.asarray(self.width[along[number[pixels]]])
 
 
 class _Stretches:
@@ -139,7 +158,10 @@ class _Stretches:
     """
 
     def __init__(self, line: np.ndarray, gap: int = 0) -> None:
-        drawn = line.astype(np.uint8)
+        if not line.any():
+            self._count = 1
+            return
+        drawn = line.view(np.uint8)
         if gap:
             drawn = cv2.dilate(drawn, np.ones((2 * gap + 1,) * 2, np.uint8))
         self._count, self._number = cv2.connectedComponents(drawn, connectivity=8)
@@ -171,6 +193,8 @@ class _Stretches:
 
     def joining(self, others: np.ndarray) -> np.ndarray:
         """Whether each stretch of some length touches two parts of `others` (bool `[H, W]`): bool `[stretches]`."""
+        if self._count == 1:
+            return np.zeros(0, bool)
         count, parts = cv2.connectedComponents(others.astype(np.uint8), connectivity=8)
         around = np.pad(parts, 1)
         rows, columns = np.nonzero(self._number)
@@ -182,8 +206,20 @@ class _Stretches:
         return np.asarray((touched > 1) & (self._lengths >= _GAP))[1:]
 
 
+def _around(side: _Side, margin: int) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
+    """The line of a mask piece by piece, each with so much of the image around it: bool `[h, w]`."""
+    for (rows, columns), piece in side.pieces:
+        top, left = max(0, rows.start - margin), max(0, columns.start - margin)
+        part = slice(top, rows.stop + margin), slice(left, columns.stop + margin)
+        own = np.zeros_like(side.line[part])
+        own[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = piece
+        yield part, own & side.line[part]
+
+
 def _remove_near(pixels: np.ndarray, side: _Side, stretches: np.ndarray) -> None:
     """Clear the `pixels` (bool `[H, W]`) whose nearest pixel of a line is in `stretches` (part of that line)."""
+    if not stretches.any():
+        return
     flat = stretches.ravel()
     for rows, columns in _bands(pixels):
         pixels[rows, columns] = ~flat[side.nearest(rows, columns)]

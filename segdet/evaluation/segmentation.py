@@ -20,7 +20,7 @@ from segdet.evaluation.kept import Kept
 from segdet.evaluation.label_width import LabelWidths, label_widths
 from segdet.evaluation.mask_errors import MaskError
 from segdet.evaluation.multiclass import binary_matrix, confusion, counts_of
-from segdet.evaluation.operating import DEFAULT, Rule
+from segdet.evaluation.operating import DEFAULT, NEUTRAL, Rule
 from segdet.evaluation.tally import MaskTally
 
 # One class: float32 probabilities [N, H, W]. Several: uint8 class indices [N, H, W], alone or with their float32 confidence.
@@ -80,6 +80,8 @@ class Evaluation:
             InputError: a rule for a model that has no threshold. SegdetError: nothing fulfils the rule.
         """
         if self.one_class:
+            if not self.binary.labelled and rule.kind == DEFAULT:
+                return NEUTRAL
             return rule.choose(self.binary.curve(), self.binary.best_threshold())
         if rule.kind != DEFAULT:
             raise InputError(
@@ -102,7 +104,7 @@ class Evaluation:
         )
 
     def metrics(self) -> dict[str, Any]:
-        """Scores at the threshold with the best pooled F1, as training shows them after every epoch."""
+        """Scores at the threshold with the best pooled F1, as training shows them after every epoch; None without any object."""
         threshold = self.threshold(Rule())
         tally = self.tally(threshold)
         return {"threshold": threshold, **_numbers(tally), "ci95": bootstrap.intervals(tally)}
@@ -196,15 +198,16 @@ def judge(result: Evaluation, split: str, rule: Rule | None = None, threshold: f
         "split": split,
         "images": len(result.indices),
         "skipped": len(result.problems),
+        "labelled_images": int((tally.labelled.sum(axis=1) > 0).sum()),
         "rasterizer": rasterize.NAME,
         "threshold": threshold,
-        "operate": str(rule) if threshold is not None else None,
+        "operate": str(rule) if threshold is not None and tally.labelled.any() else None,
         **_numbers(tally),
     }
     pooled = tally.counts.sum(axis=0)
     if result.one_class:
         metrics["average_precision"] = result.binary.average_precision()
-        metrics["oracle"] = result.binary.oracle()
+        metrics["oracle"] = result.binary.oracle() if result.binary.labelled else {"ods": None, "ois": None}
         matrix = binary_matrix(pooled[0, :3], int(tally.pixels.sum()))
         metrics["curve"] = _thinned(result.binary.curve())
     else:
@@ -215,7 +218,7 @@ def judge(result: Evaluation, split: str, rule: Rule | None = None, threshold: f
         metrics
         | {
             "ci95": bootstrap.intervals(tally),
-            "shifted_labels": {name: float(moved.scores()[name][0]) for name in ("iou", "f1", "f1_2px")},
+            "shifted_labels": {name: _finite(moved.scores()[name][0]) for name in ("iou", "f1", "f1_2px")},
             "negatives": tally.negatives(),
             "calibration": result.calibration.result(),
             "errors": mask_errors.summary(errors),
@@ -272,11 +275,15 @@ def true_mask(record: Record, one_class: bool) -> np.ndarray:
     return rasterize.class_index(record)
 
 
-def _numbers(tally: MaskTally) -> dict[str, float]:
-    """The scores in the order in which they are told."""
-    scores = {name: float(value[0]) for name, value in tally.scores().items()}
+def _numbers(tally: MaskTally) -> dict[str, float | None]:
+    """The scores in the order in which they are shown; None where nothing is labelled."""
+    scores = {name: _finite(value[0]) for name, value in tally.scores().items()}
     order = ("iou", "f1", "precision", "recall", "iou_per_image", "f1_per_image", *thin.NAMES)
     return {name: scores[name] for name in order if name in scores}
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _thinned(curve: dict[str, np.ndarray]) -> dict[str, list[float]]:

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from segdet import machine
-from segdet.data.index import cache_folder
 from segdet.errors import SegdetError
 from segdet.inference import choice, nvidia, openvino, runtimes
 from segdet.inference.probe import CHANNEL, probe_model
+from segdet.places import cache_folder
 from segdet.version import __version__
 
 GOOD, WARN, BAD = "ok", "warning", "problem"

@@ -19,11 +19,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from segdet.console import say
-from segdet.data.index import cache_folder
 from segdet.errors import InputError, InvalidOption, SegdetError, setting
 from segdet.files import sha256_of
 from segdet.inference import nvidia
 from segdet.metadata import KEY, parse
+from segdet.places import cache_folder
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 _LONGEST = 300  # characters of another library's message

@@ -13,6 +13,8 @@ from segdet.data.images import EXTENSIONS, is_image
 from segdet.errors import InputError
 from segdet.inference import ledger
 from segdet.inference.coco_ids import unique_names
+from segdet.places import expanded
+from segdet.text import decoded
 
 VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"})
 LISTS = frozenset({".txt", ".lst", ".list"})
@@ -106,7 +108,7 @@ class _Results:
 
 
 def _add(source: str, found: dict[Path, Path], results: _Results) -> None:
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_dir():
         inside = sorted(p for p in path.rglob("*") if (is_image(p) or is_video(p)) and p.is_file())
         inside = results.without(inside, path)
@@ -165,9 +167,9 @@ def _looks_like_paths(data: bytes) -> bool:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return decoded(path.read_bytes(), "surrogateescape")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: a list of images must be UTF-8 text, one path a line") from error
+        raise InputError(f"{path}: not a text file; a list of images has one path a line") from error
 
 
 def _endings() -> str:

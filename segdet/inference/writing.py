@@ -21,6 +21,7 @@ from segdet.inference.ledger import JOB_FILES, Ledger
 from segdet.inference.predictor import Predictor
 from segdet.inference.results import Prediction, Segments
 from segdet.inference.sources import Source
+from segdet.text import ESCAPE
 
 KINDS = {
     "segmentation": ("overlay", "mask", "confidence", "json", "csv", "coco", "geojson", "yolo"),
@@ -168,5 +169,5 @@ def _write_joined(stream: TextIO, items: Iterable[Any]) -> None:
 
 @contextmanager
 def _text_file(path: Path) -> Iterator[TextIO]:
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", errors=ESCAPE, newline="") as stream:
         yield stream

@@ -18,6 +18,7 @@ from segdet.inference.coco_ids import keys_of
 from segdet.inference.results import Prediction
 from segdet.serving.predicting import Answer, Result
 from segdet.serving.refusals import Refused, bad_request
+from segdet.text import encoded
 
 MEDIA = {
     "json": "application/json",
@@ -172,10 +173,10 @@ def assemble(kind: str, answers: Sequence[Answer], about: dict[str, Any]) -> tup
         rows.writerow(forms.COLUMNS)
         for answer in done:
             rows.writerows([_harmless(cell) for cell in row] for row in answer.extra)
-        return buffer.getvalue().encode(), MEDIA[kind]
+        return encoded(buffer.getvalue()), MEDIA[kind]
     else:
         return done[0].extra, MEDIA[kind]
-    return json.dumps(content, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode(), MEDIA[kind]
+    return encoded(json.dumps(content, allow_nan=False, ensure_ascii=False, separators=(",", ":"))), MEDIA[kind]
 
 
 def skipped(answers: Sequence[Answer]) -> str:

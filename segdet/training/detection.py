@@ -18,7 +18,7 @@ from segdet.data.cache import cache_for
 from segdet.data.detection import DetectionBatch, DetectionPlan, DetectionSamples, collate_boxes
 from segdet.data.records import Problem
 from segdet.data.stream import Stream, default_workers
-from segdet.errors import InputError, SegdetError
+from segdet.errors import SegdetError
 from segdet.evaluation.detection import DetectionEvaluation, Detections, evaluate_detections
 from segdet.metadata import Metadata
 from segdet.models import devices
@@ -46,10 +46,6 @@ class DetectionTask:
         config, accelerator, dataset = setup.config, setup.accelerator, setup.dataset
         self.setup = setup
         self.records = dataset.splits["val"]
-        if not any(r.instances for r in dataset.splits["train"]):
-            raise InputError(f"{dataset.root}: no object is labelled in its training images; nothing to learn")
-        if not any(r.instances for r in self.records):
-            raise InputError(f"{dataset.root}: no object is labelled in its validation images; nothing to measure")
         rank, world = accelerator.process_index, accelerator.num_processes
         workers = default_workers() if config.workers is None else config.workers
         pin = accelerator.device.type == "cuda"
@@ -124,6 +120,12 @@ class DetectionTask:
             [sample[1:] for sample in shown], self.setup.dataset.classes, run / "samples" / "train.jpg"
         )
 
+    def release(self) -> None:
+        """As `Task.release`."""
+        self.train.close()
+        self.val.close()
+        self.samples.cache = None
+
     def finish(self, run: Path, describe: Callable[[dict[str, Any]], Metadata]) -> str:
         """As `Task.finish`."""
         device = devices.named(self.setup.accelerator.device)
@@ -137,6 +139,11 @@ class DetectionTask:
 
 
 def _summary(metrics: Mapping[str, Any], run: Path) -> str:
+    if not metrics["labelled_images"]:
+        return (
+            f"{run}: no object in the {metrics['images']} validation images, so no score and threshold 0.5; there "
+            f"{metrics['errors']['background']} boxes are shown; see {run / 'report.html'}"
+        )
     low, high = metrics["ci95"]["ap"]
     return (
         f"{run}: val AP {_shown(metrics['ap'])} (95 % CI {_shown(low)} to {_shown(high)}), AP50 {_shown(metrics['ap50'])}, "

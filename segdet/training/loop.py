@@ -224,7 +224,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             if metrics:
                 self.save("last", state, metrics)
-            if better:
+            if better or (metrics and self.best < 0):  # without any score so far, the last weights are the best
                 self.save("best", state, metrics)
             checkpoints.write_history(self.run, self.history)
             self.told(row)

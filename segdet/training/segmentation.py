@@ -23,7 +23,7 @@ from segdet.data.batches import (
 from segdet.data.cache import cache_for
 from segdet.data.records import Problem, Record, by_photograph
 from segdet.data.stream import Stream, default_workers
-from segdet.errors import InputError, SegdetError
+from segdet.errors import SegdetError
 from segdet.evaluation.segmentation import evaluate
 from segdet.inference.tiling import answers, is_large
 from segdet.metadata import Metadata
@@ -47,12 +47,6 @@ class SegmentationTask:
         config, accelerator, dataset = setup.config, setup.accelerator, setup.dataset
         self.setup = setup
         self.records, count = dataset.splits["val"], len(dataset.classes)
-        outlined = any(i.polygons or i.rle for records in dataset.splits.values() for r in records for i in r.instances)
-        if not outlined:
-            raise InputError(
-                f"{dataset.root}: only boxes or no labels at all; segmentation needs outlines (polygons or masks); "
-                "for boxes train dfine"
-            )
         rank, world = accelerator.process_index, accelerator.num_processes
         workers = default_workers() if config.workers is None else config.workers
         pin = accelerator.device.type == "cuda"
@@ -115,6 +109,12 @@ class SegmentationTask:
         images, targets = [image for _, image, _ in shown], [target for _, _, target in shown]
         pictures.samples(images, targets, len(self.setup.dataset.classes) == 1, run / "samples" / "train.jpg")
 
+    def release(self) -> None:
+        """As `Task.release`."""
+        self.train.close()
+        self.val.close()
+        self.samples.cache = None
+
     def finish(self, run: Path, describe: Callable[[dict[str, Any]], Metadata]) -> str:
         """As `Task.finish`."""
         best = run / "weights" / "best.safetensors"
@@ -165,9 +165,15 @@ def _mixed(
 
 
 def _summary(metrics: Mapping[str, Any], run: Path) -> str:
-    low, high = metrics["ci95"]["iou"]
+    if not metrics["labelled_images"]:
+        alarms = metrics["negatives"]
+        return (
+            f"{run}: no object in the {metrics['images']} validation images, so no score and threshold 0.5; there something is marked "
+            f"on {alarms['false_positive_images']} of them; see {run / 'report.html'}"
+        )
     if not np.isfinite(metrics["iou"]):
         raise SegdetError(f"{run}: the validation score is not a number")
+    low, high = metrics["ci95"]["iou"]
     tail = f" at threshold {metrics['threshold']:.3f}" if metrics["threshold"] is not None else ""
     thin = f", F1@2px {metrics['f1_2px']:.3f}, clDice {metrics['cldice']:.3f}" if "f1_2px" in metrics else ""
     return (

@@ -62,6 +62,10 @@ class Task(Protocol):
         """A training batch with its targets as a picture."""
         ...
 
+    def release(self) -> None:
+        """End the loader processes and forget their images: training is over, and measuring starts its own."""
+        ...
+
     def finish(self, run: Path, describe: Callable[[dict[str, Any]], Metadata]) -> str:
         """Measure the best weights, write metrics, pictures and report; the last line for the user.
 

@@ -11,11 +11,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import tifffile
 
 from segdet.data import formats
-from segdet.data.images import ImageError, read_image
+from segdet.data.images import ImageError, encode_jpeg, read_image
 from segdet.errors import SegdetError
-from tests.real.harness import ROOT, TINY, Place, Result, Skipped
+from tests.drawn import crack_picture
+from tests.real.harness import ROOT, UNET, Place, Result, Skipped
 
 _MODEL = ROOT / "exports" / "crack.onnx"
 
@@ -98,35 +100,40 @@ def voc_lists(place: Place) -> str:
     return "" if all(seen["objects"].values()) else f"objects {seen['objects']}"
 
 
-def _reads_as(file: Path, picture: Path, refusal: str) -> str:
-    """The file's pixels are the picture's (one step of rounding), or it is refused with `refusal` in the message."""
+def _reads_as(file: Path, pictures: list[np.ndarray], refusal: str) -> str:
+    """The file's pixels are one of the pictures (one step of rounding), or it is refused with `refusal` in the message."""
     try:
         pixels = read_image(file)
     except ImageError as error:
         return "" if re.search(refusal, str(error), re.IGNORECASE) else f"refused without the reason: {error}"
-    same = read_image(picture)
-    if pixels.shape != same.shape:
+    off = [int(np.abs(pixels.astype(int) - one).max()) for one in pictures if one.shape == pixels.shape]
+    if not off:
         return f"{file.name}: shape {pixels.shape}"
-    off = int(np.abs(pixels.astype(int) - same).max())
-    return "" if off <= 1 else f"{file.name}: up to {off} grey values off"
+    return "" if min(off) <= 1 else f"{file.name}: up to {min(off)} grey values off"
 
 
-def _all_read(place: Place, refusal: str) -> str:
-    picture = place.data / "same_picture.png"
-    whys = [_reads_as(file, picture, refusal) for file in sorted(place.data.glob("*.tif"))]
-    why = "; ".join(filter(None, whys))
-    if why:
-        return why
+def _all_read(place: Place, whys: list[str]) -> str:
+    if any(whys):
+        return "; ".join(filter(None, whys))
     result = place.run("predict", place.data, "--model", _MODEL, "--out", place.work / "out", "--imgsz", 64)
     return "" if result.clean else result.last
 
 
 def planar(place: Place) -> str:
-    return _all_read(place, ".")
+    same = read_image(place.data / "same_picture.png")
+    return _all_read(place, [_reads_as(file, [same], ".") for file in sorted(place.data.glob("*.tif"))])
 
 
 def minisblack(place: Place) -> str:
-    return _all_read(place, r"(bands|channels|samples).*(16|32|float|int)|(16|32|float|int).*(bands|channels|samples)")
+    """The first three bands, by the picture or by tifffile's reading of them: 65535 or 1.0 is white."""
+    refusal = r"(bands|channels|samples).*(16|32|float|int)|(16|32|float|int).*(bands|channels|samples)"
+    same, whys = read_image(place.data / "same_picture.png"), []
+    for file in sorted(place.data.glob("*.tif")):
+        bands = tifffile.imread(file)
+        bands = bands.transpose(1, 2, 0) if bands.shape[0] < bands.shape[2] else bands
+        white = 65535 if bands.dtype.kind == "u" else 1.0
+        whys.append(_reads_as(file, [same, np.round(bands[..., :3] / white * 255).astype(int)], refusal))
+    return _all_read(place, whys)
 
 
 def nothing_to_measure(place: Place) -> str:
@@ -169,7 +176,7 @@ def frame_times(place: Place) -> str:
 
 def _val_and_predict(place: Place) -> list[list[object]]:
     runs, out = place.work / "runs", place.work / "out"
-    (place.work / "tiny.json").write_text(json.dumps({**TINY, "options": {"decoder_channels": [32, 24, 16, 12, 8]}}))
+    (place.work / "tiny.json").write_text(json.dumps(UNET))
     train = ["train", "unet", "--config", "tiny.json", "--data", place.data, "--out", runs, "--name", "run"]
     weights = runs / "run" / "weights" / "best.safetensors"
     return [
@@ -182,9 +189,10 @@ def _val_and_predict(place: Place) -> list[list[object]]:
 
 
 def latin1(place: Place) -> str:
-    os.chdir(place.work)
-    results = place.process(*_val_and_predict(place), PYTHONUTF8="0", LC_ALL="C.UTF-8")
-    for result in results:
+    commands = _val_and_predict(place)
+    for command, result in zip(commands, place.process(*commands, PYTHONUTF8="0", LC_ALL="C.UTF-8"), strict=False):
+        if _only_findings(command, result):
+            continue
         if result.code and "ckke" not in result.last and "Br" not in result.last:
             return f"exit {result.code}: {result.last}"
         if result.code:  # one clear line that names the file
@@ -197,8 +205,6 @@ def latin1(place: Place) -> str:
 
 
 def no_home(place: Place) -> str:
-    if os.geteuid() != 0:
-        raise Skipped("only root can become a user without an entry in the list of users")
     yolo = place.source.parent / "list-of-folders"
     if not yolo.is_dir():
         raise Skipped("list-of-folders is not there")
@@ -221,12 +227,8 @@ def _only_findings(command: list[object], result: Result) -> bool:
 
 
 def telemetry(place: Place) -> str:
-    from tests.drawn import crack_picture
-
     home = place.work / "home"
     home.mkdir()
-    from segdet.data.images import encode_jpeg
-
     (place.work / "photo.jpg").write_bytes(encode_jpeg(crack_picture(1)[0]))
     [result] = place.process(
         ["predict", "photo.jpg", "--model", _MODEL, "--out", "o"],

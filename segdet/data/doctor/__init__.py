@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from segdet.data.doctor import copies, exports, labels, pictures, shares, uprigh
 from segdet.data.doctor.copies import Pair
 from segdet.data.doctor.findings import Checkup, Finding, by_severity
 from segdet.data.doctor.scan import Facts, scan
+from segdet.data.learnable import crowds_in, without_crowds
 from segdet.data.records import Dataset, by_photograph, iterate
 
 Progress = Callable[[str, int, int], object]
@@ -83,10 +83,10 @@ def _sound(dataset: Dataset, facts: dict[Path, Facts]) -> Dataset:
 
 def figures(dataset: Dataset) -> dict[str, Any]:
     """Sizes and balance of a dataset as plain values."""
-    objects = Counter(instance.label for _, record in iterate(dataset) for instance in record.instances)
+    objects = without_crowds(record for _, record in iterate(dataset))
     splits = {}
     for split, records in dataset.splits.items():
-        areas = [area_of(instance) for record in records for instance in record.instances]
+        areas = [area_of(instance) for record in records for instance in record.instances if not instance.crowd]
         spread = [
             records[i] for i in np.unique(np.linspace(0, len(records) - 1, min(_SAMPLE, len(records))).astype(int))
         ]
@@ -95,6 +95,7 @@ def figures(dataset: Dataset) -> dict[str, Any]:
             "images": len(records),
             "photographs": len(by_photograph(records)),
             "objects": len(areas),
+            "crowds": crowds_in(records),
             "empty": sum(not record.instances for record in records),
             "object_area": [float(value) for value in np.percentile(areas, [5, 50, 95])] if areas else None,
             "foreground": float(np.mean(marked)) if marked else None,

@@ -28,7 +28,8 @@ from segdet.data.formats import (
     voc,
     yolo,
 )
-from segdet.data.formats.base import Adapter
+from segdet.data.formats.accounting import account
+from segdet.data.formats.base import Adapter, consuming
 from segdet.data.records import Dataset, Problem, Record
 from segdet.errors import InputError, SegdetError
 
@@ -95,13 +96,13 @@ def read(path: Path, name: str | None = None, refuse: bool = True) -> Dataset:
         InputError: as `recognise`; and what `refuse` says. SegdetError: there is nothing in it, and nothing was left out.
     """
     adapter, evidence = recognise(path)
-    with index.remembered(path):
+    with index.remembered(path), consuming() as consumed:
         home = coco_files.root_of(path) if path.is_file() else path
         dataset = adapter.read(path, name or home.resolve().name, evidence)
     if refuse:
         _refuse(path, dataset)
     problems = (*dataset.problems, *_second_labels(path, dataset, adapter, evidence))
-    return replace(dataset, splits=_ordered(dataset.splits), problems=problems)
+    return replace(dataset, splits=_ordered(dataset.splits), problems=problems, account=account(dataset, consumed))
 
 
 def _refuse(path: Path, dataset: Dataset) -> None:

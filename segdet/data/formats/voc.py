@@ -205,7 +205,7 @@ def _listed(folder: Path, images: Mapping[str, Path], problems: list[Problem]) -
         if split in found or file is None:
             continue
         with noting(problems):
-            rows = read_text(file, "a list has one image name a line").splitlines()
+            rows = read_text(file, "a list has one image name a line", "surrogateescape").splitlines()
             stems = (_stem(row.strip(), images) for row in rows if row.strip())
             found[split] = list(dict.fromkeys(stems))
     return found

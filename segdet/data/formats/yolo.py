@@ -39,6 +39,7 @@ from segdet.data.records import (
     clean_polygon,
     photograph_of,
 )
+from segdet.text import decoded
 
 _MAX_CLASSES = 10_000
 _SPLIT_KEYS = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test",)}
@@ -126,7 +127,7 @@ def _read(path: Path, name: str, evidence: str) -> Dataset:
 
 def _is_card(path: Path) -> bool:
     try:
-        text = path.read_text(encoding="utf-8-sig", errors="replace")
+        text = decoded(path.read_bytes(), "replace")
     except OSError:
         return False
     return (
@@ -252,7 +253,7 @@ def _listed(listing: Path, root: Path, problems: list[Problem]) -> list[Path]:
     images = []
     lines: list[str] = []
     with noting(problems):
-        lines = read_text(listing, "a list has one image path a line").splitlines()
+        lines = read_text(listing, "a list has one image path a line", "surrogateescape").splitlines()
     for number, line in enumerate(lines, 1):
         entry = line.strip()
         if not entry:
