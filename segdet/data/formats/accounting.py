@@ -5,7 +5,8 @@ a few files of each folder and ending are opened to say what they are, and examp
 100,000 files costs about as much as listing it.
 """
 
-# ruff: noqa: PTH (strings: a Path object for every file of a large folder costs several times as much)
+# ruff: noqa: PTH114, PTH118, PTH119, PTH122
+# Strings, because a Path object for every file of a large folder costs several times as much.
 from __future__ import annotations
 
 import os
