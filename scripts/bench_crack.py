@@ -32,10 +32,10 @@ from segdet.data.rasterize import target
 from segdet.data.records import Record
 from segdet.errors import InputError
 from segdet.inference.predictor import Predictor
-from segdet.inference.results import Prediction
+from segdet.inference.results import SegmentationResult
 from segdet.inference.runtimes import import_onnxruntime
 from segdet.inference.session import open_session
-from segdet.validation import validate
+from segdet.validation.run import validate
 
 SCORES = ("iou", "f1", "f1_2px", "cldice", "precision", "recall")
 
@@ -48,7 +48,7 @@ def row(name: str, metrics: dict[str, Any], sharp: float | None) -> str:
 def marked(model: Predictor, image: Any) -> np.ndarray:
     """bool `[H, W]`: what the model calls crack."""
     found = model.predict(image)
-    if not isinstance(found, Prediction):
+    if not isinstance(found, SegmentationResult):
         raise InputError("a model of masks is needed, not of boxes")
     return np.asarray(found.mask > 0)
 

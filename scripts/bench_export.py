@@ -23,7 +23,7 @@ import numpy as np
 from segdet.data import catalog
 from segdet.data.images import read_image
 from segdet.data.splits import limited
-from segdet.export.gate import PRECISIONS
+from segdet.exporting.gate import PRECISIONS
 from segdet.inference.session import open_session
 
 

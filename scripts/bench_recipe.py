@@ -32,7 +32,7 @@ from segdet.evaluation import bootstrap
 from segdet.models import weights
 from segdet.training.config import TrainConfig
 from segdet.training.run import train as go_on
-from segdet.validation import validate
+from segdet.validation.run import validate
 
 
 def copies_apart() -> None:

@@ -1,40 +1,53 @@
 """segdet: from a folder of labelled images to a segmentation or detection model, and to one ONNX file behind an API.
 
-Nothing heavy is imported until it is used: `import segdet` costs milliseconds.
+Nothing heavy is imported until it is used: `import segdet` costs milliseconds. The types are in `__init__.pyi`, which
+`scripts/make_stub.py` writes from the classes that declare the settings.
+
+>>> import segdet
+>>> segdet.load("exports/crack.onnx").session.metadata.classes
+['crack']
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import Any
 
-from segdet import export, telemetry
+from segdet import telemetry
 from segdet.version import __version__
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from segdet.inference.predictor import Predictor
 
 telemetry.switch_off()
 
-__all__ = ["__version__", "export", "load", "train"]
+# Where each public name is defined; it is imported on first use.
+HOMES = {
+    "train": "segdet.api",
+    "evaluate": "segdet.api",
+    "export": "segdet.api",
+    "load": "segdet.api",
+    "predict": "segdet.api",
+    "open_dataset": "segdet.api",
+    "Dataset": "segdet.data.records",
+    "DetectionResult": "segdet.inference.detection_results",
+    "EvaluationResult": "segdet.validation.evaluate",
+    "InputError": "segdet.errors",
+    "InvalidOption": "segdet.errors",
+    "JobResult": "segdet.inference.job",
+    "Metadata": "segdet.metadata",
+    "Predictor": "segdet.inference.predictor",
+    "SegdetError": "segdet.errors",
+    "SegmentationResult": "segdet.inference.results",
+}
+
+__all__ = ["__version__", *HOMES]
 
 
-def load(path: str | Path | None = None, **options: Any) -> Predictor:
-    """Open an exported model; `segdet.load("unet-crack.onnx").predict("photo.jpg")` gives a `Prediction`, or a
-    `DetectionResult` when the model finds boxes.
-
-    With no path, the model `segdet predict` would take. Options are those of `inference.predictor.Predictor`.
-    """
-    from segdet.inference.models import find_model
-    from segdet.inference.predictor import Predictor
-
-    return Predictor(find_model(path), **options)
+def __getattr__(name: str) -> Any:
+    if name not in HOMES:
+        raise AttributeError(f"module 'segdet' has no attribute {name!r}")
+    value = getattr(import_module(HOMES[name]), name)
+    globals()[name] = value
+    return value
 
 
-def train(arch: str = "unet", data: str = "crack-demo", **options: Any) -> Path:
-    """Train a model and return its run folder; options are the fields of `training.config.TrainConfig`."""
-    from segdet.training.config import TrainConfig
-    from segdet.training.run import train as run
-
-    return run(TrainConfig.from_options(arch=arch, data=data, **options))
+def __dir__() -> list[str]:
+    return sorted({*globals(), *HOMES})

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from segdet.errors import InputError
 
@@ -15,6 +15,15 @@ KEY = "segdet"  # in safetensors' metadata and ONNX's metadata_props
 
 # Of `metrics.json`: what stands elsewhere in the metadata, or is too long for it.
 _LONG = frozenset({"threshold", "operate", "classes", "confusion", "curve", "calibration", "speed", "damp_duplicates"})
+
+
+# Arguments of architectures in files that were written before they were renamed.
+_EARLIER_OPTIONS = {"size": "variant", "queries": "num_queries", "upscale": "input_scale"}
+
+
+def earlier_option(name: str) -> str:
+    """Today's name of an architecture's argument, for files of earlier versions."""
+    return _EARLIER_OPTIONS.get(name, name)
 
 
 class DataSource(BaseModel):
@@ -61,6 +70,11 @@ class Metadata(BaseModel):
     source_sha256: str | None = None
     precision: str | None = None
     parity: dict[str, Any] | None = None
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _with_names_of_today(cls, options: Any) -> Any:
+        return {earlier_option(key): value for key, value in options.items()} if isinstance(options, dict) else options
 
     def measured(self, metrics: Mapping[str, Any]) -> Metadata:
         """The description with the threshold and scores of a measurement."""

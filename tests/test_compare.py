@@ -21,9 +21,9 @@ from segdet.evaluation import tally as tallies
 from segdet.evaluation.operating import parse
 from segdet.inference.session import open_session
 from segdet.models import weights
-from segdet.operating import store
-from segdet.trained import dataset_for, open_trained, part_of
-from segdet.validation import validate
+from segdet.validation.checkpoint import dataset_for, open_trained, part_of
+from segdet.validation.run import validate
+from segdet.validation.threshold import store
 from tests.conftest import TINY
 from tests.drawn import yolo_dataset
 

@@ -18,7 +18,7 @@ from segdet.inference import tiling
 from segdet.inference.predictor import Predictor
 from segdet.models import common, network, weights
 from segdet.models.network import Network
-from segdet.validation import validate
+from segdet.validation.run import validate
 from tests.conftest import TINY
 from tests.drawn import yolo_dataset
 from tests.segmenters import channel_model, dark_model

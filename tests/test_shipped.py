@@ -13,7 +13,7 @@ import segdet
 from segdet.data import synthetic
 from segdet.data.images import read_image
 from segdet.data.rasterize import binary, coverage
-from segdet.inference.results import Prediction
+from segdet.inference.results import SegmentationResult
 from segdet.inference.session import open_session
 from segdet.training.config import TrainConfig
 from tests.conftest import Cli
@@ -36,7 +36,7 @@ def test_it_is_small_and_says_what_it_is() -> None:
 def test_its_recipe_is_the_committed_one() -> None:
     config = TrainConfig.from_file(ROOT / "configs" / "crack.yaml")
     metadata = open_session(MODEL, "cpu").metadata
-    assert metadata.backbone == config.backbone and metadata.options == config.options
+    assert metadata.backbone == config.backbone and metadata.options == config.arch_options
     assert metadata.data.model_dump()["seed"] == config.seed
     assert {name: part["share"] for name, part in metadata.data.model_dump()["mixed"].items()} == config.mix
     assert yaml.safe_load((ROOT / "datasets" / "crack-drawn.yaml").read_text())["generated"]
@@ -50,7 +50,7 @@ def test_it_finds_cracks_that_it_has_not_seen() -> None:
         cracked = index < 8
         picture, cracks = synthetic.draw(np.random.default_rng([99, index]), 320, 320, cracked)
         found = model.predict(picture)
-        assert isinstance(found, Prediction)
+        assert isinstance(found, SegmentationResult)
         if not cracked:
             quiet += found.areas["crack"] < 0.01 * picture.shape[0] * picture.shape[1]
             continue
@@ -69,7 +69,7 @@ def test_a_crack_that_fills_a_large_photograph_is_found() -> None:
     scores = []
     for model in (segdet.load(MODEL), segdet.load(MODEL, down_to=0)):
         found = model.predict(large)
-        assert isinstance(found, Prediction)
+        assert isinstance(found, SegmentationResult)
         scores.append(float(((found.mask > 0) & (wanted > 0.5)).sum() / ((found.mask > 0) | (wanted > 0.5)).sum()))
     assert scores[0] > 0.4 and scores[0] > scores[1] + 0.2, scores
 

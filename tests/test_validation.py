@@ -12,7 +12,7 @@ from segdet.data import catalog
 from segdet.errors import InputError
 from segdet.evaluation.operating import parse
 from segdet.models.weights import read_metadata
-from segdet.validation import validate
+from segdet.validation.run import validate
 from tests.conftest import Cli
 from tests.detectors import COLOURS, blob_dataset, blob_model
 

@@ -80,7 +80,7 @@ class Reference:
 
 def _refer(shop: Workshop, arch: str, references: dict[str, Reference]) -> dict[str, Any]:
     from segdet.evaluation.detection import Detections
-    from segdet.export.parity import torch_reference
+    from segdet.exporting.parity import torch_reference
     from segdet.models.detector import Detector, detect
 
     net = shop.net(arch)
@@ -109,7 +109,7 @@ class OnDevice:
 
         import torch
 
-        from segdet.export.graph import ClassesGraph, OneClassGraph
+        from segdet.exporting.graph import ClassesGraph, OneClassGraph
         from segdet.models.detector import Detector
 
         self.metadata, self.device, self.precision = net.metadata, f"{device} {precision}", precision
@@ -158,7 +158,7 @@ def _torch(shop: Workshop, reference: Reference, precision: str) -> dict[str, An
 
 def _judged(shop: Workshop, reference: Reference, tested: Any, limits: str) -> dict[str, Any]:
     """Compare on pictures of all sizes, one by one, and then several at once with the same one by one."""
-    from segdet.export import detection_parity, parity
+    from segdet.exporting import detection_parity, parity
 
     pictures = shop.pictures()
     metadata = reference.net.metadata
@@ -229,7 +229,7 @@ def _onnx(shop: Workshop, arch: str, kind: str, precision: str, exact: dict[str,
 def _of_file(shop: Workshop, arch: str) -> Reference:
     """The answers of the fp32 file on the processor."""
     from segdet.evaluation.detection import Detections
-    from segdet.export.parity import session_reference
+    from segdet.exporting.parity import session_reference
     from segdet.inference.session import open_session
 
     session = open_session(shop.onnx(arch), "cpu")

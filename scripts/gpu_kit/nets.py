@@ -159,7 +159,7 @@ class Workshop:
         stepper, task, setup = ready(self.options(arch, precision="fp32"))
         for number, batch in zip(range(self.scale.steps), epochs(task), strict=False):
             stepper.step(batch, task.loss, 1.0, number)
-        about = self._about(arch, setup.backbone, setup.config.options, list(setup.dataset.classes), setup.imgsz)
+        about = self._about(arch, setup.backbone, setup.config.arch_options, list(setup.dataset.classes), setup.imgsz)
         return stepper.best_network().eval(), about
 
     def _untrained(self, arch: str, missing: str) -> tuple[Any, Metadata]:
@@ -207,9 +207,9 @@ class Workshop:
         """The exported file; fp16 as `segdet export --precision fp16` makes it."""
         import onnx
 
-        from segdet.export import half
-        from segdet.export.onnx import OPSET, to_onnx, write
-        from segdet.export.ranges import measure
+        from segdet.exporting import half
+        from segdet.exporting.onnx import OPSET, to_onnx, write
+        from segdet.exporting.ranges import measure
 
         path = self.folder / f"{arch}-{precision}.onnx"
         if not path.is_file():

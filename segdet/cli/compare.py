@@ -26,8 +26,9 @@ def compare(
     workers: int | None = typer.Option(None, min=0, help="Loader processes.  \\[default: from the machine]"),
 ) -> None:
     """Say which model is better, by how much, and whether these images can tell."""
-    from segdet import comparison, files
+    from segdet import files
     from segdet.reporting import compared as page
+    from segdet.validation import compare as comparison
 
     how = comparison.How(data, split, limit, device, workers)
     found = comparison.folds(sources, how) if folds else comparison.compare(sources, how)
@@ -42,11 +43,11 @@ def compare(
 
 def _gallery(found: Any, how: Any, count: int) -> list[tuple[str, bytes]]:
     """Pictures of the images in which the two best differ most: caption and JPEG."""
-    from segdet import comparison
     from segdet.console import say
     from segdet.errors import SegdetError
     from segdet.reporting import compared as page
-    from segdet.trained import dataset_for
+    from segdet.validation import compare as comparison
+    from segdet.validation.checkpoint import dataset_for
 
     first, second = found.entrants[:2]
     chosen = comparison.telling(first.tally, second.tally, count)

@@ -7,67 +7,69 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from segdet.cli import (
-    bench,
-    check,
-    compare,
-    data,
-    doctor,
-    download,
-    export,
-    models,
-    output,
-    predict,
-    serve,
-    train,
-    val,
-)
+from segdet.cli import output
+from segdet.cli.options import option_name
 from segdet.errors import SegdetError, nearest
 from segdet.text import ESCAPE
 from segdet.version import __version__
 
-app = typer.Typer(
-    name="segdet",
-    help="From a folder of labelled images to a segmentation or detection model, and to one ONNX file.",
-    no_args_is_help=True,
-    add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    pretty_exceptions_enable=False,
-)
-data_app = typer.Typer(help="Look at datasets, check, convert, divide and download them.", no_args_is_help=True)
-
-COMMANDS: dict[str, Callable[..., None]] = {
-    "train": train.train,
-    "val": val.val,
-    "compare": compare.compare,
-    "export": export.export,
-    "predict": predict.predict,
-    "serve": serve.serve,
-    "models": models.models,
-    "bench": bench.bench,
-    "doctor": doctor.doctor,
+# Modules of `segdet.cli` and their functions; a module is imported when its command runs.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "train": ("train", "train"),
+    "val": ("val", "val"),
+    "compare": ("compare", "compare"),
+    "export": ("export", "export"),
+    "predict": ("predict", "predict"),
+    "serve": ("serve", "serve"),
+    "models": ("models", "models"),
+    "bench": ("bench", "bench"),
+    "doctor": ("doctor", "doctor"),
 }
-DATA_COMMANDS: dict[str, Callable[..., None]] = {
-    "list": data.list_datasets,
-    "info": data.info,
-    "check": check.check,
-    "convert": data.convert,
-    "unpack": data.unpack,
-    "split": data.split,
-    "download": download.download,
+DATA_COMMANDS: dict[str, tuple[str, str]] = {
+    "list": ("data", "list_datasets"),
+    "info": ("data", "info"),
+    "check": ("check", "check"),
+    "convert": ("data", "convert"),
+    "unpack": ("data", "unpack"),
+    "split": ("data", "split"),
+    "download": ("download", "download"),
 }
 
-for _name, _command in COMMANDS.items():
-    app.command(_name)(_command)
-for _name, _command in DATA_COMMANDS.items():
-    data_app.command(_name)(_command)
-app.add_typer(data_app, name="data")
+
+def load(place: tuple[str, str]) -> Callable[..., None]:
+    """Import a command's function."""
+    function: Callable[..., None] = getattr(import_module(f"segdet.cli.{place[0]}"), place[1])
+    return function
+
+
+def build(arguments: Sequence[str]) -> typer.Typer:
+    """The application with the command that `arguments` name, or with all of them when they name none."""
+    words = [word for word in arguments if not word.startswith("-")]
+    app = typer.Typer(
+        name="segdet",
+        help="From a folder of labelled images to a segmentation or detection model, and to one ONNX file.",
+        no_args_is_help=True,
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+    )
+    app.callback()(_globals)
+    for name in words[:1] if words[:1] and words[0] in COMMANDS else COMMANDS:
+        app.command(name)(load(COMMANDS[name]))
+    if words[:1] == ["data"] or words[:1] == [] or words[0] not in COMMANDS:
+        data_app = typer.Typer(help="Inspect, check, convert, split and download datasets.", no_args_is_help=True)
+        for name in words[1:2] if words[1:2] and words[1] in DATA_COMMANDS else DATA_COMMANDS:
+            data_app.command(name)(load(DATA_COMMANDS[name]))
+        app.add_typer(data_app, name="data")
+    return app
 
 
 def _version(wanted: bool) -> None:
@@ -76,7 +78,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _globals(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
     json: bool = typer.Option(
@@ -113,7 +114,7 @@ def run(arguments: Sequence[str]) -> int:
     arguments, flags = _take(list(arguments), ("--json", "--debug"))
     output.as_json = "--json" in flags
     try:
-        code = app(_dashed(arguments), prog_name="segdet", standalone_mode=False)
+        code = build(arguments)(_dashed(arguments), prog_name="segdet", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except SegdetError as error:
         if "--debug" in flags:
@@ -144,13 +145,11 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(f"unexpected {type(error).__name__}: {first} (run again with --debug and report it)", 1)
 
 
-_OPTIONS = {"threshold": "conf"}  # settings whose option has another name
-
-
 def _option(name: str, value: str | None) -> str:
     """A setting as the command line writes it: `--imgsz 320`."""
-    option = "--" + _OPTIONS.get(name, name).replace("_", "-")
-    return option if value is None else f"{option} {value}"
+    if name == "arch":
+        return "ARCH" if value is None else f"ARCH {value}"
+    return option_name(name) if value is None else f"{option_name(name)} {value}"
 
 
 def _fail(message: str, code: int) -> int:
@@ -183,7 +182,11 @@ _SWITCH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no
 
 
 def _is_switch(parameter: Parameter) -> bool:
-    return str(parameter.annotation).startswith("bool")  # annotations are text here: "bool", "bool | None"
+    return str(parameter.annotation) in (
+        "bool",
+        "bool | None",
+        "<class 'bool'>",
+    )  # text where annotations are postponed
 
 
 def _dashed(arguments: Sequence[str]) -> list[str]:
@@ -191,27 +194,33 @@ def _dashed(arguments: Sequence[str]) -> list[str]:
 
     A switch is given with `compile=true`, and left out with `compile=false`.
     """
-    commands: dict[str, Callable[..., None]] = COMMANDS
     words = list(arguments)
-    start = 1
-    if words[:1] == ["data"]:
-        commands, start = DATA_COMMANDS, 2
-    command = commands.get(words[start - 1]) if len(words) >= start else None
-    if command is None:
+    commands, start = (DATA_COMMANDS, 2) if words[:1] == ["data"] else (COMMANDS, 1)
+    if len(words) < start or words[start - 1] not in commands:
         return words
-    parameters = signature(command).parameters
+    parameters = signature(load(commands[words[start - 1]])).parameters
+    by_option = {option_name(parameter.name): parameter for parameter in parameters.values()}
+    by_option.update({f"--{name.replace('_', '-')}": parameter for name, parameter in parameters.items()})
     out = words[:start]
     for before, word in zip(["", *words[start:]], words[start:], strict=False):
         match = re.fullmatch(r"([a-z_-]+)=(.*)", word, re.DOTALL)
-        option = parameters.get(before[2:].replace("-", "_")) if before.startswith("--") else None
+        option = by_option.get(before)
         is_value = option is not None and not _is_switch(option)  # --model model=a.onnx
-        named = None if match is None else parameters.get(match[1].replace("-", "_"))
+        named = None if match is None else by_option.get(f"--{match[1].replace('_', '-')}")
         if match is None or named is None or is_value or Path(word).exists():
             out.append(word)
         elif isinstance(named.default, typer.models.ArgumentInfo):
             out.append(match[2])
         elif _is_switch(named) and match[2].lower() in _SWITCH:
-            out += [f"--{named.name.replace('_', '-')}"] if _SWITCH[match[2].lower()] else []
+            name = option_name(named.name)
+            on, off = [name], [name.replace("--", "--no-", 1)] if _has_off(named) else []
+            out += on if _SWITCH[match[2].lower()] else off
         else:
-            out += [f"--{named.name.replace('_', '-')}", match[2]]
+            out += [option_name(named.name), match[2]]
     return out
+
+
+def _has_off(parameter: Parameter) -> bool:
+    """Whether a switch has a --no-... form."""
+    names = getattr(parameter.default, "param_decls", None) or ()
+    return any("/--no-" in name for name in names)

@@ -12,20 +12,23 @@ import numpy as np
 
 from segdet.console import progress, say
 from segdet.data.images import ImageError
-from segdet.data.tiff import Bands, TiffPicture
+from segdet.data.tiff import Bands, TiffPicture, bands_of
 from segdet.errors import InputError, InvalidOption, setting
 from segdet.files import new_folder, sha256_of
 from segdet.inference import large
 from segdet.inference.coco_ids import ImageKey, Instances, keys_of
+from segdet.inference.config import PredictConfig
 from segdet.inference.detection_results import DetectionResult
 from segdet.inference.ledger import JOB_FILES, Ledger
+from segdet.inference.models import find_model
 from segdet.inference.pipeline import Loaded, WriteBehind, read_ahead
 from segdet.inference.predictor import Predictor
-from segdet.inference.results import Prediction, Segments
-from segdet.inference.sources import Source
+from segdet.inference.results import SegmentationResult, Segments
+from segdet.inference.settle import settled
+from segdet.inference.sources import Source, expand
 from segdet.inference.video import predict_video
 from segdet.inference.windows import ArrayPicture, remarks
-from segdet.inference.writing import Files, brief, names_of, row_of, write_image, write_job
+from segdet.inference.writing import Files, brief, kinds_of, names_of, row_of, write_image, write_job
 
 Row = dict[str, Any]
 
@@ -66,6 +69,35 @@ def _found(name: str, row: int | dict[str, Any]) -> str:
     if isinstance(row, int):
         return f"{row} {name}" if row else ""
     return f"{name} {row['share']:.2%} of the image" if row["pixels"] else ""
+
+
+def predict_sources(sources: Sequence[str | Path], config: PredictConfig) -> JobResult:
+    """Predict images, videos, folders, patterns and lists of them, and write the results.
+
+    Args:
+        sources: as on the command line; "-" reads names from standard input.
+
+    Raises:
+        InputError: no such file, an unusable model, device or setting, or no image that could be read.
+    """
+    bands = None if config.bands is None else bands_of(config.bands)
+    expanded = expand([str(source) for source in sources], config.out or Path("runs"))
+    file = find_model(config.model)
+    device = settled(file, config.device, expanded, config.threads)
+    predictor = Predictor(
+        file, config.threshold, config.tile, device, config.threads, config.imgsz, config.multiscale_to
+    )
+    kinds = kinds_of(config.save, predictor.session.metadata.task)
+    return run_job(
+        predictor,
+        expanded,
+        config.out,
+        kinds,
+        skip_done=config.skip_done,
+        smooth=config.smooth,
+        bands=bands,
+        coco_ids=config.coco_ids,
+    )
 
 
 def run_job(
@@ -228,11 +260,11 @@ class _Job:
         for (source, _), prediction in zip(group, self._predictor.predict_batch(arrays), strict=True):
             behind.submit(partial(self._write, source, prediction))
 
-    def _write(self, source: Source, prediction: Prediction | DetectionResult) -> tuple[Source, Row]:
+    def _write(self, source: Source, prediction: SegmentationResult | DetectionResult) -> tuple[Source, Row]:
         files = write_image(prediction, self._result.folder, source.name, self._kinds)
         return source, self._row(source, prediction, files)
 
-    def _row(self, source: Source, found: Prediction | Segments | DetectionResult, files: Files) -> Row:
+    def _row(self, source: Source, found: SegmentationResult | Segments | DetectionResult, files: Files) -> Row:
         row = row_of(found, self._kinds, source.path, self._keys[source.name])
         row |= remarks(source.path if source.data is None else source.data, self._bands)
         return {**row, "files": {kind: str(file) for kind, file in files.items()}}

@@ -11,7 +11,7 @@ from segdet.data.images import read_image, resize
 from segdet.errors import InputError
 from segdet.inference import levels, sizes, tiling
 from segdet.inference.detection_results import DetectionResult
-from segdet.inference.results import Prediction
+from segdet.inference.results import SegmentationResult
 from segdet.inference.session import Session, open_session
 from segdet.inference.windows import ArrayPicture, Picture
 
@@ -74,11 +74,13 @@ class Predictor:
         self.down_to = stored if down_to is None else down_to
         self.whole = tiling.WHOLE if tile == "auto" else 0  # pixels up to which an image is not tiled
 
-    def predict(self, image: str | Path | bytes | np.ndarray, name: str | None = None) -> Prediction | DetectionResult:
+    def predict(
+        self, image: str | Path | bytes | np.ndarray, name: str | None = None
+    ) -> SegmentationResult | DetectionResult:
         """Predict for a path, encoded bytes, or RGB uint8 `[H, W, 3]`.
 
         Returns:
-            `Prediction` from a segmentation model, `DetectionResult` from a detection model.
+            `SegmentationResult` from a segmentation model, `DetectionResult` from a detection model.
 
         Raises:
             InputError: an image that cannot be used.
@@ -86,7 +88,7 @@ class Predictor:
         pixels = image if isinstance(image, np.ndarray) else read_image(image, name)
         return self.predict_batch([_checked(pixels, name)])[0]
 
-    def predict_batch(self, images: Sequence[np.ndarray]) -> list[Prediction | DetectionResult]:
+    def predict_batch(self, images: Sequence[np.ndarray]) -> list[SegmentationResult | DetectionResult]:
         """Predict for RGB uint8 `[H, W, 3]` arrays of one size; they go through the network together."""
         if self.imgsz is None:
             return self._predict(images)
@@ -94,25 +96,25 @@ class Predictor:
         found = self._predict([resize(image, *size) for image in images])
         return [self._restored(*pair) for pair in zip(images, found, strict=True)]
 
-    def _predict(self, images: Sequence[np.ndarray]) -> list[Prediction | DetectionResult]:
+    def _predict(self, images: Sequence[np.ndarray]) -> list[SegmentationResult | DetectionResult]:
         found = self._at_once(images)
         if not levels.sides(images[0].shape[:2], self.down_to):
             return found
         return [self._again(one) for one in found]
 
-    def _again(self, found: Prediction | DetectionResult) -> Prediction:
+    def _again(self, found: SegmentationResult | DetectionResult) -> SegmentationResult:
         """With what coarser looks add."""
-        assert isinstance(found, Prediction) and self.threshold is not None
+        assert isinstance(found, SegmentationResult) and self.threshold is not None
         image = found.image
         confidence = levels.looked_again(image, found.confidence, self.down_to, self._look)
         return self._mask(image, (confidence >= np.float32(self.threshold)).view(np.uint8), confidence)
 
     def _look(self, image: np.ndarray) -> np.ndarray:
         (found,) = self._at_once([image])
-        assert isinstance(found, Prediction)
+        assert isinstance(found, SegmentationResult)
         return found.confidence
 
-    def _at_once(self, images: Sequence[np.ndarray]) -> list[Prediction | DetectionResult]:
+    def _at_once(self, images: Sequence[np.ndarray]) -> list[SegmentationResult | DetectionResult]:
         if self._tile_at(images[0].shape[:2]):
             return [self._detect_tiled(one) if self.detects else self._segment_tiled(one) for one in images]
         stack = images[0][None] if len(images) == 1 else np.stack(images)
@@ -147,14 +149,14 @@ class Predictor:
         """For tiles, which with several classes do not look at it."""
         return 0.5 if self.threshold is None else self.threshold
 
-    def _mask(self, image: np.ndarray, mask: np.ndarray, confidence: np.ndarray) -> Prediction:
-        return Prediction(image, mask, confidence, self.session.metadata.classes, self.threshold)
+    def _mask(self, image: np.ndarray, mask: np.ndarray, confidence: np.ndarray) -> SegmentationResult:
+        return SegmentationResult(image, mask, confidence, self.session.metadata.classes, self.threshold)
 
-    def _restored(self, image: np.ndarray, found: Prediction | DetectionResult) -> Prediction:
-        assert isinstance(found, Prediction)
+    def _restored(self, image: np.ndarray, found: SegmentationResult | DetectionResult) -> SegmentationResult:
+        assert isinstance(found, SegmentationResult)
         return self._mask(image, *sizes.restored(found.mask, found.confidence, image.shape[:2], self.threshold))
 
-    def _segment_tiled(self, image: np.ndarray) -> Prediction:
+    def _segment_tiled(self, image: np.ndarray) -> SegmentationResult:
         tile = self.tile or tiling.TILE
         return self._mask(image, *tiling.run_tiled(self.session, image, self._cut, tile, self.batch))
 

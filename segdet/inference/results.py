@@ -24,7 +24,7 @@ def areas(mask: np.ndarray, classes: Sequence[str]) -> dict[str, int]:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class SegmentationResult:
     """The answer for one image, at the image's own size.
 
     image: RGB uint8 `[H, W, 3]`. mask: class indices uint8 `[H, W]`, 0 = background, k = `classes[k - 1]`.
@@ -117,7 +117,7 @@ class Prediction:
 class Segments:
     """The answer for an image too large to be held whole: what remains once mask and overlay are on disk.
 
-    size: (height, width). areas: pixels per class. regions: as in `Prediction`; None when nobody asked for them.
+    size: (height, width). areas: pixels per class. regions: as in `SegmentationResult`; None when nobody asked for them.
     """
 
     size: tuple[int, int]
@@ -127,21 +127,21 @@ class Segments:
     threshold: float | None
 
     def summary(self) -> dict[str, Any]:
-        """As `Prediction.summary`."""
+        """As `SegmentationResult.summary`."""
         return forms.mask_summary(self.size, self.threshold, self.areas)
 
     def to_dict(self) -> dict[str, Any]:
-        """As `Prediction.to_dict`."""
+        """As `SegmentationResult.to_dict`."""
         return {**self.summary(), "regions": forms.region_rows(self.regions or [])}
 
     def to_coco(self, image_id: int | str = 0) -> list[dict[str, Any]]:
-        """As `Prediction.to_coco`."""
+        """As `SegmentationResult.to_coco`."""
         return forms.coco_regions(self.regions or [], self.size, image_id)
 
     def to_geojson(self) -> dict[str, Any]:
-        """As `Prediction.to_geojson`."""
+        """As `SegmentationResult.to_geojson`."""
         return forms.geojson_regions(self.regions or [])
 
     def to_yolo(self) -> str:
-        """As `Prediction.to_yolo`."""
+        """As `SegmentationResult.to_yolo`."""
         return forms.yolo_regions(self.regions or [], self.size)

@@ -20,7 +20,7 @@ from segdet.errors import SegdetError
 from segdet.files import replacing
 from segdet.inference.coco_ids import ImageKey
 from segdet.inference.predictor import Predictor
-from segdet.inference.results import Prediction
+from segdet.inference.results import SegmentationResult
 from segdet.inference.sources import Source
 from segdet.inference.writing import Files, row_of, write_image
 
@@ -109,7 +109,7 @@ def predict_video(
         canvas: _Canvas | None = None
         for number, frame in enumerate(clip, 1):
             result = predictor.predict_batch([frame])[0]
-            if smooth and isinstance(result, Prediction):
+            if smooth and isinstance(result, SegmentationResult):
                 result, before = _steadied(result, before, smooth)
             size = result.size
             if "overlay" in kinds:
@@ -140,7 +140,9 @@ def predict_video(
     return {**row, "frames_missing": missing}
 
 
-def _steadied(result: Prediction, before: np.ndarray | None, smooth: float) -> tuple[Prediction, np.ndarray]:
+def _steadied(
+    result: SegmentationResult, before: np.ndarray | None, smooth: float
+) -> tuple[SegmentationResult, np.ndarray]:
     """The prediction from a running mean of confidences, and that mean."""
     mean = result.confidence
     if before is not None and before.shape == mean.shape:

@@ -19,7 +19,7 @@ from segdet.inference.coco_ids import ImageKey
 from segdet.inference.detection_results import DetectionResult
 from segdet.inference.ledger import JOB_FILES, Ledger
 from segdet.inference.predictor import Predictor
-from segdet.inference.results import Prediction, Segments
+from segdet.inference.results import SegmentationResult, Segments
 from segdet.inference.sources import Source
 from segdet.text import ESCAPE
 
@@ -68,12 +68,12 @@ def names_of(source: Source, kinds: Sequence[str]) -> list[str]:
     return names
 
 
-def write_image(result: Prediction | DetectionResult, folder: Path, name: str, kinds: Sequence[str]) -> Files:
+def write_image(result: SegmentationResult | DetectionResult, folder: Path, name: str, kinds: Sequence[str]) -> Files:
     """Write the files of one image, and return them by kind."""
     files: Files = {}
     if "overlay" in kinds:
         files["overlay"] = save_picture(folder / f"{name}_overlay", result.overlay())
-    if isinstance(result, Prediction):
+    if isinstance(result, SegmentationResult):
         for kind, content in (("mask", result.mask_png), ("confidence", result.confidence_png)):
             if kind in kinds:
                 files[kind] = folder / f"{name}_{kind}.png"
@@ -82,7 +82,7 @@ def write_image(result: Prediction | DetectionResult, folder: Path, name: str, k
 
 
 def row_of(
-    result: Prediction | Segments | DetectionResult, kinds: Sequence[str], path: Path, key: ImageKey
+    result: SegmentationResult | Segments | DetectionResult, kinds: Sequence[str], path: Path, key: ImageKey
 ) -> dict[str, Any]:
     """What the job's own files need of one image: outlines only where one of them holds them, for finding them takes time."""
     row = {"image": str(path), **(result.to_dict() if {"json", "csv"} & {*kinds} else result.summary())}
@@ -97,7 +97,7 @@ def brief(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_texts(
-    result: Prediction | Segments | DetectionResult, folder: Path, name: str, kinds: Sequence[str]
+    result: SegmentationResult | Segments | DetectionResult, folder: Path, name: str, kinds: Sequence[str]
 ) -> Files:
     """Write the files of one image that hold outlines or boxes."""
     files = {}

@@ -24,13 +24,13 @@ class DETR(HoldsNorms):
         classes: K; the logits have K + 1, the last one is "no object".
         imgsz: images are resized to this shorter side (the longer one to at most 1333/800 of it), for plain and windowed
             transformers to a square of this side.
-        queries: Q, the largest number of objects in an image.
+        num_queries: Q, the largest number of objects in an image.
         frozen_norm: batch norms of the backbone keep their statistics, as published; off for a random start.
     """
 
     def __init__(
         self, backbone: Backbone, classes: int, imgsz: int = 800, width: int = 256, heads: int = 8, layers: int = 6,
-        feedforward: int = 2048, dropout: float = 0.1, queries: int = 100, frozen_norm: bool = True,
+        feedforward: int = 2048, dropout: float = 0.1, num_queries: int = 100, frozen_norm: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
         self.backbone, self.imgsz, self.classes = backbone, imgsz, classes
@@ -38,7 +38,7 @@ class DETR(HoldsNorms):
         self.square = backbone.needs_padding
         self.input_proj = nn.Conv2d(backbone.channels[-1], width, 1)
         self.transformer = Transformer(width, heads, layers, feedforward, dropout)
-        self.query_embed = nn.Embedding(queries, width)
+        self.query_embed = nn.Embedding(num_queries, width)
         self.class_embed = nn.Linear(width, classes + 1)
         self.bbox_embed = MLP(width, width, 4, 3)
         # While evaluating, images of different sizes pass the backbone one by one: convolutions would otherwise see the

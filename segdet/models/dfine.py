@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from segdet.errors import InputError, nearest
+from segdet.errors import InputError, InvalidOption, nearest
 from segdet.models.backbones import Backbone, Tokens
 from segdet.models.deformable import DeformableAttention
 from segdet.models.denoising import Denoising, disturbed
@@ -56,19 +56,19 @@ class DFINE(HoldsNorms):
 
     Args:
         classes: K. size: n, s, m, l or x. imgsz: images are resized to a square of this side, as published.
-        queries: Q, the largest number of objects (default: 300 as published, 100 for size n, which is for small machines).
+        num_queries: Q, the largest number of objects (default: 300 as published, 100 for variant n, which is for small machines).
         denoising: how many disturbed queries to train with, 0 = none.
         frozen_norm: batch norms of the backbone keep their statistics (published for l and x).
     """
 
     def __init__(
-        self, backbone: Backbone, classes: int, size: str = "n", imgsz: int = 640, queries: int | None = None,
+        self, backbone: Backbone, classes: int, variant: str = "n", imgsz: int = 640, num_queries: int | None = None,
         denoising: int = 100, frozen_norm: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
-        if size not in SIZES:
-            raise InputError(f"--size {size}: no such size of dfine{nearest(size, SIZES) or ';'} say n, s, m, l or x")
-        chosen = SIZES[size]
+        if variant not in SIZES:
+            raise InvalidOption("variant", variant, f"must be one of {', '.join(SIZES)}{nearest(variant, SIZES)}")
+        chosen = SIZES[variant]
         if backbone.name.startswith("hgnetv2_"):  # the published networks take pixels in 0..1 as they are
             backbone.mean, backbone.std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         self.imgsz, self.classes, self.square = imgsz, classes, True
@@ -81,7 +81,7 @@ class DFINE(HoldsNorms):
         self.encoder = HybridEncoder(
             self.backbone.channels[-levels:], chosen.encoder, 8, chosen.feedforward, chosen.expansion, chosen.depth
         )
-        self.decoder = DFINETransformer(classes, chosen, queries or (100 if size == "n" else 300), denoising)
+        self.decoder = DFINETransformer(classes, chosen, num_queries or (100 if variant == "n" else 300), denoising)
         if frozen_norm:
             self.hold_norms(backbone)
         if imgsz % self.backbone.multiple:

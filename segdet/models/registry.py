@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from segdet.errors import InputError, nearest
+from segdet.errors import InputError, InvalidOption, nearest, setting
 from segdet.models.backbones import Backbone, Tokens, create_backbone
 from segdet.models.common import Upscaled
 from segdet.models.deeplab import DeepLabV3, DeepLabV3Plus
@@ -81,7 +81,7 @@ def build_model(
     Args:
         weights: of the backbone, "imagenet" or "none".
         options: further arguments of the architecture (`decoder_channels`, `decoder`, `atrous_rates`, `aux`), and
-            `output_stride` (8, 16, 32) and `upscale` (enlarge the image first) for all.
+            `output_stride` (8, 16, 32) and `input_scale` (enlarge the image first) for all.
         imgsz: side of the training crops; decides the grid of a transformer's position embeddings.
 
     Raises:
@@ -90,30 +90,30 @@ def build_model(
     entry = arch_named(arch)
     given = dict(options or {})
     stride = given.pop("output_stride", entry.output_stride)
-    upscale = given.pop("upscale", 1)
+    input_scale = given.pop("input_scale", 1)
     known = [name for name in list(signature(entry.build).parameters)[2:] if name != "imgsz"]
     for option in given:
         if option not in known:
             raise InputError(f"{option}: no option of {arch}{nearest(option, known)}")
-    if given.get("queries") is not None and given["queries"] < 1:
-        raise InputError(f"--queries {given['queries']}: say how many objects an image may hold at most")
+    if given.get("num_queries") is not None and given["num_queries"] < 1:
+        raise InvalidOption("num_queries", given["num_queries"], "must be at least 1")
     if stride not in (None, 8, 16, 32):
-        raise InputError(f"--output-stride {stride}: say 8, 16 or 32")
-    if not 1 <= upscale <= 4:
-        raise InputError(f"--upscale {upscale}: say a factor from 1 to 4")
+        raise InvalidOption("output_stride", stride, "must be 8, 16 or 32")
+    if not 1 <= input_scale <= 4:
+        raise InvalidOption("input_scale", input_scale, "must be a factor from 1 to 4")
     encoder = create_backbone(backbone or entry.backbone, weights, stride, imgsz)
     if "output_stride" in (options or {}) and stride is not None and encoder.strides[-1] != stride:
-        raise InputError(
-            f"--output-stride {stride}: {encoder.name} keeps a stride of {encoder.strides[-1]}; leave it out"
-        )
+        reason = f"{encoder.name} keeps a stride of {encoder.strides[-1]}"
+        raise InvalidOption("output_stride", stride, reason, "remove the setting")
     if entry.task == "detection":
-        if upscale != 1:
-            raise InputError(f"--upscale {upscale}: {arch} resizes images itself; use a larger --imgsz")
+        if input_scale != 1:
+            reason = f"{arch} resizes images itself"
+            raise InvalidOption("input_scale", input_scale, reason, f"use a larger {setting('imgsz')}")
         given["imgsz"] = imgsz
     model = entry.build(encoder, outputs_for(entry.task, classes), **given)
-    if upscale != 1:
-        model = Upscaled(model, upscale)
+    if input_scale != 1:
+        model = Upscaled(model, input_scale)
     model.most_pixels = (
-        int(MOST_TOKENS * encoder.strides[-1] ** 2 / upscale**2) if isinstance(encoder, Tokens) else None
+        int(MOST_TOKENS * encoder.strides[-1] ** 2 / input_scale**2) if isinstance(encoder, Tokens) else None
     )
     return model, encoder

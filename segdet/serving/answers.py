@@ -15,7 +15,7 @@ import numpy as np
 from segdet.data.images import encode_jpeg, encode_png
 from segdet.inference import forms
 from segdet.inference.coco_ids import keys_of
-from segdet.inference.results import Prediction
+from segdet.inference.results import SegmentationResult
 from segdet.serving.predicting import Answer, Result
 from segdet.serving.refusals import Refused, bad_request
 from segdet.text import encoded
@@ -133,7 +133,7 @@ def encoder(kind: str, name: str, include: Sequence[str]) -> Callable[[Result], 
 def image_json(result: Result, include: Sequence[str]) -> dict[str, Any]:
     """One image's part of the JSON answer."""
     content = result.to_dict()
-    if not isinstance(result, Prediction):
+    if not isinstance(result, SegmentationResult):
         return content
     if "polygons" not in include:
         content["regions"] = [{k: v for k, v in region.items() if k != "polygons"} for region in content["regions"]]

@@ -13,7 +13,7 @@ from segdet.serving import ops, schemas, v1, v2
 from segdet.serving.context import Context
 from segdet.serving.failures import add_handlers
 from segdet.serving.middleware import Outer
-from segdet.serving.settings import Settings
+from segdet.serving.settings import ServeConfig
 from segdet.version import __version__
 
 _ABOUT = """\
@@ -22,7 +22,7 @@ Segmentation and detection models behind an API. `/v1` takes images and gives re
 """
 
 
-def create_app(settings: Settings, say: Callable[[str], None] = lambda line: None) -> FastAPI:
+def create_app(settings: ServeConfig, say: Callable[[str], None] = lambda line: None) -> FastAPI:
     """The application. Its models are loaded when it starts, before the first request is answered.
 
     Args:

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from segdet.serving.metrics import Metrics
 from segdet.serving.refusals import Refused, bad_request, overloaded, too_large
-from segdet.serving.settings import Settings
+from segdet.serving.settings import ServeConfig
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -23,7 +23,7 @@ _MAX_PARTS = 64
 class Bodies:
     """Reads bodies, and knows how many bytes all requests hold together."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: ServeConfig, metrics: Metrics) -> None:
         self._settings = settings
         self._metrics = metrics
         self._held = 0

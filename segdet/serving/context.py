@@ -16,13 +16,13 @@ from segdet.serving.metrics import Metrics
 from segdet.serving.models import Models, ServedModel
 from segdet.serving.refusals import Refused, late
 from segdet.serving.scheduler import Job
-from segdet.serving.settings import Settings
+from segdet.serving.settings import ServeConfig
 
 
 class Context:
     """One server's state. `draining` is set once it has been told to stop: what was taken is finished, nothing new is taken."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ServeConfig) -> None:
         self.settings = settings
         self.metrics = Metrics()
         self.models = Models(settings, self.metrics)

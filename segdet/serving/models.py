@@ -19,7 +19,7 @@ from segdet.serving.metrics import Metrics
 from segdet.serving.refusals import Refused
 from segdet.serving.runner import Runner
 from segdet.serving.scheduler import Job, Scheduler
-from segdet.serving.settings import Settings
+from segdet.serving.settings import ServeConfig
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class ServedModel:
         InputError: a file that cannot be used.
     """
 
-    def __init__(self, name: str, given: Path | None, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, name: str, given: Path | None, settings: ServeConfig, metrics: Metrics) -> None:
         self.name = name
         self._given = given
         self._settings = settings
@@ -132,7 +132,7 @@ class Models:
     """The served models by name; the first is the default. Loading happens in `load`, so that the server can answer that it is
     not ready yet meanwhile."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: ServeConfig, metrics: Metrics) -> None:
         self._settings = settings
         self._metrics = metrics
         self._models: dict[str, ServedModel] = {}

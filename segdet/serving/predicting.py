@@ -14,7 +14,7 @@ from segdet.errors import InputError, nearest
 from segdet.inference import sizes, tiling
 from segdet.inference.detection_results import DetectionResult
 from segdet.inference.predictor import Predictor
-from segdet.inference.results import Prediction
+from segdet.inference.results import SegmentationResult
 from segdet.inference.runtimes import OutOfMemory, out_of_memory
 from segdet.inference.session import Session
 from segdet.metadata import Metadata
@@ -22,7 +22,7 @@ from segdet.serving.models import Loaded, work_units
 from segdet.serving.refusals import Refused, bad_request, too_large
 from segdet.serving.scheduler import Job
 
-Result = Prediction | DetectionResult
+Result = SegmentationResult | DetectionResult
 
 _HANDLING = 0.1  # of the network's time for a pixel: decoding, resizing and encoding one that it does not see
 

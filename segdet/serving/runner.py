@@ -15,7 +15,7 @@ from segdet import machine
 from segdet.inference.runtimes import DeviceLost
 from segdet.inference.session import Session, open_session
 from segdet.serving.batching import Batcher, Outputs
-from segdet.serving.settings import Settings
+from segdet.serving.settings import ServeConfig
 
 _WORTH_IT = 1.25  # how much faster all cores must be than one before a lone image gets them
 _GPU_BATCH = 8
@@ -34,7 +34,7 @@ class Plan:
     wide: bool
 
 
-def plan_for(on_gpu: bool, settings: Settings, cores: int) -> Plan:
+def plan_for(on_gpu: bool, settings: ServeConfig, cores: int) -> Plan:
     """What was asked for, and for the rest what suits the machine.
 
     On a CPU as many single-threaded inferences as there are cores: batches brought no gain there, and threads of one
@@ -65,7 +65,7 @@ class Runner(Session):
     def __init__(
         self,
         path: Path,
-        settings: Settings,
+        settings: ServeConfig,
         busy: Callable[[], int] = lambda: 1,
         observe: Callable[[int, float], None] = lambda images, seconds: None,
     ) -> None:

@@ -105,7 +105,7 @@ class AnsweringModel(BaseModel):
     classes: list[str]
 
 
-class Prediction(BaseModel):
+class SegmentationResult(BaseModel):
     """The answer of /v1/predict."""
 
     request_id: str
@@ -192,7 +192,7 @@ NOT_FOUND = _errors(_404="No such model")
 RELOAD = _errors(_409="A reload is under way", _422="The new file cannot be used; the old model goes on serving")
 PREDICT_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
-        "model": Prediction | list[CocoRow],
+        "model": SegmentationResult | list[CocoRow],
         "description": "The result, in the form that was asked for",
         "content": {
             "image/png": {"schema": _FILE},

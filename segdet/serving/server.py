@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import signal
 import socket
 import time
@@ -14,11 +15,12 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from segdet.errors import InputError
+from segdet.console import say
+from segdet.errors import InputError, setting
 from segdet.serving import logs
 from segdet.serving.app import create_app
 from segdet.serving.context import Context
-from segdet.serving.settings import Settings
+from segdet.serving.settings import ServeConfig
 
 _HEADER_BYTES = 64 << 10
 _HEADER_SECONDS = 15.0
@@ -125,18 +127,20 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(settings: Settings, host: str, port: int, drain_delay: float = 1.0) -> None:
+def serve(settings: ServeConfig) -> None:
     """Serve until SIGTERM or Ctrl-C.
 
-    Args:
-        port: 0 takes a free one; the log says which.
+    Without `api_key` the key comes from the environment variable SEGDET_API_KEY, if it is set.
 
     Raises:
         InputError: a model that cannot be used, or an address that is taken.
     """
-    if not 0 <= drain_delay < math.inf:
-        raise InputError(f"--drain-delay {drain_delay:g}: seconds, not less than 0")
-    listener = _listen(host, port)
+    logs.kind = settings.log
+    host, key = settings.host, settings.api_key or os.environ.get("SEGDET_API_KEY") or None
+    if host not in ("127.0.0.1", "localhost", "::1") and key is None:
+        say(f"segdet: {host} accepts other machines and no API key is set: whoever reaches this port may use it")
+    settings = settings.model_copy(update={"api_key": key})
+    listener = _listen(host, settings.port)
     app = create_app(settings, logs.event)
     context: Context = app.state.context
     try:
@@ -157,7 +161,7 @@ def serve(settings: Settings, host: str, port: int, drain_delay: float = 1.0) ->
             timeout_graceful_shutdown=round(settings.timeout + _GRACE),
         )
         _silence()
-        _Server(config, context, listener, drain_delay).run(sockets=[listener])
+        _Server(config, context, listener, settings.drain_delay).run(sockets=[listener])
         logs.event("stopped")
     finally:
         listener.close()
@@ -171,10 +175,9 @@ def _listen(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
-    except OverflowError as error:
-        raise InputError(f"--port {port}: 0 to 65535") from error
     except OSError as error:
-        raise InputError(f"--host {host} --port {port}: {error.strerror or error}; choose another") from error
+        place = f"{setting('host', host)} {setting('port', port)}"
+        raise InputError(f"{place}: {error.strerror or error}; choose another") from error
     listener.listen(512)
     return listener
 

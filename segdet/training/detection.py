@@ -31,7 +31,7 @@ from segdet.models.duplicates import damped
 from segdet.reporting import pictures, publish
 from segdet.training.detection_losses import DETRLoss, DFINELoss
 from segdet.training.task import Setup
-from segdet.validation import validate
+from segdet.validation.run import validate
 
 _GAIN = 0.005  # of AP, from which damping duplicates is worth a further step in the graph
 

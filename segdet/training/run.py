@@ -142,7 +142,7 @@ def _prepare(config: TrainConfig, accelerator: Accelerator, start_weights: bool)
     notes = [note] if note else []
     named = config.weights in ("imagenet", "none")
     kind = config.weights if named and start_weights else "none"
-    if config.arch == "detr" and config.weights == "none" and "frozen_norm" not in config.options:
+    if config.arch == "detr" and config.weights == "none" and "frozen_norm" not in config.arch_options:
         config = config.model_copy(update={"options": {**config.options, "frozen_norm": False}})
         notes.append("random start: the backbone's batch norms learn, which DETR otherwise keeps as they came")
     mixed = [(_further(name, dataset, accelerator), share) for name, share in config.mix.items()]
@@ -150,7 +150,7 @@ def _prepare(config: TrainConfig, accelerator: Accelerator, start_weights: bool)
     imgsz = config.side(accelerator.device.type)
     if config.imgsz is None and imgsz < config.side("cuda"):
         notes.append(f"images of {imgsz} px, which a CPU can train; {config.side('cuda')} is usual on a GPU (--imgsz)")
-    model, backbone = build_model(config.arch, config.backbone, dataset.classes, kind, config.options, imgsz)
+    model, backbone = build_model(config.arch, config.backbone, dataset.classes, kind, config.arch_options, imgsz)
     if not named and start_weights:
         notes.append(weights.start_from(Path(config.weights), model, backbone))
     if accelerator.device.type == "cuda" and accelerator.num_processes == 1 and (gpus := torch.cuda.device_count()) > 1:
@@ -215,7 +215,7 @@ def _metadata(setup: Setup) -> Metadata:
         task=arch_named(config.arch).task,
         arch=config.arch,
         backbone=backbone.name,
-        options=config.options,
+        options=config.arch_options,
         classes=list(dataset.classes),
         imgsz=setup.imgsz,
         mean=list(backbone.mean),

@@ -33,7 +33,7 @@ from segdet.models.network import outputs
 from segdet.reporting import pictures, publish
 from segdet.training.losses import loss_named
 from segdet.training.task import Setup
-from segdet.validation import validate
+from segdet.validation.run import validate
 
 
 class SegmentationTask:
@@ -51,7 +51,9 @@ class SegmentationTask:
         workers = default_workers() if config.workers is None else config.workers
         pin = accelerator.device.type == "cuda"
         turns = bool(config.quarter_turns)
-        augment = SegmentationAugment.named(config.augment, setup.imgsz, turns, count == 1, config.calm, config.enlarge)
+        augment = SegmentationAugment.named(
+            config.augment, setup.imgsz, turns, count == 1, config.clean_fraction, config.max_scale
+        )
         own = dataset.splits["train"]
         records, mixed = _mixed(own, setup.mixed)
         cache = cache_for(records, config.cache, workers)

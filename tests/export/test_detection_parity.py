@@ -13,7 +13,7 @@ from segdet.data import catalog
 from segdet.data.records import Record
 from segdet.errors import SegdetError
 from segdet.evaluation.detection import Detections
-from segdet.export.detection_parity import DetectionLimits, _difference, compare_detections, sentence
+from segdet.exporting.detection_parity import DetectionLimits, _difference, compare_detections, sentence
 from segdet.inference.session import Session, open_session
 from tests.detectors import blob_dataset, blob_model
 

@@ -16,13 +16,13 @@ import torch
 import segdet
 from segdet.data.images import read_image
 from segdet.errors import InputError, SegdetError
-from segdet.export import graph
-from segdet.export.onnx import to_onnx
+from segdet.exporting import graph
+from segdet.exporting.onnx import to_onnx
 from segdet.inference.session import open_session
 from segdet.models import weights
 from segdet.models.common import predict
 from segdet.models.registry import build_model
-from segdet.operating import store
+from segdet.validation.threshold import store
 
 
 def _open(path: Path) -> onnxruntime.InferenceSession:
@@ -199,7 +199,7 @@ def test_unusable_sources_are_input_errors(tmp_path: Path, trained: Path) -> Non
 
 def test_the_exported_file_scores_as_the_weights(exported: Path, trained: Path, walls: Path) -> None:
     from segdet.data import formats
-    from segdet.validation import validate
+    from segdet.validation.run import validate
 
     records = formats.read(walls).splits["val"]
     ours = validate(exported, records, "val", workers=0).metrics

@@ -16,10 +16,10 @@ import segdet
 from segdet.cli.main import run
 from segdet.data.images import read_image
 from segdet.errors import InputError, SegdetError
-from segdet.export import half, int8, job, search
-from segdet.export.onnx import to_onnx, write
-from segdet.export.ranges import Range, measure
-from segdet.export.surgery import Graph, with_shapes
+from segdet.exporting import half, int8, job, search
+from segdet.exporting.onnx import to_onnx, write
+from segdet.exporting.ranges import Range, measure
+from segdet.exporting.surgery import Graph, with_shapes
 from segdet.inference.session import open_session
 from segdet.models import weights
 from segdet.training.config import TrainConfig

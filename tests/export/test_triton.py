@@ -9,7 +9,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from segdet.errors import InputError
-from segdet.export import triton
+from segdet.exporting import triton
 from segdet.inference.session import open_session
 from segdet.metadata import DataSource, Metadata
 

@@ -15,9 +15,9 @@ from segdet.data.images import read_image
 from segdet.data.records import Record
 from segdet.errors import SegdetError
 from segdet.evaluation.detection import Detections
-from segdet.export import worst
-from segdet.export.detection_parity import DetectionLimits, compare_detections
-from segdet.export.parity import LIMITS, compare, session_reference
+from segdet.exporting import worst
+from segdet.exporting.detection_parity import DetectionLimits, compare_detections
+from segdet.exporting.parity import LIMITS, compare, session_reference
 from segdet.inference.session import open_session
 from tests.detectors import blob_model, blob_picture
 from tests.segmenters import dark_model

@@ -19,7 +19,7 @@ from segdet.data.rasterize import binary, coverage, foreground
 from segdet.inference import forms, png, rle
 from segdet.inference.detection_results import DetectionResult
 from segdet.inference.regions import Region, RegionBuilder, regions_of
-from segdet.inference.results import Prediction
+from segdet.inference.results import SegmentationResult
 from tests.drawn import crack_picture
 
 CLASSES = ("crack", "stain")
@@ -101,11 +101,11 @@ def test_run_lengths_equal_pycocotools(seed: int) -> None:
     assert rle.from_mask(mask) == {"size": list(mask.shape), "counts": expected["counts"].decode()}
 
 
-def crack() -> Prediction:
+def crack() -> SegmentationResult:
     image, polygons = crack_picture(5, 96, 120)
     mask = binary(coverage(polygons, 96, 120)).astype(np.uint8)
     mask[70:90, 10:30], mask[75:80, 15:20] = 1, 0  # a part with a hole
-    return Prediction(image, mask, np.full(mask.shape, 0.75, np.float32), ("crack",), 0.5)
+    return SegmentationResult(image, mask, np.full(mask.shape, 0.75, np.float32), ("crack",), 0.5)
 
 
 def test_coco_results_load_and_draw_back(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from segdet.inference import health, nvidia, runtimes
 from segdet.inference.runtimes import DeviceLost, OutOfMemory
 from segdet.inference.session import open_session
 from segdet.serving.runner import Runner
-from segdet.serving.settings import Settings
+from segdet.serving.settings import ServeConfig
 from tests.drivers import Driver, GpuRuntime, gpu, loaded
 from tests.segmenters import blots, dark_model
 
@@ -97,7 +97,7 @@ def test_what_does_not_fit_together_runs_in_parts(model: Path, gpu: GpuRuntime) 
 
 
 def test_a_gpu_that_fails_makes_the_server_unhealthy(model: Path, gpu: GpuRuntime) -> None:
-    runner = Runner(model, Settings(device="cuda", batch=4))
+    runner = Runner(model, ServeConfig(device="cuda", batch=4))
     image = blots(1, 32, 32)
     runner.calibrate(image)
     assert {call[1][0] for call in gpu.calls if call[0] == "run bound"} == {1, 4}, "a full batch is warm too"
@@ -114,7 +114,7 @@ def test_a_failed_gpu_shows_in_the_health_check(model: Path, gpu: GpuRuntime) ->
 
     from segdet.serving.app import create_app
 
-    app = create_app(Settings(models={"dark": model}, device="cuda"))
+    app = create_app(ServeConfig(model=[f"dark={model}"], device="cuda"))
     with TestClient(app) as client:
         assert client.get("/healthz").status_code == 200
         app.state.context.models.get("dark").current.runner.lost = True

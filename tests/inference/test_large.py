@@ -15,7 +15,7 @@ from segdet.data.tiff import TiffPicture
 from segdet.inference import large, tiling, windows
 from segdet.inference.job import run_job
 from segdet.inference.predictor import Predictor
-from segdet.inference.results import Prediction
+from segdet.inference.results import SegmentationResult
 from segdet.inference.session import open_session
 from segdet.inference.sources import expand
 from segdet.inference.windows import ArrayPicture, open_windowed
@@ -164,7 +164,7 @@ def test_a_large_picture_gives_the_files_of_a_small_one(
         with tifffile.TiffFile(written) as mask:
             assert mask.pages[0].is_tiled and mask.pages[0].tags[33550].value == (0.5, 0.5, 0.0)
         again = Predictor(model, tile=128, device="cpu").predict(file)
-        assert isinstance(again, Prediction) and (again.mask == expected).all()
+        assert isinstance(again, SegmentationResult) and (again.mask == expected).all()
 
 
 def test_a_picture_read_in_windows_is_not_resized(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +176,7 @@ def test_a_picture_read_in_windows_is_not_resized(model: Path, tmp_path: Path, m
     result = run_job(predictor, expand([str(tmp_path)]), tmp_path / "out", ("mask",))
     assert "leave --imgsz out" in result.skipped[str(tmp_path / "a.tif")]
     seen = predictor.predict(blots(1, 300, 200))
-    assert isinstance(seen, Prediction)
+    assert isinstance(seen, SegmentationResult)
     assert (np.asarray(Image.open(tmp_path / "out" / "b_mask.png")) == seen.mask).all() and seen.mask.any()
 
 

@@ -16,9 +16,9 @@ from segdet.errors import InputError
 from segdet.inference import levels
 from segdet.inference.job import run_job
 from segdet.inference.predictor import Predictor
-from segdet.inference.results import Prediction
+from segdet.inference.results import SegmentationResult
 from segdet.inference.sources import expand
-from segdet.validation import validate
+from segdet.validation.run import validate
 from tests.conftest import Cli
 from tests.detectors import blob_model
 from tests.segmenters import channel_model, thin_model
@@ -39,7 +39,7 @@ def wall() -> np.ndarray:
 
 def shares(prediction: object) -> list[float]:
     """How much of each of the three lines is marked, and of the rest."""
-    assert isinstance(prediction, Prediction)
+    assert isinstance(prediction, SegmentationResult)
     dark, marked = wall()[..., 0] < 128, prediction.mask > 0
     parts = [slice(40, 190), slice(210, 360), slice(390, 580)]
     found = [float(marked[:, part][dark[:, part]].mean()) for part in parts]
@@ -66,7 +66,7 @@ def test_thin_things_are_marked_as_before(model: Path) -> None:
     for x in (100, 400, 700):
         cv2.line(thin, (x, 0), (x + 90, 599), (0, 0, 0), 5)
     with_looks, without = (Predictor(model, device="cpu", down_to=n).predict(thin) for n in (150, 0))
-    assert isinstance(with_looks, Prediction) and isinstance(without, Prediction)
+    assert isinstance(with_looks, SegmentationResult) and isinstance(without, SegmentationResult)
     assert (with_looks.mask == without.mask).all() and without.mask.any()
 
 
@@ -75,7 +75,7 @@ def test_confidence_is_the_same_whatever_threshold_is_asked_for(model: Path) -> 
     faint[:, :200][faint[:, :200] < 128] = 140  # confidence 0.45: below the stored 0.5
     stored = Predictor(model, device="cpu").predict(faint)
     asked = Predictor(model, threshold=0.4, device="cpu").predict(faint)
-    assert isinstance(stored, Prediction) and isinstance(asked, Prediction)
+    assert isinstance(stored, SegmentationResult) and isinstance(asked, SegmentationResult)
     assert (asked.confidence == stored.confidence).all()
     assert (asked.mask == (asked.confidence >= np.float32(0.4))).all()
     assert shares(stored)[0] == 0 and shares(asked)[0] > 0.95 and shares(asked)[1] > 0.9
@@ -86,7 +86,7 @@ def test_tiles_resized_images_and_jobs_look_again_too(model: Path, tmp_path: Pat
     assert min(tiled[:2]) > 0.9 and tiled[2] < 0.02
     big = cv2.resize(wall(), (1200, 800), interpolation=cv2.INTER_NEAREST)
     resized = Predictor(model, device="cpu", imgsz=600).predict(big)
-    assert isinstance(resized, Prediction) and resized.mask.shape == (800, 1200)
+    assert isinstance(resized, SegmentationResult) and resized.mask.shape == (800, 1200)
     assert (resized.mask[:, 420:720] > 0).mean() > 0.03  # the middle line
     Image.fromarray(wall()).save(tmp_path / "wall.png")
     run_job(Predictor(model, device="cpu"), expand([str(tmp_path / "wall.png")]), tmp_path / "out", ("mask", "json"))
@@ -95,7 +95,7 @@ def test_tiles_resized_images_and_jobs_look_again_too(model: Path, tmp_path: Pat
         once = Predictor(model, device="cpu", down_to=0)
         run_job(once, expand([str(tmp_path / "wall.png")]), tmp_path / "out", ("mask", "json"), skip_done=True)
     expected = segdet.load(model, device="cpu").predict(wall())
-    assert isinstance(expected, Prediction)
+    assert isinstance(expected, SegmentationResult)
     assert (np.asarray(Image.open(tmp_path / "out/wall_mask.png")) == expected.mask).all()
 
 
@@ -112,7 +112,7 @@ def test_val_measures_what_predict_gives(model: Path, tmp_path: Path) -> None:
     for name, file in (("again", model), ("once", thin_model(tmp_path / "once.onnx"))):
         recall[name] = validate(file, [record], "test", workers=0).metrics["recall"]
         found = segdet.load(file, device="cpu").predict(image)
-        assert isinstance(found, Prediction)
+        assert isinstance(found, SegmentationResult)
         assert recall[name] == pytest.approx((found.mask > 0)[truth].mean(), abs=0.06)
     assert recall["again"] > recall["once"] + 0.2
 

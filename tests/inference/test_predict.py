@@ -21,7 +21,7 @@ from segdet.errors import InputError
 from segdet.inference import nvidia, tiling
 from segdet.inference.models import find_model
 from segdet.inference.predictor import Predictor
-from segdet.inference.results import Prediction
+from segdet.inference.results import SegmentationResult
 from segdet.inference.session import open_session
 from segdet.inference.sources import expand
 from segdet.inference.windows import ArrayPicture
@@ -31,9 +31,9 @@ from tests.drawn import crack_picture
 from tests.segmenters import channel_model, dark_model
 
 
-def _prediction(mask: np.ndarray, classes: tuple[str, ...] = ("crack",)) -> Prediction:
+def _prediction(mask: np.ndarray, classes: tuple[str, ...] = ("crack",)) -> SegmentationResult:
     image = np.full((*mask.shape, 3), 120, np.uint8)
-    return Prediction(image, mask.astype(np.uint8), np.full(mask.shape, 0.75, np.float32), classes, 0.5)
+    return SegmentationResult(image, mask.astype(np.uint8), np.full(mask.shape, 0.75, np.float32), classes, 0.5)
 
 
 def test_predicting_imports_no_torch(exported: Path, walls: Path, tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_threshold_of_zero_marks_everything_whole_and_in_tiles(tmp_path: Path)
     for tile in ("off", 128):
         predictor = Predictor(model, 0.0, tile, "cpu")
         found = predictor.predict(white)
-        assert isinstance(found, Prediction) and found.threshold == 0.0 and found.mask.all(), tile
+        assert isinstance(found, SegmentationResult) and found.threshold == 0.0 and found.mask.all(), tile
         assert all(mask.all() for _, _, mask, _ in predictor.bands(ArrayPicture(white))), tile
 
 
@@ -250,7 +250,7 @@ def test_imgsz_shows_the_network_another_size_and_answers_at_the_images_own(clas
     fine[::5, 150:] = (0, 0, 90) if classes == 1 else (0, 0, 250)  # lines that only its own size shows
     own = Predictor(model, device="cpu").predict(fine)
     seen = Predictor(model, device="cpu", imgsz=60).predict(fine)
-    assert isinstance(own, Prediction) and isinstance(seen, Prediction)
+    assert isinstance(own, SegmentationResult) and isinstance(seen, SegmentationResult)
     assert seen.mask.shape == seen.confidence.shape == (90, 180) and seen.image is fine
     kind = 1 if classes == 1 else 2
     assert (own.mask[:, 150:] == kind).any() and not (seen.mask[:, 150:] == kind).any()
@@ -258,9 +258,9 @@ def test_imgsz_shows_the_network_another_size_and_answers_at_the_images_own(clas
     if classes == 1:
         assert (seen.mask == (seen.confidence >= 0.5)).all()
     same = Predictor(model, device="cpu", imgsz=180).predict(fine)
-    assert isinstance(same, Prediction) and (same.mask == own.mask).all()
+    assert isinstance(same, SegmentationResult) and (same.mask == own.mask).all()
     tiled = Predictor(model, device="cpu", imgsz=180, tile=128).predict(cv2.resize(fine, (720, 360)))
-    assert isinstance(tiled, Prediction) and tiled.mask.shape == (360, 720)
+    assert isinstance(tiled, SegmentationResult) and tiled.mask.shape == (360, 720)
 
 
 def test_imgsz_is_refused_where_it_cannot_be(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def detr_pair() -> tuple[DETR, nn.Module]:
     theirs = transformers.DetrForObjectDetection(config).eval()
     shake(theirs)
     backbone = create_backbone("resnet18", "none")
-    ours = DETR(backbone, 5, layers=2, queries=12)
+    ours = DETR(backbone, 5, layers=2, num_queries=12)
     ours.transformer.decoder.layers.append(_another(ours))
     state = published.renamed(theirs.state_dict(), published.HF_DETR)
     missing, left = ours.load_state_dict(state, strict=False)
@@ -125,7 +125,7 @@ def dfine_pair() -> tuple[DFINE, nn.Module]:
     )
     theirs = transformers.DFineForObjectDetection(config).eval()
     shake(theirs)
-    ours = DFINE(create_backbone("hgnetv2_b4", "none"), 5, "s", imgsz=128, queries=PLACES)
+    ours = DFINE(create_backbone("hgnetv2_b4", "none"), 5, "s", imgsz=128, num_queries=PLACES)
     state = published.renamed(theirs.state_dict(), published.HF_DFINE)
     missing, left = ours.load_state_dict(state, strict=False)
     assert not [name for name in missing if "num_batches" not in name], missing
@@ -244,8 +244,8 @@ def test_published_files_load_with_their_own_names(
 ) -> None:
     """Hugging Face safetensors, facebookresearch's .pth of 91 ids, and D-FINE's .pth with averaged weights."""
     for ours, theirs, make in (
-        (*detr_pair, lambda: DETR(create_backbone("resnet18", "none"), 5, queries=12)),
-        (*dfine_pair, lambda: DFINE(create_backbone("hgnetv2_b4", "none"), 5, "s", imgsz=128, queries=PLACES)),
+        (*detr_pair, lambda: DETR(create_backbone("resnet18", "none"), 5, num_queries=12)),
+        (*dfine_pair, lambda: DFINE(create_backbone("hgnetv2_b4", "none"), 5, "s", imgsz=128, num_queries=PLACES)),
     ):
         file = tmp_path / "model.safetensors"
         safetensors.torch.save_file({k: v.clone() for k, v in theirs.state_dict().items()}, file)
@@ -273,6 +273,6 @@ def test_published_files_load_with_their_own_names(
         for k, v in published_dfine.state_dict().items()
     }
     torch.save({"ema": {"module": official}, "model": {}}, tmp_path / "dfine.pth")
-    fresh = DFINE(create_backbone("hgnetv2_b4", "none"), 5, "s", imgsz=128, queries=PLACES)
+    fresh = DFINE(create_backbone("hgnetv2_b4", "none"), 5, "s", imgsz=128, num_queries=PLACES)
     said = weights.start_from(tmp_path / "dfine.pth", fresh, fresh.backbone)
     assert f"{len(official)} of {len(official)}" in said

@@ -19,8 +19,8 @@ from segdet.training.detection_losses import DETRLoss, DFINELoss
 
 CLASSES = ["bolt", "crack", "rust"]
 SMALL = {
-    "dfine": {"size": "n"},
-    "detr": {"layers": 2, "width": 64, "feedforward": 128, "queries": 20, "frozen_norm": False},
+    "dfine": {"variant": "n"},
+    "detr": {"layers": 2, "width": 64, "feedforward": 128, "num_queries": 20, "frozen_norm": False},
 }
 
 
@@ -91,7 +91,7 @@ def test_each_image_answers_for_itself(arch: str) -> None:
 def test_exports_agree_at_every_size(arch: str, backbone: str) -> None:
     import onnxruntime
 
-    from segdet.export.onnx import to_onnx
+    from segdet.exporting.onnx import to_onnx
 
     model, encoder = built(arch, backbone)
     model = unsettled(model)
@@ -119,7 +119,7 @@ def test_exports_agree_at_every_size(arch: str, backbone: str) -> None:
 def test_duplicates_are_damped_and_exported(tmp_path: Path) -> None:
     import onnxruntime
 
-    from segdet.export.onnx import to_onnx
+    from segdet.exporting.onnx import to_onnx
 
     model, encoder = built("dfine", "resnet18")
     model.decoder.expect(0.7, 0.7)  # large boxes overlap
@@ -149,9 +149,9 @@ def test_a_size_that_cannot_be_divided_is_refused_with_one_that_can() -> None:
 
 def test_unknown_size_and_options() -> None:
     with pytest.raises(InputError, match=r"--size q: no such size of dfine"):
-        build_model("dfine", "resnet18", CLASSES, options={"size": "q"}, imgsz=96)
+        build_model("dfine", "resnet18", CLASSES, options={"variant": "q"}, imgsz=96)
     with pytest.raises(InputError, match=r"--upscale 2: detr resizes images itself; use a larger --imgsz"):
-        build_model("detr", "resnet18", CLASSES, options={"upscale": 2}, imgsz=96)
+        build_model("detr", "resnet18", CLASSES, options={"input_scale": 2}, imgsz=96)
     with pytest.raises(InputError, match="quries: no option of detr"):
         build_model("detr", "resnet18", CLASSES, options={"quries": 3}, imgsz=96)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from segdet.errors import InputError
-from segdet.export.onnx import to_onnx
+from segdet.exporting.onnx import to_onnx
 from segdet.models.common import predict
 from segdet.models.registry import ARCHS, build_model
 from segdet.training.losses import loss_named
@@ -95,7 +95,7 @@ def test_segmenter_on_a_backbone_without_tokens_says_what_to_use() -> None:
 def test_options_are_checked() -> None:
     for options, message in (
         ({"decoder": "magic"}, "--decoder magic"), ({"decodr": "mask"}, 'did you mean "decoder"'),
-        ({"output_stride": 4}, "--output-stride 4"), ({"output_stride": 8}, "keeps a stride of 16"), ({"upscale": 9}, "--upscale 9"),
+        ({"output_stride": 4}, "--output-stride 4"), ({"output_stride": 8}, "keeps a stride of 16"), ({"input_scale": 9}, "--upscale 9"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=message):
             build_model("segmenter", "vit_tiny_patch16_224", ["crack"], "none", options)
@@ -104,7 +104,7 @@ def test_options_are_checked() -> None:
 def test_a_finer_output_stride_and_upscaling_give_finer_maps() -> None:
     strides = [build_model("fcn", "resnet18", ["c"], "none", {"output_stride": s})[1].strides[-1] for s in (8, 16, 32)]
     assert strides == [8, 16, 32]
-    model, _ = build_model("segmenter", "vit_tiny_patch16_224", ["c"], "none", {"upscale": 2}, 64)
+    model, _ = build_model("segmenter", "vit_tiny_patch16_224", ["c"], "none", {"input_scale": 2}, 64)
     sizes: list[torch.Size] = []
     model.model.encoder.register_forward_hook(lambda module, inputs, output: sizes.append(output[-1].shape[-2:]))
     assert model.eval()(torch.randn(1, 3, 64, 48)).shape == (1, 1, 64, 48)

@@ -27,7 +27,7 @@ from segdet.serving.batching import Batcher
 from segdet.serving.refusals import Refused
 from segdet.serving.runner import Plan, plan_for
 from segdet.serving.scheduler import Job, Scheduler
-from segdet.serving.settings import Settings, named_models
+from segdet.serving.settings import ServeConfig, named_models
 from tests.conftest import Cli
 from tests.serving.conftest import Server, StartServer, encoded, wall
 
@@ -328,10 +328,10 @@ def test_who_would_wait_too_long_is_not_let_in() -> None:
 
 
 def test_the_machine_decides_how_work_is_shared_out() -> None:
-    assert plan_for(False, Settings(), 8) == Plan(workers=8, threads=1, batch=1, wide=True)
-    explicit = plan_for(False, Settings(workers=2, threads=4, batch=3), 8)
+    assert plan_for(False, ServeConfig(), 8) == Plan(workers=8, threads=1, batch=1, wide=True)
+    explicit = plan_for(False, ServeConfig(workers=2, threads=4, batch=3), 8)
     assert (explicit.workers, explicit.threads, explicit.batch, explicit.wide) == (2, 4, 3, False)
-    on_gpu = plan_for(True, Settings(), 8)
+    on_gpu = plan_for(True, ServeConfig(), 8)
     assert on_gpu.batch == 8 and on_gpu.workers > on_gpu.batch and not on_gpu.wide
 
 
@@ -340,7 +340,7 @@ def test_models_are_named_on_the_command_line(cli: Cli, models: dict[str, Path],
     with pytest.raises(InputError, match="the name x is taken"):
         named_models(["x.onnx", "x=y.onnx"])
     with pytest.raises(InputError, match="--queue -1: at least 0"):
-        Settings(queue=-1)
+        ServeConfig(queue=-1)
     for arguments, said in (
         (("--model", "a/b=x.onnx", "--model", "c=y.onnx"), "a name has letters"),
         (("--model", tmp_path / "none.onnx", "--port", 0), "no such model file"),

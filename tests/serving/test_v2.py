@@ -16,7 +16,7 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 import segdet
-from segdet.inference.results import Prediction
+from segdet.inference.results import SegmentationResult
 from tests.conftest import Cli
 from tests.detectors import blob_picture
 from tests.drawn import crack_picture
@@ -245,7 +245,7 @@ def test_large_images_are_looked_at_again_in_both_apis(start: StartServer, tmp_p
     image = np.full((400, 600, 3), 255, np.uint8)
     image[:, 100:103], image[:, 400:413] = 0, 0
     expected = segdet.load(tmp_path / "thin.onnx", device="cpu").predict(image)
-    assert isinstance(expected, Prediction) and expected.mask[:, 400:413].mean() > 0.9
+    assert isinstance(expected, SegmentationResult) and expected.mask[:, 400:413].mean() > 0.9
     tensor = {"name": "image", "shape": [1, 400, 600, 3], "datatype": "UINT8", "data": image.ravel().tolist()}
     outputs = [{"name": "mask", "parameters": {"binary_data": False}}]
     answer = server.client.post("/v2/models/thin/infer", json={"inputs": [tensor], "outputs": outputs})

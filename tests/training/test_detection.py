@@ -33,7 +33,7 @@ def blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(blobs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return segdet.train(
-        "dfine", str(blobs), **SETTINGS, options={"size": "n", "queries": 20, "denoising": 20}, epochs=40, val_every=20,
+        "dfine", str(blobs), **SETTINGS, options={"variant": "n", "num_queries": 20, "denoising": 20}, epochs=40, val_every=20,
         out=str(tmp_path_factory.mktemp("runs")),
     )  # fmt: skip
 
@@ -60,7 +60,7 @@ def test_export_and_prediction_agree_with_the_weights(run: Path, blobs: Path, tm
 
 
 def test_detr_trains_with_padded_batches(blobs: Path, tmp_path: Path) -> None:
-    options = {"layers": 1, "width": 32, "feedforward": 64, "queries": 8, "frozen_norm": False}
+    options = {"layers": 1, "width": 32, "feedforward": 64, "num_queries": 8, "frozen_norm": False}
     out = train(
         TrainConfig.from_options(arch="detr", data=str(blobs), **SETTINGS, options=options, epochs=2, out=str(tmp_path))
     )
@@ -76,7 +76,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(
             arch="dfine",
             data=str(blobs),
             **SETTINGS,
-            options={"size": "n", "queries": 10, "denoising": 10},
+            options={"variant": "n", "num_queries": 10, "denoising": 10},
             epochs=2,
             out=str(tmp_path),
             name=name,
@@ -145,7 +145,7 @@ def test_eight_pictures_are_learnt_by_heart() -> None:
             Record(Path(f"{number}.png"), 96, 96, (Instance(label, (), tuple(map(float, box[0]))),), str(number))
         )
         targets.append(Target(torch.from_numpy(shares(box, 96, 96)), torch.tensor([label])))
-    options = {"size": "n", "queries": 20, "denoising": 20}
+    options = {"variant": "n", "num_queries": 20, "denoising": 20}
     model, backbone = build_model("dfine", "test_efficientnet", ["red", "green"], "none", options, 96)
     criterion, inputs = DFINELoss(2), normalise(torch.from_numpy(images), backbone.mean, backbone.std)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)

@@ -19,13 +19,13 @@ from segdet.errors import InputError, SegdetError
 from segdet.evaluation.operating import parse
 from segdet.models.weights import read_metadata
 from segdet.reporting import publish
-from segdet.validation import validate
+from segdet.validation.run import validate
 from tests.conftest import TINY, Cli
 from tests.drawn import coco_dataset, yolo_dataset
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "unet": TINY,
-    "dfine": {**{key: value for key, value in TINY.items() if key != "options"}, "options": {"queries": 20, "denoising": 20}},
+    "dfine": {**{key: value for key, value in TINY.items() if key != "options"}, "options": {"num_queries": 20, "denoising": 20}},
 }  # fmt: skip
 ARCHS = pytest.mark.parametrize("arch", list(SETTINGS))
 

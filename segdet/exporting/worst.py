@@ -12,7 +12,7 @@ from segdet.data.images import ImageError, encode_jpeg, read_image
 from segdet.data.records import Record
 from segdet.drawing import agreement, boxes, colour_of, grid, overlay
 from segdet.errors import SegdetError
-from segdet.export.parity import session_reference, torch_reference
+from segdet.exporting.parity import session_reference, torch_reference
 from segdet.inference.session import Session
 from segdet.metadata import Metadata
 from segdet.models.detector import Detector, detect

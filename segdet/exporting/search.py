@@ -16,12 +16,12 @@ from segdet.console import progress
 from segdet.data.images import ImageError, read_ahead
 from segdet.data.records import Record, by_photograph
 from segdet.errors import InputError
-from segdet.export import int8
-from segdet.export.gate import Gate, against_file, loss
-from segdet.export.int8 import Recipe
-from segdet.export.onnx import write
-from segdet.export.ranges import Range, measure
-from segdet.export.surgery import Graph
+from segdet.exporting import int8
+from segdet.exporting.gate import Gate, against_file, loss
+from segdet.exporting.int8 import Recipe
+from segdet.exporting.onnx import write
+from segdet.exporting.ranges import Range, measure
+from segdet.exporting.surgery import Graph
 from segdet.inference.session import Session, open_session
 from segdet.metadata import Metadata
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from segdet.export.surgery import copy_of
+from segdet.exporting.surgery import copy_of
 
 _SAMPLE = 200_000  # values looked at to find a percentile of a tensor in one image
 _RARE = 1e-4  # share of values that the clipped range leaves out at each end

@@ -12,49 +12,30 @@ import onnx
 from segdet.console import progress, say
 from segdet.data import splits
 from segdet.data.records import Dataset, Record
-from segdet.errors import InputError, SegdetError, nearest
-from segdet.export import half, search, triton, worst
-from segdet.export.card import card
-from segdet.export.gate import PRECISIONS, Gate, against_torch, sentence
-from segdet.export.onnx import OPSET, to_onnx, write
-from segdet.export.ranges import measure
+from segdet.errors import InputError, InvalidOption, SegdetError
+from segdet.exporting import half, search, triton, worst
+from segdet.exporting.card import card
+from segdet.exporting.config import ExportConfig
+from segdet.exporting.gate import Gate, against_torch, sentence
+from segdet.exporting.onnx import OPSET, to_onnx, write
+from segdet.exporting.ranges import measure
 from segdet.files import replacing, sha256_of, write_json
 from segdet.inference.session import open_session
 from segdet.inference.sizes import SMALLEST
 from segdet.metadata import Metadata
 from segdet.models import weights
 from segdet.text import encoded
-from segdet.trained import Trained, dataset_for, open_trained
+from segdet.validation.checkpoint import Trained, dataset_for, open_trained
 
 PARITY_IMAGES = {"fp32": 50, "fp16": 200, "int8": 200}  # a metric needs more images than a bound on each one
 _HALF_IMAGES = 4  # images on which overflow is looked for
 _PAPERS = (".md", ".parity.json", ".worst.jpg")  # what stands beside the file
 
 
-def export(
-    source: str | Path,
-    out: str | Path | None = None,
-    data: str | None = None,
-    tolerance: float | None = None,
-    limit: int | None = None,
-    precision: str = "fp32",
-    calibration: int = search.CALIBRATION,
-    triton_repository: str | Path | None = None,
-    down_to: int | None = None,
-) -> Path:
+def export(source: str | Path, config: ExportConfig) -> Path:
     """Export a run folder or weights file to ONNX and prove the file on real validation images.
 
-    Args:
-        out: file to write (default: `exports/<run or file name>.onnx`, with `-fp16` or `-int8`).
-        data: dataset to compare on (default: the one it was trained on).
-        tolerance: fp32: largest share of differing pixels on any image, or for detection the pixels by which a corner may
-            move. fp16 and int8: largest loss of IoU or AP.
-        limit: images to compare on (default: 50, for fp16 and int8 200).
-        precision: fp32, fp16 or int8.
-        calibration: training images that decide the ranges of int8.
-        triton_repository: also write a Triton model repository into this folder.
-        down_to: segdet shall look at large images again at half their size, a quarter, ..., down to a longer side of this many
-            pixels (segmentation of one class; 0 or None: not). The ONNX graph itself stays as it is.
+    `multiscale_to` is for segmentation of one class. The ONNX graph itself does not depend on it.
 
     Returns:
         The ONNX file; `<name>.parity.json`, `<name>.worst.jpg` and the model card `<name>.md` stand beside it.
@@ -62,30 +43,30 @@ def export(
     Raises:
         InputError: no such weights, or no images to compare on. SegdetError: the file does not agree; none is left.
     """
-    if precision not in PRECISIONS:
-        raise InputError(f"--precision {precision}: say fp32, fp16 or int8{nearest(precision, PRECISIONS)}")
+    precision, multiscale_to = config.precision, config.multiscale_to
     run, file = Path(source), weights.find(source)
     model, metadata = weights.load(file)
-    if down_to and (metadata.task != "segmentation" or len(metadata.classes) != 1):
-        raise InputError(f"--down-to {down_to}: only for segmentation models of one class; leave it out")
-    if down_to and down_to < SMALLEST:
-        raise InputError(f"--down-to {down_to}: at least {SMALLEST} pixels, or 0 for no coarser looks")
-    target = _target(run, file, out, precision)
-    if triton_repository is not None:
-        triton.place(target, Path(triton_repository))  # better now than after minutes of work
+    if multiscale_to and (metadata.task != "segmentation" or len(metadata.classes) != 1):
+        reason = "only segmentation models of one class predict at several scales"
+        raise InvalidOption("multiscale_to", multiscale_to, reason, "remove the setting")
+    if multiscale_to and multiscale_to < SMALLEST:
+        raise InvalidOption("multiscale_to", multiscale_to, f"must be at least {SMALLEST} pixels, or 0 for one scale")
+    target = _target(run, file, config.out, precision)
+    if config.triton is not None:
+        triton.place(target, config.triton)  # better now than after minutes of work
     trained = open_trained(source)
-    dataset = _dataset(trained, data)
-    records = splits.limited(dataset, limit or PARITY_IMAGES[precision]).splits["val"]
-    about = {"opset": OPSET, "source_sha256": sha256_of(file), "precision": precision, "down_to": down_to or None}
+    dataset = _dataset(trained, config.data)
+    records = splits.limited(dataset, config.limit or PARITY_IMAGES[precision]).splits["val"]
+    about = {"opset": OPSET, "source_sha256": sha256_of(file), "precision": precision, "down_to": multiscale_to or None}
     described = metadata.model_copy(update=about)
     proto = to_onnx(model, metadata)
-    gate = against_torch(model, metadata, precision, tolerance)
+    gate = against_torch(model, metadata, precision, config.tolerance)
     with ExitStack() as stack:
         # All are made before any takes its place, the model first: left in the opposite order.
         papers = {ending: stack.enter_context(replacing(target.with_suffix(ending))) for ending in _PAPERS}
         temporary = stack.enter_context(replacing(target))
         refusal = ""
-        for made, account in _made(proto, described, precision, dataset, calibration, tolerance):
+        for made, account in _made(proto, described, dataset, config):
             if refusal:
                 say(f"{refusal}; trying another recipe")
             write(made, described, temporary)
@@ -106,31 +87,26 @@ def export(
         write_json(papers[".parity.json"], compared)
         size = temporary.stat().st_size
         papers[".md"].write_bytes(encoded(card(target, size, final, compared, trained.settings, dataset)))
-    if triton_repository is not None:
-        say(f"Triton: {triton.write_repository(target, final, Path(triton_repository))}")
+    if config.triton is not None:
+        say(f"Triton: {triton.write_repository(target, final, config.triton)}")
     return target
 
 
 def _made(
-    proto: onnx.ModelProto,
-    metadata: Metadata,
-    precision: str,
-    dataset: Dataset,
-    calibration: int,
-    tolerance: float | None,
+    proto: onnx.ModelProto, metadata: Metadata, dataset: Dataset, config: ExportConfig
 ) -> Iterator[tuple[onnx.ModelProto, dict[str, Any]]]:
     """Models in the wanted precision, best first, each with an account of how it was made."""
     train = dataset.splits.get("train", ())
-    if precision == "fp32":
+    if config.precision == "fp32":
         yield proto, {}
-    elif precision == "fp16":
+    elif config.precision == "fp16":
         looked_at = splits.limited(dataset, _HALF_IMAGES).splits["val" if not train else "train"]
         images = search.calibration_images(looked_at, whole=metadata.task == "detection")
         made, kept = half.halved(proto, measure(proto, images, half.measured_tensors(proto)))
         yield made, {"kept_in_float32": kept}
     else:
-        for candidate in search.candidates(proto, metadata, train, calibration, tolerance):
-            yield candidate.proto, {"quantised": {**candidate.account(), "calibration_images": calibration}}
+        for candidate in search.candidates(proto, metadata, train, config.calibration, config.tolerance):
+            yield candidate.proto, {"quantised": {**candidate.account(), "calibration_images": config.calibration}}
 
 
 def _compared(file: Path, gate: Gate, records: Sequence[Record]) -> dict[str, Any]:
@@ -139,13 +115,13 @@ def _compared(file: Path, gate: Gate, records: Sequence[Record]) -> dict[str, An
         return gate(session, records, advance)
 
 
-def _target(run: Path, file: Path, out: str | Path | None, precision: str) -> Path:
+def _target(run: Path, file: Path, out: Path | None, precision: str) -> Path:
     if out is None:
         name = run.resolve().name if run.is_dir() else file.stem
         return Path("exports") / f"{name}{'' if precision == 'fp32' else f'-{precision}'}.onnx"
-    if Path(out).suffix != ".onnx":
-        raise InputError(f"--out {out}: the file's name must end in .onnx")
-    return Path(out)
+    if out.suffix != ".onnx":
+        raise InvalidOption("out", out, "the file's name must end in .onnx")
+    return out
 
 
 def _dataset(trained: Trained, data: str | None) -> Dataset:

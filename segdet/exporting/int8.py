@@ -21,8 +21,8 @@ from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.quant_utils import QuantizationMode
 
-from segdet.export.ranges import Range
-from segdet.export.surgery import Graph, copy_of, of_type, with_shapes
+from segdet.exporting.ranges import Range
+from segdet.exporting.surgery import Graph, copy_of, of_type, with_shapes
 
 # What ONNX Runtime (and OpenVINO) can do in 8 bits between two convolutions. The library's own list leaves Concat, Add,
 # Mul and Sigmoid out, and each then costs a way to floats and back.

@@ -12,8 +12,8 @@ import onnx
 import torch
 from torch import nn
 
-from segdet.export.graph import ClassesGraph, OneClassGraph
-from segdet.export.surgery import named, with_shapes
+from segdet.exporting.graph import ClassesGraph, OneClassGraph
+from segdet.exporting.surgery import named, with_shapes
 from segdet.metadata import KEY, Metadata
 from segdet.models.detector import Detector
 from segdet.models.upconv import ready_kernels

@@ -43,7 +43,7 @@ def _into_onnx(file: Path, metadata: Metadata) -> None:
 
 
 def _onto_card(file: Path, metadata: Metadata) -> None:
-    from segdet.export.card import with_threshold
+    from segdet.exporting.card import with_threshold
 
     if file.is_file():
         text = file.read_text(encoding="utf-8")

@@ -10,8 +10,8 @@ from torch import nn
 
 from segdet.data.records import Record
 from segdet.evaluation.detection import Detections
-from segdet.export import detection_parity, parity
-from segdet.export.detection_parity import DETECTION_LIMITS, compare_detections
+from segdet.exporting import detection_parity, parity
+from segdet.exporting.detection_parity import DETECTION_LIMITS, compare_detections
 from segdet.inference.session import Session
 from segdet.metadata import Metadata
 from segdet.models.detector import Detector, detect

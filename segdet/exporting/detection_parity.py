@@ -18,7 +18,7 @@ from segdet.evaluation.bootstrap import drawn
 from segdet.evaluation.detection import DetectionEvaluation, Detections
 from segdet.evaluation.matching import overlaps
 from segdet.evaluation.tally import BoxTally
-from segdet.export.parity import UNJUDGED, both_sides, readable, sides
+from segdet.exporting.parity import UNJUDGED, both_sides, readable, sides
 from segdet.inference.session import Session
 
 _APART = 1e4  # cost of pairing boxes of different classes, or far over the limits

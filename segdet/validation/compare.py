@@ -19,8 +19,8 @@ from segdet.evaluation import bootstrap, comparison
 from segdet.evaluation import tally as tallies
 from segdet.evaluation.tally import MaskTally, Tally
 from segdet.metadata import Metadata
-from segdet.trained import Trained, dataset_for, open_trained, part_of
-from segdet.validation import Measured, validate
+from segdet.validation.checkpoint import Trained, dataset_for, open_trained, part_of
+from segdet.validation.run import Measured, validate
 
 # Settings in which the folds of one experiment may differ.
 _OWN = frozenset({"fold", "name", "out", "device", "workers", "logger", "limit"})

@@ -12,7 +12,7 @@ import yaml
 
 from segdet.data.records import Dataset, by_photograph
 from segdet.evaluation.label_width import follows_names
-from segdet.export.gate import sentence
+from segdet.exporting.gate import sentence
 from segdet.metadata import Metadata
 
 _NAMES = {

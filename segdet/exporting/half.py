@@ -14,8 +14,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from segdet.export.ranges import Range
-from segdet.export.surgery import HEAVY, Graph, copy_of, of_type, with_shapes
+from segdet.exporting.ranges import Range
+from segdet.exporting.surgery import HEAVY, Graph, copy_of, of_type, with_shapes
 
 LARGEST = 16384.0  # a quarter of float16's range: images that were not measured may reach further
 

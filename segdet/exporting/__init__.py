@@ -1,0 +1,1 @@
+"""ONNX files that provably agree with the model they came from."""
