@@ -5,7 +5,7 @@
 Every row is at the threshold that is stored in the file, at the images' own resolution. `unseen` leaves out validation photographs of
 objects that training shows (run `segdet data check` once before). `--without` names datasets that show no crack: of these, the share of
 all pixels and of all images that are called crack is given. Large photographs are made of small ones, enlarged or sixteen side by
-side, and are predicted as the file says and once more without coarser looks (`--down-to 0`). `--latency` times one photograph in
+side, and are predicted as the file says and once more without coarser looks (`--multiscale-to 0`). `--latency` times one photograph in
 ONNX Runtime against the usual small U-Net, segmentation-models-pytorch's on MobileNetV2, taking turns. `--looks` tells what averaging
 over mirrored and turned photographs would bring, and how much of what is wrong lies at an edge. Prints Markdown.
 """

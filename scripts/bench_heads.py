@@ -45,9 +45,9 @@ SERIES: dict[str, dict[str, list[str]]] = {
     },
     "detail": {
         "fcn-8": ["fcn", *LITE],
-        "fcn-8-upscale-2": ["fcn", *LITE, "--upscale", "2"],
+        "fcn-8-upscale-2": ["fcn", *LITE, "--input-scale", "2"],
         "deeplabv3plus-16": ["deeplabv3plus", *LITE],
-        "deeplabv3plus-16-upscale-2": ["deeplabv3plus", *LITE, "--upscale", "2"],
+        "deeplabv3plus-16-upscale-2": ["deeplabv3plus", *LITE, "--input-scale", "2"],
     },
 }
 

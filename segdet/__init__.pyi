@@ -1,4 +1,4 @@
-# Written by scripts/make_stub.py; do not edit.
+# Written by scripts/make_derived.py; do not edit.
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal

@@ -143,7 +143,7 @@ def test_bad_input_is_one_line_and_exit_code_two(cli: Cli, job: Path, walls: Pat
         (("train", "unet", "--data", walls, "--config", "tiny.yaml", "--optimizer", "adamm"), 'did you mean "adam"'),
         (("train", "unet", "--data", walls, "--config", "tiny.yaml", "--schedule", "cosin"), 'did you mean "cosine"'),
         (("train", "unet", "--data", walls, "--config", "tiny.yaml", "--freeze", "99"), "--freeze 99: say none"),
-        (("train", "dfine", "--data", walls, "--weights", "none", "--queries", 0), "--queries 0"),
+        (("train", "dfine", "--data", walls, "--weights", "none", "--num-queries", 0), "--num-queries 0"),
         (("train", "--resume", tmp_path / "empty"), "not a run folder"),
         (("train", "unet", "--data", "x", "--config", tmp_path / "bad.yaml"), 'did you mean "epochs"'),
         (("train", "unet", "--data", "x", "--fold", "6/5"), "--data x"),

@@ -125,17 +125,19 @@ def test_an_operating_point_is_stored_and_kept(trained: Path, exported: Path, wa
 
 def test_the_command_chooses_and_the_run_follows(cli: Cli, trained: Path, tmp_path: Path) -> None:
     chosen = shutil.copytree(trained, tmp_path / "run")
-    done = cli("val", chosen, "--operate", "precision=0.9", "--report", tmp_path / "page.html", "--workers", 0)
+    done = cli("val", chosen, "--threshold-rule", "precision=0.9", "--report", tmp_path / "page.html", "--workers", 0)
     assert done.returncode == 0, done.stderr
     assert "(precision=0.9) stored in" in done.stdout and "average_precision" in done.stdout
     metrics = json.loads((chosen / "metrics.json").read_text())
     assert metrics["precision"] >= 0.9 and metrics["operate"] == "precision=0.9"
     assert tallies.load(chosen / tallies.FILE).threshold == metrics["threshold"]
-    assert "--operate precision=0.9" in (chosen / "report.html").read_text() and (tmp_path / "page.html").is_file()
+    assert (
+        "--threshold-rule precision=0.9" in (chosen / "report.html").read_text() and (tmp_path / "page.html").is_file()
+    )
     for arguments, reason in (
-        (("--operate", "recall=2"), "--operate recall=2"),
-        (("--operate", "recall=0.9", "--limit", 3), "on all images"),
-        (("--operate", "recall=0.9", "--split", "test"), "no such split"),
+        (("--threshold-rule", "recall=2"), "--threshold-rule recall=2"),
+        (("--threshold-rule", "recall=0.9", "--limit", 3), "on all images"),
+        (("--threshold-rule", "recall=0.9", "--split", "test"), "no such split"),
         (("--report", "page.pdf"), "must end in .html"),
         (("--split", "test"), "has no such split"),
     ):

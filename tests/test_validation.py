@@ -73,7 +73,7 @@ def test_images_that_training_shows_can_be_left_out(trained: Path, walls: Path, 
     copy = tmp_path / "walls"
     shutil.copytree(walls, copy)
     cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
-    asked = ("--json", "val", trained, "--data", copy, "--unseen", "--workers", "0")
+    asked = ("--json", "val", trained, "--data", copy, "--exclude-leaks", "--workers", "0")
     refused = cli(*asked, env=cache)
     assert refused.returncode == 2 and "segdet data check" in refused.stderr
     dataset = catalog.load(str(copy))
