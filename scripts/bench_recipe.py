@@ -74,8 +74,8 @@ VARIANTS = {
     "no-ema": Variant("no averaged weights", {"ema": 0.0}),
     "none": Variant("no augmentation", {"augment": "none"}),
     "robust": Variant("robust augmentation", {"augment": "robust"}),
-    "calm": Variant("robust, a third left as it is", {"augment": "robust", "calm": 0.35}),
-    "enlarge": Variant("the same, enlarged up to four times", {"augment": "robust", "calm": 0.35, "enlarge": 4.0}),
+    "clean": Variant("robust, a third without scale and light changes", {"augment": "robust", "clean_fraction": 0.35}),
+    "scale": Variant("the same, magnified up to four times", {"augment": "robust", "clean_fraction": 0.35, "max_scale": 4.0}),
     "copies": Variant("augmented copies as photographs of their own", change=copies_apart, one_epoch=True),
     "rounded": Variant("targets rounded after resampling", change=rounded_targets),
     **{

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 VERSION = 1
 INPUT = "image"  # uint8 [N, H, W, 3], RGB
 THRESHOLD = "threshold"  # optional float32 scalar with a default, for segmentation of one class
-OPSET = 18
+OPSET = 18  # understood by every runtime of the last years; from 20 on GridSample is wrong in TensorRT 10.13
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a model says about itself: the JSON inside weights files and ONNX files (DESIGN, schema 1)."""
+"""What a model says about itself: the JSON inside weights files and ONNX files (docs/contract.md, schema 1)."""
 
 from __future__ import annotations
 

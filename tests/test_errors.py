@@ -31,7 +31,7 @@ def test_the_command_line_renders_options(monkeypatch, capsys) -> None:
     def fail(*_: object, **__: object) -> None:
         raise InvalidOption("threshold", 2, "must be between 0 and 1", f"see {setting('backbone_lr')}")
 
-    monkeypatch.setattr(main, "app", fail)
+    monkeypatch.setattr(main, "build", lambda arguments: fail)
     assert run(["predict"]) == 2
     assert capsys.readouterr().err == "segdet: --conf 2: must be between 0 and 1; see --backbone-lr\n"
 

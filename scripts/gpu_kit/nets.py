@@ -208,7 +208,8 @@ class Workshop:
         import onnx
 
         from segdet.exporting import half
-        from segdet.exporting.onnx import OPSET, to_onnx, write
+        from segdet.contract import OPSET
+        from segdet.exporting.onnx import to_onnx, write
         from segdet.exporting.ranges import measure
 
         path = self.folder / f"{arch}-{precision}.onnx"

@@ -1,4 +1,4 @@
-"""Measuring a segmentation model by the protocol of DESIGN 5: at the images' own resolution, on one rasterisation."""
+"""Measuring a segmentation model by the protocol of docs/contract.md: at the images' own resolution, on one rasterisation."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class DetectionLimits:
     agreement: float | None = None
 
 
-# fp32 is DESIGN 4's; the others as for masks.
+# fp32 is the contract's; the others as for masks.
 DETECTION_LIMITS = {
     "fp32": DetectionLimits(),
     "fp16": DetectionLimits(box=None, score=None, loss=0.005, agreement=0.95),

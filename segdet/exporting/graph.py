@@ -1,4 +1,4 @@
-"""The network as the contract wants it (DESIGN 4): raw RGB bytes in, answers in the image's own pixels out."""
+"""The network as the contract wants it (docs/contract.md): raw RGB bytes in, answers in the image's own pixels out."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from typing import Any
 import onnx
 
 from segdet.console import progress, say
+from segdet.contract import OPSET
 from segdet.data import splits
 from segdet.data.records import Dataset, Record
 from segdet.errors import InputError, InvalidOption, SegdetError
@@ -17,7 +18,7 @@ from segdet.exporting import half, search, triton, worst
 from segdet.exporting.card import card
 from segdet.exporting.config import ExportConfig
 from segdet.exporting.gate import Gate, against_torch, sentence
-from segdet.exporting.onnx import OPSET, to_onnx, write
+from segdet.exporting.onnx import to_onnx, write
 from segdet.exporting.ranges import measure
 from segdet.files import replacing, sha256_of, write_json
 from segdet.inference.session import open_session

@@ -12,13 +12,12 @@ import onnx
 import torch
 from torch import nn
 
+from segdet.contract import OPSET
 from segdet.exporting.graph import ClassesGraph, OneClassGraph
 from segdet.exporting.surgery import named, with_shapes
 from segdet.metadata import KEY, Metadata
 from segdet.models.detector import Detector
 from segdet.models.upconv import ready_kernels
-
-OPSET = 18  # understood by every runtime of the last years; from 20 on GridSample is wrong in TensorRT 10.13
 
 
 def to_onnx(model: nn.Module, metadata: Metadata) -> onnx.ModelProto:

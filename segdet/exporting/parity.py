@@ -41,7 +41,7 @@ class Limits:
 
 UNJUDGED = "the change of {} could not be judged, for no object is labelled"
 
-# fp32 is DESIGN 4's. A lower precision is bounded by what it costs; the agreement keeps it honest where the metric cannot
+# fp32 is the contract's. A lower precision is bounded by what it costs; the agreement keeps it honest where the metric cannot
 # tell (a weak model, few images): masks that overlap less than that are not the same model's.
 LIMITS = {
     "fp32": Limits(pixels=0.0005, change=0.001),

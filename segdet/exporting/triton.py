@@ -10,16 +10,14 @@ import re
 import shutil
 from pathlib import Path
 
+from segdet.contract import OUTPUTS
 from segdet.errors import InputError
 from segdet.files import building, write_text
 from segdet.metadata import Metadata
 
 BATCH = 8  # images at most in one run; requests of one size are joined
 DELAY = 2000  # microseconds that a request waits for others
-_OUTPUTS = {
-    "segmentation": (("mask", "TYPE_UINT8", (-1, -1)), ("confidence", "TYPE_FP32", (-1, -1))),
-    "detection": (("boxes", "TYPE_FP32", (-1, 4)), ("scores", "TYPE_FP32", (-1,)), ("labels", "TYPE_INT64", (-1,))),
-}
+_TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32", "int64": "TYPE_INT64"}  # Triton's words
 
 
 def place(model: Path, folder: Path) -> Path:
@@ -55,10 +53,9 @@ def write_repository(model: Path, metadata: Metadata, folder: Path) -> Path:
 def config(name: str, metadata: Metadata) -> str:
     """The text of `config.pbtxt`."""
     side = max(32, metadata.imgsz)
-    outputs = "\n".join(
-        f"  {{ name: {_quoted(output)} data_type: {kind} dims: {list(dims)} }}"
-        + ("," if output != _OUTPUTS[metadata.task][-1][0] else "")
-        for output, kind, dims in _OUTPUTS[metadata.task]
+    outputs = ",\n".join(
+        f"  {{ name: {_quoted(output.name)} data_type: {_TYPES[output.dtype]} dims: {list(output.shape[1:])} }}"
+        for output in OUTPUTS[metadata.task]
     )
     about = {
         "task": metadata.task,

@@ -1,4 +1,4 @@
-"""One ONNX file of the contract (DESIGN 4), opened on the device asked for."""
+"""One ONNX file of the contract (`segdet.contract`), opened on the device asked for."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segdet.contract import OUTPUTS
 from segdet.errors import InputError
 from segdet.inference import choice
 from segdet.inference.openvino import OpenVino
@@ -20,14 +21,11 @@ from segdet.machine import cores
 from segdet.metadata import KEY, Metadata, parse
 
 # What a model of each task gives, in the order of `Session.run`.
-_OUTPUTS = {
-    "segmentation": {"mask": "tensor(uint8)", "confidence": "tensor(float)"},
-    "detection": {"boxes": "tensor(float)", "scores": "tensor(float)", "labels": "tensor(int64)"},
-}
+_TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)", "int64": "tensor(int64)"}  # ONNX Runtime's words
 
 
 class Session:
-    """An open model. `run` maps uint8 images `[N, H, W, 3]` to the outputs of its task, as in DESIGN 4.
+    """An open model. `run` maps uint8 images `[N, H, W, 3]` to the outputs of its task, as in `contract.OUTPUTS`.
 
     Segmentation: mask uint8 and confidence float32, both `[N, H, W]`. Detection: boxes float32 `[N, Q, 4]` (x1, y1, x2, y2
     in pixels of the images), scores float32 `[N, Q]`, falling, and labels int64 `[N, Q]`. May be used from several threads.
@@ -62,7 +60,7 @@ class Session:
                 raise InputError(f"{self.path}: has several classes and no threshold to set; leave --conf out")
             if self._runtime.takes_threshold:
                 feed["threshold"] = np.array(threshold, np.float32)
-        found = self._runtime.run(list(_OUTPUTS[self.metadata.task]), feed)
+        found = self._runtime.run([output.name for output in OUTPUTS[self.metadata.task]], feed)
         if threshold is not None and not self._runtime.takes_threshold:
             found[0] = (found[1] >= np.float32(threshold)).view(np.uint8)
         return tuple(found)
@@ -102,8 +100,8 @@ def _runtime(path: Path, device: str, threads: int) -> Runtime:
 
 def _check_contract(runtime: Runtime, metadata: Metadata, path: Path) -> None:
     outputs = {name: kind for name, (kind, _) in runtime.outputs.items()}
-    wanted = _OUTPUTS.get(metadata.task)
-    if wanted is None:
+    if metadata.task not in OUTPUTS:
         raise InputError(f"{path}: a {metadata.task} model, which this segdet cannot run; update segdet")
-    if runtime.inputs.get("image") != ("tensor(uint8)", 4) or not wanted.items() <= outputs.items():
+    required = {output.name: _TYPES[output.dtype] for output in OUTPUTS[metadata.task]}
+    if runtime.inputs.get("image") != ("tensor(uint8)", 4) or not required.items() <= outputs.items():
         raise InputError(f"{path}: its inputs or outputs are not those of the segdet contract; export it again")

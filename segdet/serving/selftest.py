@@ -24,7 +24,7 @@ def sample() -> np.ndarray:
 
 
 def check(session: Session) -> None:
-    """Run stored images of two sizes and judge the answers by the contract (DESIGN 4).
+    """Run stored images of two sizes and judge the answers by the contract (docs/contract.md).
 
     Raises:
         InputError: the model fails to run, or its answers cannot be right; one line that says how.

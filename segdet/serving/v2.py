@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, Request, Response
 
+from segdet.contract import OUTPUTS
 from segdet.data import images
 from segdet.errors import InputError
 from segdet.inference import levels, tiling
@@ -19,10 +20,7 @@ from segdet.serving.refusals import Refused, bad_request
 from segdet.serving.scheduler import Job
 from segdet.version import __version__
 
-_OUTPUTS = {
-    "segmentation": {"mask": ("UINT8", [-1, -1, -1]), "confidence": ("FP32", [-1, -1, -1])},
-    "detection": {"boxes": ("FP32", [-1, -1, 4]), "scores": ("FP32", [-1, -1]), "labels": ("INT64", [-1, -1])},
-}
+_TYPES = {"uint8": "UINT8", "float32": "FP32", "int64": "INT64"}  # the protocol's words
 _MODEL = "/v2/models/{name}"
 _VERSION = "/v2/models/{name}/versions/{version}"
 
@@ -70,7 +68,7 @@ def routes(context: Context) -> APIRouter:
                 tensors.parse,
                 body,
                 request.headers.get("inference-header-content-length"),
-                list(_OUTPUTS[metadata.task]),
+                [output.name for output in OUTPUTS[metadata.task]],
                 context.settings.max_pixels,
                 context.settings.max_images,
             )
@@ -101,7 +99,8 @@ def describe(name: str, version: str, metadata: Metadata) -> dict[str, Any]:
     if metadata.task != "detection" and len(metadata.classes) == 1:
         inputs.append({"name": "threshold", "datatype": "FP32", "shape": [1], "parameters": {"optional": True}})  # type: ignore[dict-item]
     outputs = [
-        {"name": key, "datatype": kind, "shape": shape} for key, (kind, shape) in _OUTPUTS[metadata.task].items()
+        {"name": output.name, "datatype": _TYPES[output.dtype], "shape": list(output.shape)}
+        for output in OUTPUTS[metadata.task]
     ]
     parameters = {"task": metadata.task, "classes": ",".join(metadata.classes)}
     return {
@@ -126,7 +125,9 @@ def infer_tensors(loaded: Loaded, asked: tensors.InferRequest, job: Job) -> dict
     threshold = None
     if not detects and len(metadata.classes) == 1:
         threshold = metadata.threshold or 0.5 if asked.threshold is None else asked.threshold
-    return dict(zip(_OUTPUTS[metadata.task], loaded.runner.run(batch, threshold), strict=True))
+    return dict(
+        zip((output.name for output in OUTPUTS[metadata.task]), loaded.runner.run(batch, threshold), strict=True)
+    )
 
 
 def _decoded(encoded: list[bytes]) -> np.ndarray:

@@ -118,18 +118,18 @@ def test_a_failed_export_leaves_the_old_file(exported: Path, trained: Path, tmp_
 def test_coarser_looks_are_a_key_of_the_file_and_nothing_in_its_graph(
     exported: Path, trained: Path, tmp_path: Path
 ) -> None:
-    file = segdet.export(trained, out=tmp_path / "a.onnx", limit=2, down_to=48)
+    file = segdet.export(trained, out=tmp_path / "a.onnx", limit=2, multiscale_to=48)
     assert open_session(file, "cpu").metadata.down_to == 48
     assert onnx.load(file).graph.SerializeToString() == onnx.load(exported).graph.SerializeToString()
     assert "longer side of 96 pixels or more" in file.with_suffix(".md").read_text()
     changed = open_session(file, "cpu").metadata
     store(file, changed, {**changed.metrics, "threshold": 0.3, "operate": "recall=0.9"})
     assert open_session(file, "cpu").metadata.down_to == 48
-    plain = segdet.export(trained, out=tmp_path / "b.onnx", limit=2, down_to=0)
+    plain = segdet.export(trained, out=tmp_path / "b.onnx", limit=2, multiscale_to=0)
     assert open_session(plain, "cpu").metadata.down_to is None
     for wrong in (9, -1):
-        with pytest.raises(InputError, match=f"--down-to {wrong}: at least 32"):
-            segdet.export(trained, out=tmp_path / "c.onnx", down_to=wrong)
+        with pytest.raises(InputError, match=f"multiscale_to={wrong}: must be at least 32"):
+            segdet.export(trained, out=tmp_path / "c.onnx", multiscale_to=wrong)
     described = onnx.load(file)
     described.metadata_props[0].value = described.metadata_props[0].value.replace('"down_to":48', '"down_to":-1')
     described.metadata_props[0].value = described.metadata_props[0].value.replace('"down_to": 48', '"down_to": -1')

@@ -184,7 +184,7 @@ def test_unusable_options_are_input_errors(trained: Path, tmp_path: Path) -> Non
         segdet.export(trained, precision="int4")
     (tmp_path / "walls").mkdir()
     with pytest.raises(InputError, match="exists already"):
-        segdet.export(trained, out=tmp_path / "walls.onnx", triton_repository=tmp_path)
+        segdet.export(trained, out=tmp_path / "walls.onnx", triton=tmp_path)
 
 
 def test_what_overflows_in_halves_stays_in_floats(trained: Path, proto: onnx.ModelProto, tmp_path: Path) -> None:

@@ -148,9 +148,9 @@ def test_a_size_that_cannot_be_divided_is_refused_with_one_that_can() -> None:
 
 
 def test_unknown_size_and_options() -> None:
-    with pytest.raises(InputError, match=r"--size q: no such size of dfine"):
+    with pytest.raises(InputError, match=r"variant=q: must be one of"):
         build_model("dfine", "resnet18", CLASSES, options={"variant": "q"}, imgsz=96)
-    with pytest.raises(InputError, match=r"--upscale 2: detr resizes images itself; use a larger --imgsz"):
+    with pytest.raises(InputError, match=r"input_scale=2: detr resizes images itself; use a larger imgsz"):
         build_model("detr", "resnet18", CLASSES, options={"input_scale": 2}, imgsz=96)
     with pytest.raises(InputError, match="quries: no option of detr"):
         build_model("detr", "resnet18", CLASSES, options={"quries": 3}, imgsz=96)

@@ -110,16 +110,16 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(
 def test_clear_words(blobs: Path) -> None:
     with pytest.raises(InputError, match="--loss ce: dfine is trained with its own set loss; leave --loss out"):
         TrainConfig.from_options(arch="dfine", data=str(blobs), loss="ce")
-    with pytest.raises(InputError, match=r"--calm 0\.3: dfine sees photographs as they are .* leave --calm out"):
-        TrainConfig.from_options(arch="dfine", data=str(blobs), calm=0.3)
-    with pytest.raises(InputError, match=r"--enlarge 4: dfine chooses the scale of each batch; leave --enlarge out"):
-        TrainConfig.from_options(arch="dfine", data=str(blobs), enlarge=4)
-    with pytest.raises(InputError, match=r"--enlarge 4: --augment none shows photographs as they are; leave one out"):
-        TrainConfig.from_options(arch="unet", data=str(blobs), enlarge=4, augment="none")
+    with pytest.raises(InputError, match=r"clean_fraction=0\.3: dfine turns augmentation off .* remove the setting"):
+        TrainConfig.from_options(arch="dfine", data=str(blobs), clean_fraction=0.3)
+    with pytest.raises(InputError, match=r"max_scale=4: dfine chooses the scale of each batch; remove the setting"):
+        TrainConfig.from_options(arch="dfine", data=str(blobs), max_scale=4)
+    with pytest.raises(InputError, match=r"max_scale=4: augment=none turns all scale changes off; remove one of the two"):
+        TrainConfig.from_options(arch="unet", data=str(blobs), max_scale=4, augment="none")
     with pytest.raises(InputError, match=r"class_weights .*dfine is trained with its own set loss"):
         TrainConfig.from_options(arch="dfine", data=str(blobs), class_weights=[2.0])
-    with pytest.raises(InputError, match=r"--calm 0\.4: --augment none shows photographs as they are"):
-        TrainConfig.from_options(arch="unet", data=str(blobs), calm=0.4, augment="none")
+    with pytest.raises(InputError, match=r"clean_fraction=0\.4: augment=none turns"):
+        TrainConfig.from_options(arch="unet", data=str(blobs), clean_fraction=0.4, augment="none")
     with pytest.raises(InputError, match=r"--time-budget 20: .*write a time such as 90s, 20m or 1\.5h"):
         TrainConfig.from_options(arch="dfine", data=str(blobs), time_budget="20")
 
