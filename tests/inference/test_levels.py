@@ -122,7 +122,7 @@ def test_coarser_looks_are_refused_where_they_cannot_be(model: Path, tmp_path: P
         with pytest.raises(InputError, match="only for segmentation models of one class"):
             Predictor(other, device="cpu", down_to=200)
         Predictor(other, device="cpu", down_to=0)
-    with pytest.raises(InputError, match="--down-to 9: at least 32"):
+    with pytest.raises(InputError, match="down_to=9: must be at least 32"):
         Predictor(model, device="cpu", down_to=9)
     Image.fromarray(wall()).save(tmp_path / "wall.png")
     done = cli("predict", "wall.png", "--model", model, "--down-to", "-1", cwd=tmp_path)
