@@ -14,7 +14,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from segdet.errors import InputError
+from segdet.errors import InputError, InvalidOption, setting
 from segdet.serving import logs
 from segdet.serving.app import create_app
 from segdet.serving.context import Context
@@ -135,7 +135,7 @@ def serve(settings: Settings, host: str, port: int, drain_delay: float = 1.0) ->
         InputError: a model that cannot be used, or an address that is taken.
     """
     if not 0 <= drain_delay < math.inf:
-        raise InputError(f"--drain-delay {drain_delay:g}: seconds, not less than 0")
+        raise InvalidOption("drain_delay", drain_delay, "must be 0 seconds or more")
     listener = _listen(host, port)
     app = create_app(settings, logs.event)
     context: Context = app.state.context
@@ -172,9 +172,10 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
     except OverflowError as error:
-        raise InputError(f"--port {port}: 0 to 65535") from error
+        raise InvalidOption("port", port, "must be 0 to 65535") from error
     except OSError as error:
-        raise InputError(f"--host {host} --port {port}: {error.strerror or error}; choose another") from error
+        where = f"{setting('host', host)} {setting('port', port)}"
+        raise InputError(f"{where}: {error.strerror or error}; choose another") from error
     listener.listen(512)
     return listener
 
