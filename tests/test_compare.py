@@ -131,7 +131,9 @@ def test_the_command_chooses_and_the_run_follows(cli: Cli, trained: Path, tmp_pa
     metrics = json.loads((chosen / "metrics.json").read_text())
     assert metrics["precision"] >= 0.9 and metrics["operate"] == "precision=0.9"
     assert tallies.load(chosen / tallies.FILE).threshold == metrics["threshold"]
-    assert "--operate precision=0.9" in (chosen / "report.html").read_text() and (tmp_path / "page.html").is_file()
+    assert (
+        "rule <code>precision=0.9</code>" in (chosen / "report.html").read_text() and (tmp_path / "page.html").is_file()
+    )
     for arguments, reason in (
         (("--operate", "recall=2"), "--operate recall=2"),
         (("--operate", "recall=0.9", "--limit", 3), "on all images"),

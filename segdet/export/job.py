@@ -12,7 +12,7 @@ import onnx
 from segdet.console import progress, say
 from segdet.data import splits
 from segdet.data.records import Dataset, Record
-from segdet.errors import InputError, SegdetError, nearest
+from segdet.errors import InputError, InvalidOption, SegdetError, nearest
 from segdet.export import half, search, triton, worst
 from segdet.export.card import card
 from segdet.export.gate import PRECISIONS, Gate, against_torch, sentence
@@ -63,13 +63,15 @@ def export(
         InputError: no such weights, or no images to compare on. SegdetError: the file does not agree; none is left.
     """
     if precision not in PRECISIONS:
-        raise InputError(f"--precision {precision}: say fp32, fp16 or int8{nearest(precision, PRECISIONS)}")
+        reason = f"must be fp32, fp16 or int8{nearest(precision, PRECISIONS)}"
+        raise InvalidOption("precision", precision, reason)
     run, file = Path(source), weights.find(source)
     model, metadata = weights.load(file)
     if down_to and (metadata.task != "segmentation" or len(metadata.classes) != 1):
-        raise InputError(f"--down-to {down_to}: only for segmentation models of one class; leave it out")
+        raise InvalidOption("down_to", down_to, "only for segmentation models of one class", "leave it out")
     if down_to and down_to < SMALLEST:
-        raise InputError(f"--down-to {down_to}: at least {SMALLEST} pixels, or 0 for no coarser looks")
+        reason = f"must be at least {SMALLEST} pixels, or 0 for no coarser looks"
+        raise InvalidOption("down_to", down_to, reason)
     target = _target(run, file, out, precision)
     if triton_repository is not None:
         triton.place(target, Path(triton_repository))  # better now than after minutes of work
@@ -144,7 +146,7 @@ def _target(run: Path, file: Path, out: str | Path | None, precision: str) -> Pa
         name = run.resolve().name if run.is_dir() else file.stem
         return Path("exports") / f"{name}{'' if precision == 'fp32' else f'-{precision}'}.onnx"
     if Path(out).suffix != ".onnx":
-        raise InputError(f"--out {out}: the file's name must end in .onnx")
+        raise InvalidOption("out", out, "the file's name must end in .onnx")
     return Path(out)
 
 
@@ -153,4 +155,4 @@ def _dataset(trained: Trained, data: str | None) -> Dataset:
     try:
         return splits.with_validation(dataset_for(trained, data), trained.seed)[0]
     except InputError as error:
-        raise InputError(f"an export is proved on real images, and they cannot be had: {error}") from error
+        raise InputError(f"an export is compared on real images: {error.message}") from error

@@ -128,7 +128,7 @@ def test_coarser_looks_are_a_key_of_the_file_and_nothing_in_its_graph(
     plain = segdet.export(trained, out=tmp_path / "b.onnx", limit=2, down_to=0)
     assert open_session(plain, "cpu").metadata.down_to is None
     for wrong in (9, -1):
-        with pytest.raises(InputError, match=f"--down-to {wrong}: at least 32"):
+        with pytest.raises(InputError, match=f"down_to={wrong}: must be at least 32"):
             segdet.export(trained, out=tmp_path / "c.onnx", down_to=wrong)
     described = onnx.load(file)
     described.metadata_props[0].value = described.metadata_props[0].value.replace('"down_to":48', '"down_to":-1')
@@ -193,7 +193,7 @@ def test_unusable_sources_are_input_errors(tmp_path: Path, trained: Path) -> Non
         segdet.export(tmp_path)
     with pytest.raises(InputError, match=r"must end in \.onnx"):
         segdet.export(trained, out=tmp_path / "model.bin")
-    with pytest.raises(InputError, match="proved on real images"):
+    with pytest.raises(InputError, match="compared on real images"):
         segdet.export(trained, data=str(tmp_path / "gone"))
 
 
