@@ -198,7 +198,7 @@ def main() -> None:
     print(row(f"unseen, {len(fresh)}", validate(asked.model, fresh, "val").metrics, sharp["iou"]), flush=True)
     for kind in ("dark+blur", *KINDS):
         print(row(kind, validate(asked.model, records, "val", degrade=kind).metrics, sharp["iou"]), flush=True)
-    model, once = segdet.load(asked.model), segdet.load(asked.model, down_to=0)
+    model, once = segdet.load(asked.model), segdet.load(asked.model, multiscale_to=0)
     own = records[0].width
     print(f"\n| side, {asked.count} photographs | IoU | without coarser looks |\n|---|---|---|")
     for side in (own, *asked.sides):

@@ -88,6 +88,51 @@ class InvalidOption(InputError):
         return type(self), (self.field, self.value, self.reason, self.hint)
 
 
+class ImageError(InputError):
+    """An image that cannot be used; the message names the file and the reason."""
+
+
+class ImageTooLarge(ImageError):
+    """An image with more pixels than the limit.
+
+    Attributes:
+        name: the file's path, or what else the image is called.
+        pixels: how many pixels it has, or None when its decoder refuses it before saying so.
+        limit: the largest number of pixels that is read.
+        size: (width, height), or None.
+    """
+
+    def __init__(self, name: object, pixels: int | None, limit: int, size: tuple[int, int] | None = None) -> None:
+        self.name = name
+        self.pixels = pixels
+        self.limit = limit
+        self.size = size
+        image = "image" if size is None else f"{size[0]}x{size[1]}"
+        super().__init__(f"{name}: {image} has more than {limit / 1e6:g} million pixels; cut it into parts")
+
+    def __reduce__(self) -> tuple[type[ImageTooLarge], tuple[object, int | None, int, tuple[int, int] | None]]:
+        return type(self), (self.name, self.pixels, self.limit, self.size)
+
+
+class CorruptImage(ImageError):
+    """An image file whose content is damaged.
+
+    Attributes:
+        path: the file's path, or what else the image is called.
+        reason: what its decoder says, in one line.
+        kind: what the file is: "image" or "TIFF".
+    """
+
+    def __init__(self, path: object, reason: str, kind: str = "image") -> None:
+        self.path = path
+        self.reason = reason
+        self.kind = kind
+        super().__init__(f"{path}: damaged {kind} ({reason}); replace or remove it")
+
+    def __reduce__(self) -> tuple[type[CorruptImage], tuple[object, str, str]]:
+        return type(self), (self.path, self.reason, self.kind)
+
+
 def nearest(word: str, choices: Iterable[object], limit: int = 3) -> str:
     """Return `; did you mean "x"?` for the closest of `choices`, or an empty string."""
     import difflib

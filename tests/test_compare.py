@@ -132,7 +132,7 @@ def test_the_command_chooses_and_the_run_follows(cli: Cli, trained: Path, tmp_pa
     assert metrics["precision"] >= 0.9 and metrics["operate"] == "precision=0.9"
     assert tallies.load(chosen / tallies.FILE).threshold == metrics["threshold"]
     assert (
-        "--threshold-rule precision=0.9" in (chosen / "report.html").read_text() and (tmp_path / "page.html").is_file()
+        "rule <code>precision=0.9</code>" in (chosen / "report.html").read_text() and (tmp_path / "page.html").is_file()
     )
     for arguments, reason in (
         (("--threshold-rule", "recall=2"), "--threshold-rule recall=2"),

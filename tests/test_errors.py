@@ -5,9 +5,13 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
+import numpy as np
+import pytest
+from PIL import Image
+
 from segdet.cli.main import run
 from segdet.data.records import Problem
-from segdet.errors import InputError, InvalidOption, SegdetError, setting
+from segdet.errors import CorruptImage, ImageTooLarge, InputError, InvalidOption, SegdetError, setting
 
 
 def test_python_renders_the_parameter_name() -> None:
@@ -47,3 +51,33 @@ def test_a_line_break_in_a_file_name_does_not_break_the_line() -> None:
     path = Path("a\nb.jpg")
     assert str(InputError(f"{path}: not an image")) == "a\\nb.jpg: not an image"
     assert str(Problem(path, "no mask of that name")) == "a\\nb.jpg: no mask of that name"
+
+
+def test_image_errors_carry_their_facts_and_survive_pickling() -> None:
+    large = pickle.loads(pickle.dumps(ImageTooLarge("a.png", 900, 100, (30, 30))))  # noqa: S301
+    assert (large.name, large.pixels, large.limit, large.size) == ("a.png", 900, 100, (30, 30))
+    assert str(ImageTooLarge("a.png", None, 178_000_000)) == (
+        "a.png: image has more than 178 million pixels; cut it into parts"
+    )
+    damaged = pickle.loads(pickle.dumps(CorruptImage(Path("a.tif"), "no tiles", "TIFF")))  # noqa: S301
+    assert (damaged.path, damaged.reason) == (Path("a.tif"), "no tiles")
+    assert str(damaged) == "a.tif: damaged TIFF (no tiles); replace or remove it"
+
+
+def test_an_image_over_the_limit_says_how_large_it_is(monkeypatch, tmp_path: Path) -> None:
+    from segdet.data import images
+
+    monkeypatch.setattr(images, "MAX_PIXELS", 100)
+    for name in ("a.png", "a.tif"):
+        Image.new("RGB", (20, 10)).save(tmp_path / name)
+        with pytest.raises(ImageTooLarge) as caught:
+            images.read_image(tmp_path / name)
+        assert (caught.value.pixels, caught.value.limit, caught.value.size) == (200, 100, (20, 10))
+
+
+def test_a_damaged_image_is_a_corrupt_image(tmp_path: Path) -> None:
+    from segdet.data.images import encode_png, read_image
+
+    with pytest.raises(CorruptImage) as caught:
+        read_image(encode_png(np.zeros((40, 40, 3), np.uint8))[:-40], "a.png")
+    assert caught.value.path == "a.png" and caught.value.reason

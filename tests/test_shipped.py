@@ -67,7 +67,7 @@ def test_a_crack_that_fills_a_large_photograph_is_found() -> None:
         cv2.resize(a, (2560, 2560), interpolation=cv2.INTER_CUBIC) for a in (picture, truth.astype(np.float32))
     )
     scores = []
-    for model in (segdet.load(MODEL), segdet.load(MODEL, down_to=0)):
+    for model in (segdet.load(MODEL), segdet.load(MODEL, multiscale_to=0)):
         found = model.predict(large)
         assert isinstance(found, SegmentationResult)
         scores.append(float(((found.mask > 0) & (wanted > 0.5)).sum() / ((found.mask > 0) | (wanted > 0.5)).sum()))

@@ -25,7 +25,7 @@ from segdet.data import tiff
 from segdet.data.samples import MAX_PIXELS as MAX_PIXELS  # re-exported: callers know this module only
 from segdet.data.samples import ImageError as ImageError
 from segdet.data.samples import first_line, full_scale, to_eight_bits
-from segdet.errors import setting
+from segdet.errors import CorruptImage, ImageTooLarge, setting
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".mpo"})
 
@@ -139,7 +139,7 @@ def read_image(source: str | Path | bytes, name: str | None = None, bands: tiff.
         except ImageError:
             raise
         except Exception as error:  # decoders meet damaged files with many kinds of exception
-            raise ImageError(f"{label}: damaged image ({first_line(error)}); replace or remove it") from error
+            raise CorruptImage(label, first_line(error)) from error
     return np.ascontiguousarray(turn(pixels)) if turn else pixels
 
 
@@ -201,7 +201,7 @@ def read_stored(path: Path) -> Stored:
             plain = image.mode in ("1", "L", "P", "F", *_SIXTEEN_BIT)
             return Stored(np.asarray(image if plain else image.convert("RGB")), palette, alpha, lossy)
         except Exception as error:  # as above
-            raise ImageError(f"{path}: damaged mask ({first_line(error)}); replace or remove it") from error
+            raise CorruptImage(path, first_line(error), "mask") from error
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -240,7 +240,7 @@ def _open(source: Path | io.BytesIO, label: str | Path) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is checked just below
             image = Image.open(source, formats=_FORMATS)
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{label}: {_too_large(None)}") from error
+        raise ImageTooLarge(label, None, MAX_PIXELS) from error
     except UnidentifiedImageError as error:
         raise NotAnImage(f"{label}: {_why_not_an_image(source)}") from error
     except IsADirectoryError as error:
@@ -249,10 +249,10 @@ def _open(source: Path | io.BytesIO, label: str | Path) -> Image.Image:
         raise ImageError(f"{label}: no such file") from error
     except Exception as error:  # as above
         raise ImageError(f"{label}: cannot be opened ({first_line(error)})") from error
-    if image.width * image.height > MAX_PIXELS:
-        size = f"{image.width}x{image.height}"
+    pixels = image.width * image.height
+    if pixels > MAX_PIXELS:
         image.close()
-        raise ImageError(f"{label}: {_too_large(size)}")
+        raise ImageTooLarge(label, pixels, MAX_PIXELS, image.size)
     return image
 
 
@@ -281,7 +281,7 @@ def _layered(
     height, width = picture.size
     if height * width > MAX_PIXELS:
         picture.close()
-        raise ImageError(f"{label}: {_too_large(f'{width}x{height}')}")
+        raise ImageTooLarge(label, height * width, MAX_PIXELS, (width, height))
     return picture
 
 
@@ -406,7 +406,3 @@ def _why_not_an_image(source: Path | io.BytesIO) -> str:
 def _start(path: Path) -> bytes:
     with path.open("rb") as stream:
         return stream.read(16)
-
-
-def _too_large(size: str | None) -> str:
-    return f"{size or 'image'} has more than {MAX_PIXELS // 1_000_000} million pixels; cut it into parts"

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from segdet.errors import InputError
+from segdet.errors import ImageError as ImageError
 
 MAX_PIXELS = 178_000_000  # more than any camera has; checked on the header, before memory is taken
 
 _ROWS_PIXELS = 4_000_000  # converted at once
-
-
-class ImageError(InputError):
-    """An image that cannot be used; the message names the file and the reason."""
 
 
 def full_scale(lowest: int, highest: int, bits: int, label: object) -> int:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from segdet.data.samples import MAX_PIXELS, ImageError, first_line, full_scale, to_eight_bits
-from segdet.errors import InvalidOption, setting
+from segdet.errors import CorruptImage, InvalidOption, setting
 
 _MINISWHITE, _MINISBLACK, _RGB, _YCBCR = 0, 1, 2, 6
 _SEPARATE = 2  # planar configuration: one band after the other
@@ -155,9 +155,9 @@ class TiffPicture:
             raise ImageError(f"{self.label}: {wrong}")
         ends = zip(page.dataoffsets, page.databytecounts, strict=True)
         if height < 1 or width < 1 or len(page.dataoffsets) < int(np.prod(page.chunked)):
-            raise ImageError(f"{self.label}: damaged TIFF (tiles or strips are missing); replace or remove it")
+            raise CorruptImage(self.label, "tiles or strips are missing", "TIFF")
         if max(start + count for start, count in ends) > length:
-            raise ImageError(f"{self.label}: damaged TIFF (the file ends too early); replace or remove it")
+            raise CorruptImage(self.label, "the file ends too early", "TIFF")
         if self.piece_bytes > _PIECE:
             raise ImageError(f"{self.label}: stored in pieces of {self.piece_bytes / 1e6:.0f} MB; save it in tiles")
 
@@ -273,7 +273,7 @@ class TiffPicture:
         return f"{getattr(self._page.compression, 'name', self._compression)} compression"
 
     def _damaged(self, error: Exception) -> ImageError:
-        return ImageError(f"{self.label}: damaged TIFF ({first_line(error)}); replace or remove it")
+        return CorruptImage(self.label, first_line(error), "TIFF")
 
 
 def bands_of(text: str) -> Bands:

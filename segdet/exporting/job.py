@@ -130,4 +130,4 @@ def _dataset(trained: Trained, data: str | None) -> Dataset:
     try:
         return splits.with_validation(dataset_for(trained, data), trained.seed)[0]
     except InputError as error:
-        raise InputError(f"an export is proved on real images, and they cannot be had: {error}") from error
+        raise InputError(f"an export is compared on real images: {error.message}") from error

@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 from segdet.contract import OUTPUTS
-from segdet.errors import InputError
+from segdet.errors import InputError, InvalidOption, setting
 from segdet.files import building, write_text
 from segdet.metadata import Metadata
 
@@ -28,11 +28,10 @@ def place(model: Path, folder: Path) -> Path:
     """
     target = folder / model.stem
     if not re.fullmatch(r"[\w.-]+", model.stem, re.ASCII):
-        raise InputError(
-            f"--triton {folder}: {model.stem} cannot be a model's name in a URL; choose another with --out"
-        )
+        reason = f"{model.stem} cannot be a model's name in a URL"
+        raise InvalidOption("triton", folder, reason, f"choose another with {setting('out')}")
     if target.exists():
-        raise InputError(f"{target}: exists already; remove it or choose another folder for --triton")
+        raise InputError(f"{target}: exists already; remove it or choose another folder for {setting('triton')}")
     return target
 
 

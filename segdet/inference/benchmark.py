@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from segdet.data.images import encode_jpeg, read_image
-from segdet.errors import InputError, SegdetError
+from segdet.errors import InvalidOption, SegdetError
 from segdet.inference import choice, nvidia, runtimes
 
 BATCHES = (1, 2, 4, 8)
@@ -173,6 +173,6 @@ def parity(model: Path, image: Path | None, threads: int | None) -> dict[str, An
 def check_image(image: Path | None) -> None:
     """Raise InputError early, before every process meets the same trouble."""
     if image is not None and not image.is_file():
-        raise InputError(f"--image {image}: no such file")
+        raise InvalidOption("image", image, "no such file")
     if image is not None:
         read_image(image)

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from segdet.data.images import EXTENSIONS
-from segdet.errors import InvalidOption
+from segdet.errors import InvalidOption, setting
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,8 @@ class Instances:
             raise self._invalid(f"cannot be read ({error.strerror})", "name a COCO instances file") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             reason = "holds no COCO images and categories"
-            raise self._invalid(reason, "name the file that `segdet data convert --to coco` writes") from error
+            hint = f"name the file that `segdet data convert {setting('to', 'coco')}` writes"
+            raise self._invalid(reason, hint) from error
         self._by_name: dict[str, list[tuple[Any, tuple[str, ...]]]] = defaultdict(list)
         for entry in self._images:
             self._by_name[entry[1][-1]].append(entry)

@@ -90,7 +90,7 @@ def examine() -> list[Check]:
 
 
 def to_dict(checks: list[Check]) -> dict[str, Any]:
-    """For `--json`."""
+    """For JSON output."""
     worst = next((s for s in (BAD, WARN) if any(check.status == s for check in checks)), GOOD)
     return {"segdet": __version__, "status": worst, "checks": [asdict(check) for check in checks]}
 
@@ -222,7 +222,8 @@ def _nvidia() -> Iterator[Check]:
     listed = ""
     if tool is not None:  # it hangs when a GPU has fallen off the bus
         fields = "index,name,driver_version,memory.total,memory.used,mig.mode.current"
-        done, listed = _output([tool, f"--query-gpu={fields}", "--format=csv,noheader"], 60)
+        query = f" --query-gpu={fields} --format=csv,noheader".split()
+        done, listed = _output([tool, *query], 60)
         if not done:
             yield Check(name, BAD, f"nvidia-smi: {listed}", "install or reload the NVIDIA driver, or reboot")
             return

@@ -45,7 +45,7 @@ class JobResult:
     before: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """For `--json`: the folder, the model, and per image its classes and files, without outlines."""
+        """For JSON output: the folder, the model, and per image its classes and files, without outlines."""
         about = {"out": str(self.folder), "model": str(self.model), "device": self.device}
         return {**about, "images": self.images, "skipped": self.skipped, "done_before": self.before}
 
@@ -133,11 +133,9 @@ def run_job(
     try:
         job.run(sources)
         if not result.images and not result.before:
-            path, reason = next(iter(result.skipped.items()))
+            first = job.refused[0].message
             raise InputError(
-                f"{path}: {reason}"
-                if len(sources) == 1
-                else f"none of the {len(sources)} images could be read; the first: {path}: {reason}"
+                first if len(sources) == 1 else f"none of the {len(sources)} images could be read; the first: {first}"
             )
         write_job(result.folder, predictor, job.ledger, result.skipped, kinds)
     finally:
@@ -167,6 +165,7 @@ class _Job:
         self._keys: dict[str, ImageKey] = {}
         self._ledger = None if out is None else self._in(out)
         self._begun = False
+        self.refused: list[ImageError] = []
 
     @property
     def ledger(self) -> Ledger:
@@ -190,8 +189,8 @@ class _Job:
         }
         if self._predictor.imgsz is not None:
             about["imgsz"] = self._predictor.imgsz
-        if self._predictor.down_to:
-            about["down_to"] = self._predictor.down_to
+        if self._predictor.multiscale_to:
+            about["down_to"] = self._predictor.multiscale_to
         if self._bands is not None:
             about["bands"] = list(self._bands)
         if self._coco_ids is not None and self._coco_ids.is_file():
@@ -244,7 +243,9 @@ class _Job:
         others = [n for n in self._names if n not in self._ledger.earlier.written and (folder / n).exists()]
         if others:
             more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
-            raise InputError(f"{folder / others[0]}: exists and is not from segdet{more}; choose another --out")
+            raise InputError(
+                f"{folder / others[0]}: exists and is not from segdet{more}; choose another {setting('out')}"
+            )
 
     def _tell_what_is_gone(self, ledger: Ledger) -> None:
         files = [name for kind, name in JOB_FILES.items() if kind in self._kinds]
@@ -252,7 +253,7 @@ class _Job:
         if gone and files and not self._resume:
             images, kept = (f"{len(gone)} images", "them") if len(gone) > 1 else ("1 image", "it")
             lost = f"{', '.join(files)}: {images} of an earlier run no longer there"
-            say(f"{self._result.folder}: {lost}; --skip-done would have kept {kept}")
+            say(f"{self._result.folder}: {lost}; the setting skip_done would have kept {kept}")
 
     def _ordinary(self, group: Sequence[tuple[Source, Loaded]], behind: WriteBehind[tuple[Source, Row]]) -> None:
         arrays = [loaded for _, loaded in group if isinstance(loaded, np.ndarray)]
@@ -274,10 +275,10 @@ class _Job:
         assert not isinstance(picture, ImageError)
         try:
             if self._predictor.imgsz is not None:
-                why = "is read in windows and cannot be resized; leave --imgsz out or make the picture smaller"
+                why = f"is read in windows and cannot be resized; leave {setting('imgsz')} out or make the picture smaller"
                 raise ImageError(f"{source.path}: {why}")
-            if self._predictor.down_to:
-                say(f"{source.path}: over {large.HELD // 1_000_000} megapixels: no coarser looks (--down-to)")
+            if self._predictor.multiscale_to:
+                say(f"{source.path}: over {large.HELD // 1_000_000} megapixels: no coarser looks (the setting down_to)")
             _ = self.ledger
             found, files = large.write_large(self._predictor, picture, self._result.folder, source.name, self._kinds)
         except ImageError as error:  # a damaged tile shows only when its turn comes
@@ -316,6 +317,7 @@ class _Job:
             say(f"{source.path}: {read} of {row['bands_stored']}; the setting bands chooses others")
 
     def _skip(self, source: Source, error: ImageError, count: int) -> None:
+        self.refused.append(error)
         self._result.skipped[str(source.path)] = str(error).removeprefix(f"{source.path}: ")
         if count > 1:
             say(f"skipped {error}")
@@ -356,8 +358,9 @@ def _groups(loaded: Iterable[tuple[Source, Loaded]], batch: int) -> Iterator[lis
 
 def _check(predictor: Predictor, out: Path | None, skip_done: bool, smooth: float) -> None:
     if skip_done and out is None:
-        raise InputError("--skip-done: name the folder of the earlier run with --out")
+        hint = f"name it with {setting('out')}"
+        raise InvalidOption("skip_done", None, "needs the folder of the earlier run", hint)
     if not 0.0 <= smooth < 1.0:
-        raise InputError(f"--smooth {smooth}: a share from 0 (off) to below 1")
+        raise InvalidOption("smooth", smooth, "must be a share from 0 (off) to below 1")
     if smooth and (predictor.detects or len(predictor.session.metadata.classes) > 1):
-        raise InputError(f"--smooth {smooth}: only for segmentation models of one class; leave it out")
+        raise InvalidOption("smooth", smooth, "only for segmentation models of one class", "leave it out")

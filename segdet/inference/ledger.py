@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from segdet.errors import InputError
+from segdet.errors import InputError, InvalidOption, setting
 from segdet.files import write_text
 from segdet.text import ESCAPE
 
@@ -77,10 +77,9 @@ class Ledger:
         self._resume = resume and before is not None
         if resume and before is not None and before != json.loads(json.dumps(about)):
             changed = [name for name in sorted({*about, *before}) if before.get(name) != about.get(name)]
-            raise InputError(
-                f"--skip-done: the results in {folder} were made with another {', '.join(changed)}; "
-                "leave --skip-done out to make them anew, or choose another --out"
-            )
+            reason = f"the results in {folder} were made with another {', '.join(changed)}"
+            hint = f"leave it out to predict them again, or choose another {setting('out')}"
+            raise InvalidOption("skip_done", None, reason, hint)
 
     def has(self, source: Path) -> bool:
         """Whether this very file was done before (same path, length and time), and all its results are there."""

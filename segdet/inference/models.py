@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from segdet.errors import InputError
+from segdet.errors import InputError, InvalidOption, setting
 
 _SHIPPED = tuple(Path(__file__).parents[up] / "exports" / "crack.onnx" for up in (2, 1))  # checkout, wheel
 
@@ -23,13 +23,14 @@ def find_model(path: str | Path | None = None) -> Path:
             return given  # opening it says what is wrong with it
         found = _newest(given.rglob("*.onnx")) or _existing(Path("exports") / f"{given.resolve().name}.onnx")
         if found is None:
-            raise InputError(f"--model {path}: no ONNX file in that folder; make one with `segdet export {path}`")
+            hint = f"make one with `segdet export {path}`"
+            raise InvalidOption("model", path, "no ONNX file in that folder", hint)
         return found
     own = (file for file in Path("exports").glob("*.onnx") if file.resolve() not in _SHIPPED)
     found = _newest(own) or _newest(Path("runs").glob("**/*.onnx")) or _newest(filter(Path.is_file, _SHIPPED))
     if found is None:
         raise InputError(
-            "no model: none in ./exports or ./runs; `segdet export RUN` makes one, or name one with --model"
+            f"no model: none in ./exports or ./runs; `segdet export RUN` makes one, or name one with {setting('model')}"
         )
     return found
 

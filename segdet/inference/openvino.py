@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from segdet.errors import InputError
+from segdet.errors import InputError, InvalidOption, setting
 from segdet.inference.runtimes import short
 
 _SAME = 32  # images of one size in a row, after which as many more are expected as compiling for it costs
@@ -31,7 +31,8 @@ class OpenVino:
         self._core = openvino.Core()
         able = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision == "bf16" and not able:
-            raise InputError("--device openvino:bf16: this processor has no bfloat16; use openvino:f32 or cpu")
+            hint = "use openvino:f32 or cpu"
+            raise InvalidOption("device", "openvino:bf16", "this processor has no bfloat16", hint)
         precision = precision or ("bf16" if able else "f32")
         self._path = path
         self._settings = {
@@ -44,7 +45,8 @@ class OpenVino:
         try:
             model = self._model(None)
         except Exception as error:
-            raise InputError(f"{path}: OpenVINO cannot read it ({short(error)}); use --device cpu") from error
+            reason = f"OpenVINO cannot read it ({short(error)})"
+            raise InputError(f"{path}: {reason}; use {setting('device', 'cpu')}") from error
         self._lock = threading.Lock()
         self._own: tuple[tuple[int, ...], Any] | None = None  # a size and the model for it
         self._any: Any = None
@@ -91,7 +93,8 @@ class OpenVino:
         except Exception as error:  # OpenVINO raises RuntimeError for everything
             if shape is not None:  # a graph may not bear one size and yet bear all
                 return self._compile(None)
-            raise InputError(f"{self._path}: OpenVINO cannot run it ({short(error)}); use --device cpu") from error
+            reason = f"OpenVINO cannot run it ({short(error)})"
+            raise InputError(f"{self._path}: {reason}; use {setting('device', 'cpu')}") from error
 
     def _model(self, shape: tuple[int, ...] | None) -> Any:
         model = self._core.read_model(self._path)
@@ -111,7 +114,7 @@ def import_openvino() -> Any:
     try:
         import openvino
     except ImportError as error:
-        raise InputError("--device openvino: not installed; pip install 'segdet[openvino]'") from error
+        raise InvalidOption("device", "openvino", "not installed", "pip install 'segdet[openvino]'") from error
     return openvino
 
 

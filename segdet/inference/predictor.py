@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from segdet.data.images import read_image, resize
-from segdet.errors import InputError
+from segdet.errors import InputError, InvalidOption
 from segdet.inference import levels, sizes, tiling
 from segdet.inference.detection_results import DetectionResult
 from segdet.inference.results import SegmentationResult
@@ -29,11 +29,11 @@ class Predictor:
         threads: of one inference (default: all cores).
         imgsz: longer side of the images as the network (or its tiles) sees them, for segmentation; answers come at the
             images' own size. None: their own size.
-        down_to: longer side of the smallest of the coarser looks at large images (`levels`), segmentation of one class; 0: no
+        multiscale_to: longer side of the smallest of the coarser looks at large images (`levels`), segmentation of one class; 0: no
             such looks; None: as the model says. Pictures predicted in `bands` are seen at their own size only.
 
     Raises:
-        InputError: an unusable file, device, threshold, tile, imgsz or down_to.
+        InputError: an unusable file, device, threshold, tile, imgsz or multiscale_to.
     """
 
     def __init__(
@@ -44,34 +44,33 @@ class Predictor:
         device: str = "auto",
         threads: int | None = None,
         imgsz: int | None = None,
-        down_to: int | None = None,
+        multiscale_to: int | None = None,
     ) -> None:
         self.session: Session = model if isinstance(model, Session) else open_session(Path(model), device, threads)
         if threshold is not None and not 0.0 <= threshold <= 1.0:
-            raise InputError(f"--conf {threshold}: a probability lies between 0 and 1")
+            raise InvalidOption("threshold", threshold, "must be between 0 and 1")
         metadata = self.session.metadata
         self.detects = metadata.task == "detection"
         has_threshold = self.detects or len(metadata.classes) == 1
         if threshold is not None and not has_threshold:
-            raise InputError(
-                f"--conf {threshold}: {self.session.path} has several classes and picks the likeliest; leave it out"
-            )
+            reason = f"{self.session.path} has several classes and picks the likeliest"
+            raise InvalidOption("threshold", threshold, reason, "leave it out")
         own = 0.5 if metadata.threshold is None else metadata.threshold
         self.threshold = (own if threshold is None else threshold) if has_threshold else None
         self.tile = None if self.detects and tile == "auto" else _tile(tile)
         if imgsz is not None and self.detects:
-            raise InputError(
-                f"--imgsz {imgsz}: {self.session.path} detects boxes and has its size inside; leave it out"
-            )
+            reason = f"{self.session.path} detects boxes and has its size inside"
+            raise InvalidOption("imgsz", imgsz, reason, "leave it out")
         if imgsz is not None and not sizes.SMALLEST <= imgsz <= sizes.LARGEST:
-            raise InputError(f"--imgsz {imgsz}: say {sizes.SMALLEST} to {sizes.LARGEST} pixels")
+            raise InvalidOption("imgsz", imgsz, f"must be {sizes.SMALLEST} to {sizes.LARGEST} pixels")
         self.imgsz = imgsz
-        if down_to and (self.detects or not has_threshold):
-            raise InputError(f"--down-to {down_to}: only for segmentation models of one class; leave it out")
-        if down_to and down_to < sizes.SMALLEST:
-            raise InputError(f"--down-to {down_to}: at least {sizes.SMALLEST} pixels, or 0 for no coarser looks")
+        if multiscale_to and (self.detects or not has_threshold):
+            raise InvalidOption("multiscale_to", multiscale_to, "only for segmentation models of one class", "leave it out")
+        if multiscale_to and multiscale_to < sizes.SMALLEST:
+            reason = f"must be at least {sizes.SMALLEST} pixels, or 0 for no coarser looks"
+            raise InvalidOption("multiscale_to", multiscale_to, reason)
         stored = 0 if self.detects or not has_threshold else metadata.down_to or 0
-        self.down_to = stored if down_to is None else down_to
+        self.multiscale_to = stored if multiscale_to is None else multiscale_to
         self.whole = tiling.WHOLE if tile == "auto" else 0  # pixels up to which an image is not tiled
 
     def predict(
@@ -98,7 +97,7 @@ class Predictor:
 
     def _predict(self, images: Sequence[np.ndarray]) -> list[SegmentationResult | DetectionResult]:
         found = self._at_once(images)
-        if not levels.sides(images[0].shape[:2], self.down_to):
+        if not levels.sides(images[0].shape[:2], self.multiscale_to):
             return found
         return [self._again(one) for one in found]
 
@@ -106,7 +105,7 @@ class Predictor:
         """With what coarser looks add."""
         assert isinstance(found, SegmentationResult) and self.threshold is not None
         image = found.image
-        confidence = levels.looked_again(image, found.confidence, self.down_to, self._look)
+        confidence = levels.looked_again(image, found.confidence, self.multiscale_to, self._look)
         return self._mask(image, (confidence >= np.float32(self.threshold)).view(np.uint8), confidence)
 
     def _look(self, image: np.ndarray) -> np.ndarray:
@@ -186,5 +185,6 @@ def _tile(tile: str | int) -> int | None:
     if tile == "auto":
         return tiling.TILE
     if not str(tile).isdigit() or int(tile) < tiling.SMALLEST:
-        raise InputError(f"--tile {tile}: say auto, off, or a side of at least {tiling.SMALLEST} pixels")
+        reason = f"must be auto, off, or a side of at least {tiling.SMALLEST} pixels"
+        raise InvalidOption("tile", tile, reason)
     return int(tile)

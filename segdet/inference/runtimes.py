@@ -33,7 +33,7 @@ _NO_MEMORY = re.compile(
 )
 # Errors after which every further call fails: a bad access, a failed launch, memory that cannot be corrected, a GPU that is gone.
 _LOST = re.compile(r"CUDA failure (46|214|70\d|71\d|999)\b|illegal memory access|unspecified launch failure")
-SAY = "say auto, cpu, cuda, cuda:N, tensorrt, openvino or openvino:f32"
+DEVICES = "auto, cpu, cuda, cuda:N, tensorrt, openvino or openvino:f32"
 
 
 class Runtime(Protocol):

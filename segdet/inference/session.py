@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from segdet.contract import OUTPUTS
-from segdet.errors import InputError
+from segdet.errors import InputError, InvalidOption
 from segdet.inference import choice
 from segdet.inference.openvino import OpenVino
 from segdet.inference.runtimes import (
+    DEVICES,
     PROVIDERS,
-    SAY,
     OnnxRuntime,
     Runtime,
     usable_gpu,
@@ -57,7 +57,8 @@ class Session:
         feed: dict[str, np.ndarray] = {"image": images}
         if threshold is not None:
             if not self.one_class:
-                raise InputError(f"{self.path}: has several classes and no threshold to set; leave --conf out")
+                reason = f"{self.path} has several classes and no threshold to set"
+                raise InvalidOption("threshold", threshold, reason, "leave it out")
             if self._runtime.takes_threshold:
                 feed["threshold"] = np.array(threshold, np.float32)
         found = self._runtime.run([output.name for output in OUTPUTS[self.metadata.task]], feed)
@@ -94,7 +95,7 @@ def _runtime(path: Path, device: str, threads: int) -> Runtime:
     if kind == "openvino" and detail in ("", "bf16", "f32"):
         return OpenVino(path, detail or None, threads)
     if kind not in PROVIDERS or (detail and not (detail.isdigit() and kind != "cpu")):
-        raise InputError(f"--device {device}: {SAY}")
+        raise InvalidOption("device", device, "no such device", f"use {DEVICES}")
     return OnnxRuntime(path, kind, int(detail or 0), threads)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from segdet.console import say
 from segdet.data.images import ImageError
-from segdet.errors import SegdetError
+from segdet.errors import SegdetError, setting
 from segdet.files import replacing
 from segdet.inference.coco_ids import ImageKey
 from segdet.inference.predictor import Predictor
@@ -167,7 +167,7 @@ class _Canvas:
         code = cv2.VideoWriter_fourcc(*"mp4v")  # type: ignore[attr-defined]
         self._writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, code, rate, (self._width, self._height))
         if not self._writer.isOpened():
-            raise SegdetError(f"{path}: this OpenCV cannot write MP4 videos; leave overlay out of --save")
+            raise SegdetError(f"{path}: this OpenCV cannot write MP4 videos; leave overlay out of {setting('save')}")
 
     def __enter__(self) -> _Canvas:
         return self

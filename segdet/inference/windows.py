@@ -108,7 +108,9 @@ def open_windowed(path: Path, bands: tiff.Bands | None = None) -> TiffPicture | 
 def _wrong_for_windows(picture: TiffPicture) -> str:
     """Why a picture cannot be read in windows, or an empty string."""
     height, width = picture.size
-    advice = "; save it as 8-bit RGB in tiles (for example: gdal_translate -co TILED=YES, vips tiffsave --tile)"
+    advice = (
+        "; save it as 8-bit RGB in tiles (for example: gdal_translate -co TILED=YES IN OUT, vips copy IN OUT.tif[tile])"
+    )
     if height * width > _MAX_WINDOWED or width > _MAX_WIDTH:
         return f"{width}x{height} is more than segdet reads; cut it into parts"
     if picture.orientation not in (0, 1):

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import cv2
 import numpy as np
 
-from segdet.errors import InputError
+from segdet.errors import InputError, InvalidOption
 from segdet.files import replacing, write_bytes, write_json, write_text
 from segdet.inference import forms
 from segdet.inference.coco_ids import ImageKey
@@ -40,7 +40,7 @@ Files = dict[str, Path]  # by kind
 
 
 def kinds_of(save: str | None, task: str) -> tuple[str, ...]:
-    """What `--save` asks for (None: what is usual), checked against what a model of this task can write.
+    """The kinds of files that the setting `save` names (None: the usual ones), checked against what a model of this task can write.
 
     Raises:
         InputError: nothing, or something it cannot write.
@@ -50,9 +50,8 @@ def kinds_of(save: str | None, task: str) -> tuple[str, ...]:
     asked = tuple(dict.fromkeys(kind.strip() for kind in save.split(",") if kind.strip()))
     unknown = [kind for kind in asked if kind not in KINDS[task]]
     if unknown or not asked:
-        raise InputError(
-            f"--save {','.join(unknown) or repr(save)}: a {task} model writes any of {','.join(KINDS[task])}"
-        )
+        value = ",".join(unknown) or repr(save)
+        raise InvalidOption("save", value, f"a {task} model writes any of {','.join(KINDS[task])}")
     return asked
 
 
@@ -124,7 +123,7 @@ def write_job(
             "backbone": metadata.backbone,
             "classes": metadata.classes,
             **({} if predictor.imgsz is None else {"imgsz": predictor.imgsz}),
-            **({"down_to": predictor.down_to} if predictor.down_to else {}),
+            **({"down_to": predictor.multiscale_to} if predictor.multiscale_to else {}),
         }
         rows = ({key: value for key, value in row.items() if key != "coco"} for row in ledger.rows())
         with _text_file(folder / JOB_FILES["json"]) as stream:

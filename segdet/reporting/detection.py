@@ -114,7 +114,12 @@ def curve_figure(result: DetectionEvaluation, threshold: float) -> Figure:
             plots.line(left, curve["recall"], curve["classes"][name], number, name)
     left.plot(curve["recall"], curve["ap50"], color="black", linewidth=2, label="all classes, IoU 0.5")
     left.plot(
-        curve["recall"], curve["ap"], color="black", linewidth=2, linestyle="--", label="all, mean of IoU 0.5 to 0.95"
+        curve["recall"],
+        curve["ap"],
+        color="black",
+        linewidth=2,
+        linestyle="dashed",
+        label="all, mean of IoU 0.5 to 0.95",
     )
     title = "precision and recall of boxes"
     if len(frequent) < len(curve["classes"]):
@@ -123,7 +128,7 @@ def curve_figure(result: DetectionEvaluation, threshold: float) -> Figure:
     left.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     for number, name in enumerate(("precision", "recall", "f1")):
         plots.line(right, curve["pooled"]["threshold"], curve["pooled"][name], number, name)
-    right.axvline(threshold, color="#888888", linestyle="--", label=f"threshold {threshold:.3f}")
+    right.axvline(threshold, color="#888888", linestyle="dashed", label=f"threshold {threshold:.3f}")
     right.set(
         title="all classes together, IoU 0.5", xlabel="confidence from which a box counts", xlim=(0, 1), ylim=(0, 1.02)
     )
@@ -217,12 +222,12 @@ def _classes(classes: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def _threshold_note(metrics: Mapping[str, Any]) -> str:
     rule = metrics["operate"]
-    chosen = "the value with the best F1 on these images" if rule == "max-f1" else f"chosen by --operate {rule}"
+    chosen = "the value with the best F1 on these images" if rule == "max-f1" else f"chosen by the rule {rule}"
     if metrics["split"] != "val":
         chosen = "chosen on validation images"
     if not metrics["labelled_images"]:
         chosen = "no object is labelled here to choose it by"
     return (
         f"A box counts from confidence {metrics['threshold']:.3f} on: {chosen}, stored in the weights and the exported file. "
-        "Another one can be given with --conf; AP does not depend on it."
+        "segdet predict IMAGES --conf 0.3 uses another one; AP does not depend on it."
     )

@@ -21,7 +21,7 @@ from matplotlib.ticker import MaxNLocator
 # Okabe & Ito's colours, told apart by colour-blind readers; the page gives each a shade for dark paper (`page`).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9")
 _INK, _PAPER = "#010203", "#fdfefd"  # stand for the page's own ink and paper in an SVG
-_LINES = ("-", "--", "-.", ":")
+_LINES = ("solid", "dashed", "dashdot", "dotted")
 
 _SCORES = ("iou", "ap", "ap50", "f1", "precision", "recall")  # curves of results.png, where they were measured
 
@@ -146,7 +146,7 @@ def sweep(curve: Mapping[str, np.ndarray], threshold: float, names: Sequence[str
     figure, axis = plt.subplots(figsize=(5.4, 4.2), layout="constrained")
     for number, name in enumerate(names):
         line(axis, curve["threshold"], curve[name], number, name)
-    axis.axvline(threshold, color="#888888", linestyle="--", label=f"chosen: {threshold:.3f}")
+    axis.axvline(threshold, color="#888888", linestyle="dashed", label=f"chosen: {threshold:.3f}")
     axis.set(title="scores at every threshold", xlabel="threshold", xlim=(0, 1), ylim=(0, 1.02))
     axis.legend(fontsize=9)
     axis.grid(alpha=0.3)
@@ -159,7 +159,7 @@ def reliability(calibration: Mapping[str, Any], one_class: bool) -> Figure:
     figure, (axis, below) = plt.subplots(
         2, 1, figsize=(5.4, 5.2), layout="constrained", sharex=True, height_ratios=(3, 1)
     )
-    axis.plot([0, 1], [0, 1], color="#888888", linestyle="--", label="probabilities that hold")
+    axis.plot([0, 1], [0, 1], color="#888888", linestyle="dashed", label="probabilities that hold")
     line(axis, [row["confidence"] for row in bins], [row["right"] for row in bins], 0, "this model", ".")
     right = "share that is labelled" if one_class else "share with the right class"
     axis.set(title="are its probabilities true?", ylabel=right, ylim=(0, 1.02))
@@ -181,7 +181,7 @@ def each_image(values: Sequence[float], name: str) -> Figure:
     figure, axis = plt.subplots(figsize=(5.4, 4.2), layout="constrained")
     axis.hist(values, bins=np.linspace(0, 1, 21).tolist(), color=COLOURS[0])
     middle = float(np.median(values))
-    axis.axvline(middle, color=COLOURS[1], linestyle="--", label=f"half of the images are below {middle:.2f}")
+    axis.axvline(middle, color=COLOURS[1], linestyle="dashed", label=f"half of the images are below {middle:.2f}")
     axis.set(title=f"{name} of single images", xlabel=name, ylabel="images", xlim=(0, 1))
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     axis.legend(fontsize=9)
@@ -195,7 +195,7 @@ def label_widths(values: np.ndarray, around: np.ndarray, first: str, last: str) 
     many = len(values) > 1000  # dots as a picture then: thousands of shapes would make the page slow
     axis.plot(values, ".", color=COLOURS[0], alpha=0.6, label="a photograph", rasterized=many)
     line(axis, np.arange(len(around)), around, 1, "those around it")
-    axis.axhline(1, color="#888888", linestyle="--")
+    axis.axhline(1, color="#888888", linestyle="dashed")
     axis.set(
         title="how wide the labels are drawn", yscale="log", ylabel="times as wide as marked",
         xlabel=f"photographs in the order of their names, {first} to {last}",
@@ -219,7 +219,7 @@ def ranges(rows: Sequence[tuple[str, float, float, float]], title: str, zero: bo
     axis.set_ylim(0.6 - len(rows), 0.6)
     axis.set(xlabel=title)
     if zero:
-        axis.axvline(0, color="#888888", linestyle="--")
+        axis.axvline(0, color="#888888", linestyle="dashed")
     axis.grid(alpha=0.3, axis="x")
     return figure
 

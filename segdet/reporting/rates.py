@@ -15,7 +15,7 @@ def rate_test(rates: Sequence[float], losses: Sequence[float], lr: float, path: 
     """Loss over learning rate, with the suggestion marked, as a PNG."""
     figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
     axis.semilogx(rates, losses, color="#0072b2")
-    axis.axvline(lr, color="#d55e00", linestyle="--", label=f"suggested: --lr {lr:g}")
+    axis.axvline(lr, color="#d55e00", linestyle="dashed", label=f"suggested: lr {lr:g}")
     low, high = min(losses), losses[0]
     axis.set(
         title="learning-rate range test", xlabel="learning rate", ylabel="loss (running mean)",

@@ -207,7 +207,7 @@ def _threshold(metrics: Mapping[str, Any], result: Evaluation) -> list[str]:
     chosen = (
         "the value with the best F1 on these images"
         if rule == "max-f1"
-        else f"chosen by <code>--operate {page.escape(rule)}</code>"
+        else f"chosen by the rule <code>{page.escape(rule)}</code>"
     )
     if metrics["split"] != "val":
         chosen = "chosen on validation images"
@@ -226,7 +226,7 @@ def _threshold(metrics: Mapping[str, Any], result: Evaluation) -> list[str]:
     return [
         f"<p>A pixel counts as object from probability {threshold:.3f} on: {chosen}, stored in the weights and the exported file. To miss "
         "less, lower it: <code>segdet val RUN --operate recall=0.95</code> stores the one that finds 95 % of the labelled pixels; "
-        "<code>--conf</code> of <code>segdet predict</code> changes it for once.</p>",
+        "<code>segdet predict IMAGES --conf 0.3</code> changes it for one command.</p>",
         f"<div class=two>{''.join(drawn)}</div>",
         f"<p class=sub>Oracle, not reachable in use because it looks at the answers: the best threshold for this set gives F1 "
         f"{oracle['ods']:.3f} (ODS), the best one for each image {oracle['ois']:.3f} (OIS).</p>",

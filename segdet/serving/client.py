@@ -33,6 +33,9 @@ class ServerError(SegdetError):
         super().__init__(message)
         self.status = status
 
+    def __reduce__(self) -> tuple[type[ServerError], tuple[int, str]]:
+        return type(self), (self.status, self.message)
+
 
 class Client:
     """Talks to one server over one connection; not for several threads at a time, make one for each.
@@ -107,10 +110,10 @@ class Client:
         given = {key: value for key, value in options.items() if value is not None}
         if isinstance(given.get("classes"), (list, tuple)):
             given["classes"] = ",".join(given["classes"])
-        boundary = uuid.uuid4().hex
-        parts = [_part(boundary, image, number) for number, image in enumerate(images)]
-        body = b"".join([*parts, f"--{boundary}--\r\n".encode()])
-        kind = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+        delimiter = "-" * 2 + uuid.uuid4().hex
+        parts = [_part(delimiter, image, number) for number, image in enumerate(images)]
+        body = b"".join([*parts, f"{delimiter}--\r\n".encode()])
+        kind = {"Content-Type": f"multipart/form-data; boundary={delimiter[2:]}"}
         return self._call("POST", f"/v1/predict?{urlencode(given)}", body, kind)
 
     def _call(
@@ -147,7 +150,7 @@ class Client:
         raise AssertionError
 
 
-def _part(boundary: str, image: Image, number: int) -> bytes:
+def _part(delimiter: str, image: Image, number: int) -> bytes:
     """One file of a form."""
     if isinstance(image, bytes):
         name, content = f"image-{number}", image
@@ -157,5 +160,5 @@ def _part(boundary: str, image: Image, number: int) -> bytes:
         except OSError as error:
             raise ServerError(0, f"{image}: cannot be read ({error.strerror})") from error
     safe = name.replace("\\", "_").replace('"', "_").replace("\r", "_").replace("\n", "_")
-    head = f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{safe}"\r\n\r\n'
+    head = f'{delimiter}\r\nContent-Disposition: form-data; name="image"; filename="{safe}"\r\n\r\n'
     return head.encode() + content + b"\r\n"

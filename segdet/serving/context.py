@@ -67,7 +67,7 @@ class Context:
                 raise Refused(499, "client_gone", "the client has gone")
             seconds = max(0.001, time.monotonic() - jobs[0].entered)
             raise late(
-                f"no answer within {seconds:.3f} s; X-Timeout and the server's --timeout say how long it may take"
+                f"no answer within {seconds:.3f} s; X-Timeout and the server's setting timeout limit how long it may take"
             )
         finally:
             gone.cancel()

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from segdet.errors import InputError, nearest
 from segdet.serving import logs
 from segdet.serving.context import Context
-from segdet.serving.refusals import Refused, bad_request
+from segdet.serving.refusals import Refused, bad_option, refusal
 from segdet.text import encoded
 
 _CODES = {404: "not_found", 405: "method_not_allowed"}
@@ -25,6 +25,8 @@ def error_response(scope: Mapping[str, Any], refused: Refused) -> Response:
     content = {"error": refused.message}
     if not scope["path"].startswith("/v2"):
         content |= {"code": refused.code, "request_id": scope.get("segdet.request_id", "")}
+        if refused.field:
+            content["field"] = refused.field
     headers = {"Retry-After": str(refused.retry_after)} if refused.retry_after else {}
     if refused.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
@@ -49,12 +51,12 @@ def add_handlers(app: FastAPI, context: Context) -> None:
         first = error.errors()[0]
         where = [str(part) for part in first["loc"] if part not in ("query", "body", "path")]
         said = re.sub("^(Input|String) should", "must", first["msg"])
-        message = f"{'.'.join(where)[:80]}: {said}" if where else said
-        return answer(request, Refused(422, "bad_option", message))
+        field = ".".join(where)[:80]
+        return answer(request, bad_option(field or None, f"{field}: {said}" if field else said))
 
     @app.exception_handler(InputError)
     async def input_error(request: Request, error: InputError) -> Response:
-        return answer(request, bad_request(str(error)))
+        return answer(request, refusal(error))
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:

@@ -66,7 +66,7 @@ class Outer:
             return overloaded("the server is shutting down", 5, "shutting_down")
         if works and _foreign(headers, self._context.settings.cors):
             return Refused(
-                403, "cross_site", "called by a page of another site; start the server with --cors to allow that"
+                403, "cross_site", "called by a page of another site; the server's setting cors can allow that"
             )
         key = self._context.settings.api_key
         if key and method != "OPTIONS" and path not in _OPEN and not path.startswith("/page/"):

@@ -19,7 +19,7 @@ from segdet.inference.runtimes import OutOfMemory, out_of_memory
 from segdet.inference.session import Session
 from segdet.metadata import Metadata
 from segdet.serving.models import Loaded, work_units
-from segdet.serving.refusals import Refused, bad_request, too_large
+from segdet.serving.refusals import Refused, bad_request, refusal, too_large
 from segdet.serving.scheduler import Job
 
 Result = SegmentationResult | DetectionResult
@@ -70,11 +70,13 @@ def check_options(metadata: Metadata, options: Options) -> None:
     """
     unknown = [name for name in options.classes if name not in metadata.classes]
     if unknown:
-        raise bad_request(f"no class {unknown[0][:80]!r}{nearest(unknown[0][:80], metadata.classes)}", "bad_option")
+        name = unknown[0][:80]
+        raise bad_request(f"no class {name!r}{nearest(name, metadata.classes)}", "bad_option", "classes")
     if options.threshold is not None and metadata.task != "detection" and len(metadata.classes) > 1:
-        raise bad_request("this model has several classes and picks the likeliest; leave threshold out", "bad_option")
+        message = "this model has several classes and picks the likeliest; leave threshold out"
+        raise bad_request(message, "bad_option", "threshold")
     if options.imgsz is not None and metadata.task == "detection":
-        raise bad_request("a detector has its size inside; leave imgsz out", "bad_option")
+        raise bad_request("a detector has its size inside; leave imgsz out", "bad_option", "imgsz")
 
 
 def inspect(data: bytes, name: str, metadata: Metadata, options: Options, max_pixels: int) -> float:
@@ -86,9 +88,7 @@ def inspect(data: bytes, name: str, metadata: Metadata, options: Options, max_pi
     try:
         height, width = images.header(data, name).size
     except InputError as error:
-        if "million pixels" in str(error):
-            raise too_large(str(error)) from error
-        raise bad_request(str(error), "bad_image") from error
+        raise refusal(error) from error
     check_pixels(height * width, max_pixels, name)
     own = 0.0
     if options.imgsz is not None:
@@ -115,7 +115,7 @@ def predict(loaded: Loaded, data: bytes, name: str, options: Options, job: Job) 
     try:
         pixels = images.read_image(data, name)
     except InputError as error:
-        raise bad_request(str(error), "bad_image") from error
+        raise refusal(error) from error
     decoded = time.perf_counter()
     result = predict_pixels(loaded, pixels, options, job)
     done = time.perf_counter()
@@ -123,12 +123,16 @@ def predict(loaded: Loaded, data: bytes, name: str, options: Options, job: Job) 
 
 
 def predict_pixels(loaded: Loaded, pixels: np.ndarray, options: Options, job: Job) -> Result:
-    """Predict RGB uint8 `[H, W, 3]`."""
+    """Predict RGB uint8 `[H, W, 3]`.
+
+    Raises:
+        Refused: 422, an option's value; 504; 507.
+    """
     try:
         predictor = Predictor(_Watched(loaded.runner, job), options.threshold, options.tile, imgsz=options.imgsz)
         return _only(predictor.predict(pixels), options.classes)
     except InputError as error:
-        raise bad_request(str(error).replace("--conf", "threshold").replace("--tile", "tile"), "bad_option") from error
+        raise refusal(error) from error
     except Exception as error:
         if not (isinstance(error, OutOfMemory) or out_of_memory(error)):
             raise

@@ -13,6 +13,9 @@ class Error(BaseModel):
     error: str = Field(examples=["photo.jpg: not an image segdet reads (JPEG PNG WEBP BMP TIFF GIF)"])
     code: str = Field(examples=["bad_image"])
     request_id: str
+    field: str = Field(
+        "", examples=["threshold"], description="The option that is wrong; left out where there is none."
+    )
 
 
 class ProtocolError(BaseModel):
@@ -184,6 +187,7 @@ PROTOCOL = _errors(
     _408="The body came too slowly",
     _413="Too many bytes, pixels or images",
     _415="A compressed body",
+    _422="A threshold that is not between 0 and 1",
     _503="Not ready, overloaded or going down",
     _504="No answer within the time",
     _507="Not enough memory for the image",

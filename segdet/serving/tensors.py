@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from segdet.errors import InvalidOption
 from segdet.serving.refusals import bad_request, too_large
 
 DTYPES = {"UINT8": "<u1", "FP32": "<f4", "INT64": "<i8"}  # of the tensors of segdet's models
@@ -227,7 +228,7 @@ def _threshold(tensor: _Tensor | None) -> float | None:
         raise bad_request("threshold: FP32 of shape [] or [1]")
     value = float(_numbers(tensor).ravel()[0])
     if not 0.0 <= value <= 1.0:  # NaN is neither
-        raise bad_request("threshold: between 0 and 1")
+        raise InvalidOption("threshold", value, "must be between 0 and 1")
     return value
 
 

@@ -20,7 +20,7 @@ from segdet.serving.bodies import Part, parse_form
 from segdet.serving.context import Context
 from segdet.serving.models import ServedModel
 from segdet.serving.predicting import Answer, Options, check_options, inspect, predict
-from segdet.serving.refusals import Refused, bad_request, too_large
+from segdet.serving.refusals import Refused, bad_option, bad_request, too_large
 from segdet.serving.scheduler import Job
 
 _MAX_NAME = 200
@@ -254,7 +254,7 @@ def _once(names: Iterable[str]) -> None:
     """
     for name, count in Counter(names).items():
         if count > 1:
-            raise Refused(422, "bad_option", f"{name[:80]}: say it once, not {count} times")
+            raise bad_option(name[:80], f"{name[:80]}: say it once, not {count} times")
 
 
 def _timeout(text: str | None) -> float | None:

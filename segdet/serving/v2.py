@@ -16,7 +16,7 @@ from segdet.serving import schemas, tensors
 from segdet.serving.context import Context
 from segdet.serving.models import Loaded, work_units
 from segdet.serving.predicting import Options, check_pixels, predict_pixels
-from segdet.serving.refusals import Refused, bad_request
+from segdet.serving.refusals import Refused, bad_request, refusal
 from segdet.serving.scheduler import Job
 from segdet.version import __version__
 
@@ -135,7 +135,7 @@ def _decoded(encoded: list[bytes]) -> np.ndarray:
     try:
         pictures = [images.read_image(data, f"image {number}") for number, data in enumerate(encoded)]
     except InputError as error:
-        raise bad_request(str(error), "bad_image") from error
+        raise refusal(error) from error
     if len({picture.shape for picture in pictures}) > 1:
         raise bad_request("images of different sizes make no tensor; send them one by one")
     return np.stack(pictures)
@@ -150,7 +150,7 @@ def _units(metadata: Metadata, given: np.ndarray | list[bytes], max_pixels: int)
         try:
             height, width = images.header(data, f"image {number}").size
         except InputError as error:
-            raise bad_request(str(error), "bad_image") from error
+            raise refusal(error) from error
         check_pixels(height * width, max_pixels, f"image {number}")
         total += work_units(metadata, height, width)
     return total

@@ -193,7 +193,7 @@ def test_unusable_sources_are_input_errors(tmp_path: Path, trained: Path) -> Non
         segdet.export(tmp_path)
     with pytest.raises(InputError, match=r"must end in \.onnx"):
         segdet.export(trained, out=tmp_path / "model.bin")
-    with pytest.raises(InputError, match="proved on real images"):
+    with pytest.raises(InputError, match="compared on real images"):
         segdet.export(trained, data=str(tmp_path / "gone"))
 
 

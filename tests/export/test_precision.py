@@ -180,7 +180,7 @@ def test_the_search_goes_on_when_the_gate_refuses(
 
 
 def test_unusable_options_are_input_errors(trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--precision int4: say fp32, fp16 or int8"):
+    with pytest.raises(InputError, match="precision=int4: must be fp32, fp16 or int8"):
         segdet.export(trained, precision="int4")
     (tmp_path / "walls").mkdir()
     with pytest.raises(InputError, match="exists already"):

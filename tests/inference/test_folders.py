@@ -133,7 +133,10 @@ def test_an_earlier_job_that_is_replaced_is_told(cli: Cli, model: Path, tmp_path
     assert not lines(cli("predict", "a.jpg", *rest, cwd=tmp_path))
     assert not lines(cli("predict", "a.jpg", *rest, cwd=tmp_path))
     (line,) = lines(cli("predict", "b.jpg", *rest, cwd=tmp_path))
-    assert line == "o: predictions.json: 1 image of an earlier run no longer there; --skip-done would have kept it"
+    assert (
+        line
+        == "o: predictions.json: 1 image of an earlier run no longer there; the setting skip_done would have kept it"
+    )
     assert len(json.loads((tmp_path / "o/predictions.json").read_text())["images"]) == 1
     assert not lines(cli("predict", "a.jpg", *rest, "--skip-done", cwd=tmp_path))
     assert len(json.loads((tmp_path / "o/predictions.json").read_text())["images"]) == 2

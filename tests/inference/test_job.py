@@ -130,7 +130,7 @@ def test_results_of_other_options_are_not_mixed(model: Path, photos: Path, tmp_p
     assert json.loads((tmp_path / "small" / "predictions.json").read_text())["imgsz"] == 64
     with pytest.raises(InputError, match="made with another imgsz"):
         run_job(Predictor(model, device="cpu"), sources, tmp_path / "small", ("mask", "json"), skip_done=True)
-    with pytest.raises(InputError, match="--skip-done: name the folder"):
+    with pytest.raises(InputError, match="skip_done: needs the folder of the earlier run; name it with out"):
         run_job(Predictor(model, device="cpu"), sources, None, ("mask",), skip_done=True)
 
 
@@ -213,7 +213,7 @@ def test_smoothing_keeps_what_was_seen(model: Path, tmp_path: Path) -> None:
     sudden, steady = (mask_of(tmp_path / f"{smooth}/walk/000008_mask.png") > 0 for smooth in (0.0, 0.7))
     last = np.argwhere(sudden)[:, 1].mean()
     assert np.argwhere(steady)[:, 1].mean() < last - 3  # lags behind
-    with pytest.raises(InputError, match=r"--smooth 1\.5"):
+    with pytest.raises(InputError, match=r"smooth=1\.5"):
         run_job(Predictor(model, device="cpu"), expand([str(source)]), tmp_path / "x", ("mask",), smooth=1.5)
     several = Predictor(channel_model(tmp_path / "several.onnx"), device="cpu")
     with pytest.raises(InputError, match="one class"):

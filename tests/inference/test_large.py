@@ -174,7 +174,7 @@ def test_a_picture_read_in_windows_is_not_resized(model: Path, tmp_path: Path, m
     Image.fromarray(blots(1, 300, 200)).save(tmp_path / "b.png")
     predictor = Predictor(model, tile=128, device="cpu", imgsz=150)
     result = run_job(predictor, expand([str(tmp_path)]), tmp_path / "out", ("mask",))
-    assert "leave --imgsz out" in result.skipped[str(tmp_path / "a.tif")]
+    assert "leave imgsz out" in result.skipped[str(tmp_path / "a.tif")]
     seen = predictor.predict(blots(1, 300, 200))
     assert isinstance(seen, SegmentationResult)
     assert (np.asarray(Image.open(tmp_path / "out" / "b_mask.png")) == seen.mask).all() and seen.mask.any()

@@ -53,11 +53,11 @@ def test_sides_halve_down_to_the_smallest() -> None:
 
 
 def test_what_is_wider_than_in_training_is_found(model: Path) -> None:
-    own = shares(Predictor(model, device="cpu", down_to=0).predict(wall()))
+    own = shares(Predictor(model, device="cpu", multiscale_to=0).predict(wall()))
     assert own[0] > 0.95 and max(own[1:]) < 0.02
     as_exported = shares(Predictor(model, device="cpu").predict(wall()))
     assert min(as_exported[:2]) > 0.9 and as_exported[2] < 0.02 and as_exported[3] < 0.01
-    further = shares(Predictor(model, device="cpu", down_to=100).predict(wall()))
+    further = shares(Predictor(model, device="cpu", multiscale_to=100).predict(wall()))
     assert min(further[:3]) > 0.85 and further[3] < 0.015
 
 
@@ -65,7 +65,7 @@ def test_thin_things_are_marked_as_before(model: Path) -> None:
     thin = np.full((600, 900, 3), 255, np.uint8)
     for x in (100, 400, 700):
         cv2.line(thin, (x, 0), (x + 90, 599), (0, 0, 0), 5)
-    with_looks, without = (Predictor(model, device="cpu", down_to=n).predict(thin) for n in (150, 0))
+    with_looks, without = (Predictor(model, device="cpu", multiscale_to=n).predict(thin) for n in (150, 0))
     assert isinstance(with_looks, SegmentationResult) and isinstance(without, SegmentationResult)
     assert (with_looks.mask == without.mask).all() and without.mask.any()
 
@@ -92,7 +92,7 @@ def test_tiles_resized_images_and_jobs_look_again_too(model: Path, tmp_path: Pat
     run_job(Predictor(model, device="cpu"), expand([str(tmp_path / "wall.png")]), tmp_path / "out", ("mask", "json"))
     assert json.loads((tmp_path / "out/predictions.json").read_text())["down_to"] == 200
     with pytest.raises(InputError, match="made with another down_to"):
-        once = Predictor(model, device="cpu", down_to=0)
+        once = Predictor(model, device="cpu", multiscale_to=0)
         run_job(once, expand([str(tmp_path / "wall.png")]), tmp_path / "out", ("mask", "json"), skip_done=True)
     expected = segdet.load(model, device="cpu").predict(wall())
     assert isinstance(expected, SegmentationResult)
@@ -120,10 +120,10 @@ def test_val_measures_what_predict_gives(model: Path, tmp_path: Path) -> None:
 def test_coarser_looks_are_refused_where_they_cannot_be(model: Path, tmp_path: Path, cli: Cli) -> None:
     for other in (channel_model(tmp_path / "c.onnx"), blob_model(tmp_path / "d.onnx")):
         with pytest.raises(InputError, match="only for segmentation models of one class"):
-            Predictor(other, device="cpu", down_to=200)
-        Predictor(other, device="cpu", down_to=0)
-    with pytest.raises(InputError, match="--multiscale-to 9: at least 32"):
-        Predictor(model, device="cpu", down_to=9)
+            Predictor(other, device="cpu", multiscale_to=200)
+        Predictor(other, device="cpu", multiscale_to=0)
+    with pytest.raises(InputError, match="multiscale_to=9: must be at least 32"):
+        Predictor(model, device="cpu", multiscale_to=9)
     Image.fromarray(wall()).save(tmp_path / "wall.png")
     done = cli("predict", "wall.png", "--model", model, "--multiscale-to", "-1", cwd=tmp_path)
     assert done.returncode == 2 and "--multiscale-to" in done.stderr

@@ -17,7 +17,7 @@ from PIL import Image
 
 import segdet
 from segdet.data.rasterize import binary, coverage
-from segdet.errors import InputError
+from segdet.errors import InputError, InvalidOption
 from segdet.inference import nvidia, tiling
 from segdet.inference.models import find_model
 from segdet.inference.predictor import Predictor
@@ -122,13 +122,14 @@ def test_every_pixel_lies_in_a_tile_and_neighbours_overlap(size: tuple[int, int]
 
 def test_tile_and_threshold_are_checked(exported: Path) -> None:
     for options, message in (
-        ({"tile": "x"}, "--tile"),
-        ({"tile": 8}, "--tile"),
-        ({"threshold": 1.5}, "--conf"),
-        ({"device": "tpu"}, "--device"),
+        ({"tile": "x"}, "tile=x: must be auto, off"),
+        ({"tile": 8}, "tile=8: must be"),
+        ({"threshold": 1.5}, "threshold=1.5: must be between 0 and 1"),
+        ({"device": "tpu"}, "device=tpu: no such device; use auto, cpu"),
     ):
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(InvalidOption, match=message) as caught:
             Predictor(exported, **options)
+        assert {caught.value.field: caught.value.value} == options
 
 
 def test_the_threshold_decides(exported: Path, walls: Path) -> None:
@@ -264,7 +265,7 @@ def test_imgsz_shows_the_network_another_size_and_answers_at_the_images_own(clas
 
 
 def test_imgsz_is_refused_where_it_cannot_be(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--imgsz 20: say 32 to 13000"):
+    with pytest.raises(InputError, match="imgsz=20: must be 32 to 13000"):
         Predictor(dark_model(tmp_path / "m.onnx"), device="cpu", imgsz=20)
     with pytest.raises(InputError, match="has its size inside"):
         Predictor(blob_model(tmp_path / "d.onnx"), device="cpu", imgsz=320)

@@ -350,7 +350,7 @@ def test_models_are_named_on_the_command_line(cli: Cli, models: dict[str, Path],
         (("--timeout", "nan"), "--timeout nan: seconds, more than 0"),
         (("--body-timeout", "inf"), "--body-timeout inf: seconds, more than 0"),
         (("--max-wait", "nan"), "--max-wait nan: seconds, not less than 0"),
-        (("--model", models["walls"], "--drain-delay", "inf"), "--drain-delay inf: seconds, not less than 0"),
+        (("--model", models["walls"], "--drain-delay", "inf"), "--drain-delay inf: must be 0 seconds or more"),
     ):
         done = cli("serve", *arguments, cwd=tmp_path)
         assert done.returncode == 2 and said in done.stderr.splitlines()[-1], done.stderr

@@ -19,6 +19,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 import segdet
+from segdet.errors import CorruptImage, ImageError, ImageTooLarge, InputError, InvalidOption
+from segdet.serving.refusals import refusal
 from tests.conftest import ROOT
 from tests.serving.conftest import Server, blobs, wall
 
@@ -241,7 +243,7 @@ def test_a_detection_model_gives_boxes(server: Server, models: dict[str, Path]) 
         ({"imgsz": "9000"}, 413, "at imgsz 9000"),
         ({"imgsz": "320", "model": "blobs"}, 400, "a detector has its size inside"),
         ({"threshold": ["0.3", "0.6"]}, 422, "threshold: say it once"),
-        ({"tile": "50"}, 400, "tile 50: say auto, off, or a side of at least 128"),
+        ({"tile": "50"}, 422, "tile=50: must be auto, off, or a side of at least 128"),
         ({"format": "bmp"}, 422, "format"),
         ({"model": "wals"}, 404, 'did you mean "walls"'),
         ({"classes": "krack"}, 400, 'did you mean "crack"'),
@@ -255,6 +257,39 @@ def test_a_wrong_option_is_named(server: Server, query: dict[str, str | list[str
     assert message in told["error"] and told["request_id"] == answer.headers["x-request-id"] and told["code"]
 
 
+@pytest.mark.parametrize(
+    ("query", "status", "field"),
+    [
+        ({"threshold": "2"}, 422, "threshold"),
+        ({"threshold": "nan"}, 422, "threshold"),
+        ({"threshold": ["0.3", "0.6"]}, 422, "threshold"),
+        ({"tile": "50"}, 422, "tile"),
+        ({"imgsz": "8"}, 422, "imgsz"),
+        ({"imgsz": "320", "model": "blobs"}, 400, "imgsz"),
+        ({"classes": "krack"}, 400, "classes"),
+        ({"model": "wals"}, 404, None),
+    ],
+)
+def test_the_answer_has_the_name_of_the_wrong_option(
+    server: Server, query: dict[str, str | list[str]], status: int, field: str | None
+) -> None:
+    answer = server.client.post("/v1/predict", params=query, content=wall(1))
+    assert (answer.status_code, answer.json().get("field")) == (status, field), answer.text
+    assert "--" not in answer.json()["error"] and (status != 422 or str(field) in answer.json()["error"])
+
+
+def test_the_type_of_an_error_decides_the_status() -> None:
+    for error, expected in (
+        (ImageTooLarge("a.png", 900, 100), (413, "too_large", None)),
+        (CorruptImage("a.png", "it is not million pixels long"), (400, "bad_image", None)),
+        (ImageError("a.png: an animation"), (400, "bad_image", None)),
+        (InvalidOption("threshold", 2, "must be between 0 and 1"), (422, "bad_option", "threshold")),
+        (InputError("no such file"), (400, "bad_request", None)),
+    ):
+        made = refusal(error)
+        assert (made.status, made.code, made.field) == expected and made.message == str(error)
+
+
 def test_a_wrong_field_of_a_form_is_named(server: Server) -> None:
     for data, message in (
         ({"tresh": "0.5"}, 'no option tresh; did you mean "threshold"?'),
@@ -262,6 +297,8 @@ def test_a_wrong_field_of_a_form_is_named(server: Server) -> None:
     ):
         answer = server.client.post("/v1/predict", data=data, files={"image": ("w.png", wall(1))})
         assert answer.status_code == 422 and message in answer.json()["error"], answer.text
+    bad = server.client.post("/v1/predict", data={"threshold": "2"}, files={"image": ("w.png", wall(1))})
+    assert bad.status_code == 422 and bad.json()["field"] == "threshold", bad.text
 
 
 def test_a_wrong_address_or_method_is_told_what_to_do(server: Server) -> None:

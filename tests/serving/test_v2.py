@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -172,7 +173,8 @@ def _changed(**entries: Any) -> dict[str, Any]:
 )
 def test_a_wrong_request_is_told_what_is_wrong_and_harms_nobody(server: Server, message: Any, said: str) -> None:
     answer = server.client.post("/v2/models/walls/infer", json=message)
-    assert answer.status_code in (400, 413) and set(answer.json()) == {"error"}, answer.text
+    statuses = (422,) if said == "between 0 and 1" else (400, 413)
+    assert answer.status_code in statuses and set(answer.json()) == {"error"}, answer.text
     assert said in answer.json()["error"]
     good = server.client.post("/v2/models/walls/infer", json={"inputs": [GOOD]})
     assert good.status_code == 200 and good.json()["outputs"][0]["shape"] == [1, 2, 2]
@@ -236,8 +238,22 @@ def _binary(header: bytes, rest: bytes) -> dict[str, Any]:
 )
 def test_wrong_bytes_are_told_too(server: Server, request_: dict[str, Any], said: str) -> None:
     answer = server.client.post("/v2/models/walls/infer", **request_)
-    assert answer.status_code == 400 and said in answer.json()["error"], answer.text
+    status = 422 if said == "between 0 and 1" else 400
+    assert answer.status_code == status and said in answer.json()["error"], answer.text
     assert server.client.post("/v2/models/walls/infer", json={"inputs": [GOOD]}).status_code == 200
+
+
+def test_an_encoded_image_with_too_many_pixels_is_answered_413_and_a_damaged_one_400(server: Server) -> None:
+    def png(side: int) -> bytes:
+        chunk = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+        return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+
+    for image, status in ((png(14_000), 413), (png(30_000), 413), (png(64), 400)):
+        data = struct.pack("<I", len(image)) + image
+        header = _changed(datatype="BYTES", shape=[1], parameters={"binary_data_size": len(data)})
+        answer = server.client.post("/v2/models/walls/infer", **_binary(json.dumps(header).encode(), data))
+        assert answer.status_code == status, answer.text
+        assert ("178 million pixels" in answer.json()["error"]) == (status == 413)
 
 
 def test_large_images_are_looked_at_again_in_both_apis(start: StartServer, tmp_path: Path) -> None:
