@@ -87,7 +87,7 @@ def test_a_signal_to_the_whole_group_saves_and_resume_goes_on(cli: Cli, job: Pat
         time.sleep(0.1)
     os.killpg(started.pid, signal.SIGTERM)
     _, said = started.communicate(timeout=60)
-    assert started.returncode == 128 + signal.SIGTERM and "go on with: segdet train --resume runs/cut" in said, said
+    assert started.returncode == 128 + signal.SIGTERM and "continue with: segdet train --resume runs/cut" in said, said
     config = yaml.safe_load((job / "runs/cut/config.yaml").read_text())
     state = torch.load(job / "runs/cut/resume/state.pt", weights_only=True)
     (job / "runs/cut/config.yaml").write_text(yaml.safe_dump({**config, "epochs": state["epoch"] + 1}))
@@ -142,7 +142,7 @@ def test_bad_input_is_one_line_and_exit_code_two(cli: Cli, job: Path, walls: Pat
         (("train", "unet", "--data", walls, "--name", "../evil"), "--name ../evil: a plain name"),
         (("train", "unet", "--data", walls, "--config", "tiny.yaml", "--optimizer", "adamm"), 'did you mean "adam"'),
         (("train", "unet", "--data", walls, "--config", "tiny.yaml", "--schedule", "cosin"), 'did you mean "cosine"'),
-        (("train", "unet", "--data", walls, "--config", "tiny.yaml", "--freeze", "99"), "--freeze 99: say none"),
+        (("train", "unet", "--data", walls, "--config", "tiny.yaml", "--freeze", "99"), "--freeze 99: must be none"),
         (("train", "dfine", "--data", walls, "--weights", "none", "--queries", 0), "--queries 0"),
         (("train", "--resume", tmp_path / "empty"), "not a run folder"),
         (("train", "unet", "--data", "x", "--config", tmp_path / "bad.yaml"), 'did you mean "epochs"'),

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from segdet.errors import InputError, nearest
+from segdet.errors import InputError, InvalidOption, nearest, setting
 from segdet.models.backbones import Backbone, Tokens, create_backbone
 from segdet.models.common import Upscaled
 from segdet.models.deeplab import DeepLabV3, DeepLabV3Plus
@@ -96,19 +96,20 @@ def build_model(
         if option not in known:
             raise InputError(f"{option}: no option of {arch}{nearest(option, known)}")
     if given.get("queries") is not None and given["queries"] < 1:
-        raise InputError(f"--queries {given['queries']}: say how many objects an image may hold at most")
+        reason = "must be at least 1: the largest number of objects in an image"
+        raise InvalidOption("queries", given["queries"], reason)
     if stride not in (None, 8, 16, 32):
-        raise InputError(f"--output-stride {stride}: say 8, 16 or 32")
+        raise InvalidOption("output_stride", stride, "must be 8, 16 or 32")
     if not 1 <= upscale <= 4:
-        raise InputError(f"--upscale {upscale}: say a factor from 1 to 4")
+        raise InvalidOption("upscale", upscale, "must be a factor from 1 to 4")
     encoder = create_backbone(backbone or entry.backbone, weights, stride, imgsz)
     if "output_stride" in (options or {}) and stride is not None and encoder.strides[-1] != stride:
-        raise InputError(
-            f"--output-stride {stride}: {encoder.name} keeps a stride of {encoder.strides[-1]}; leave it out"
-        )
+        reason = f"{encoder.name} keeps a stride of {encoder.strides[-1]}"
+        raise InvalidOption("output_stride", stride, reason, "leave it out")
     if entry.task == "detection":
         if upscale != 1:
-            raise InputError(f"--upscale {upscale}: {arch} resizes images itself; use a larger --imgsz")
+            hint = f"use a larger {setting('imgsz')}"
+            raise InvalidOption("upscale", upscale, f"{arch} resizes images itself", hint)
         given["imgsz"] = imgsz
     model = entry.build(encoder, outputs_for(entry.task, classes), **given)
     if upscale != 1:

@@ -335,7 +335,7 @@ def test_a_named_dataset_arrives_where_it_is_looked_for(desk: Path, tmp_path: Pa
     assert seen[-1][0] == "walls.zip" and seen[-1][1] == seen[-1][2]
     assert plain(catalog.load("walls")) == plain(catalog.load(str(tmp_path / "source")))
     assert sorted(path.name for path in Path("datasets").iterdir()) == ["walls", "walls.yaml"]
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         download.download("walls")
 
 

@@ -143,14 +143,14 @@ def test_duplicates_are_damped_and_exported(tmp_path: Path) -> None:
 
 
 def test_a_size_that_cannot_be_divided_is_refused_with_one_that_can() -> None:
-    with pytest.raises(InputError, match=r"--imgsz 100: dfine on resnet18 needs a multiple of 32, for instance 96"):
+    with pytest.raises(InputError, match=r"imgsz=100: dfine on resnet18 needs a multiple of 32, for instance 96"):
         built("dfine", "resnet18", 100)
 
 
 def test_unknown_size_and_options() -> None:
-    with pytest.raises(InputError, match=r"--size q: no such size of dfine"):
+    with pytest.raises(InputError, match=r"size=q: no such size of dfine"):
         build_model("dfine", "resnet18", CLASSES, options={"size": "q"}, imgsz=96)
-    with pytest.raises(InputError, match=r"--upscale 2: detr resizes images itself; use a larger --imgsz"):
+    with pytest.raises(InputError, match=r"upscale=2: detr resizes images itself; use a larger imgsz"):
         build_model("detr", "resnet18", CLASSES, options={"upscale": 2}, imgsz=96)
     with pytest.raises(InputError, match="quries: no option of detr"):
         build_model("detr", "resnet18", CLASSES, options={"quries": 3}, imgsz=96)

@@ -95,7 +95,7 @@ def test_segmenter_on_a_backbone_without_tokens_says_what_to_use() -> None:
 def test_options_are_checked() -> None:
     for options, message in (
         ({"decoder": "magic"}, "--decoder magic"), ({"decodr": "mask"}, 'did you mean "decoder"'),
-        ({"output_stride": 4}, "--output-stride 4"), ({"output_stride": 8}, "keeps a stride of 16"), ({"upscale": 9}, "--upscale 9"),
+        ({"output_stride": 4}, "output_stride=4"), ({"output_stride": 8}, "keeps a stride of 16"), ({"upscale": 9}, "upscale=9"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=message):
             build_model("segmenter", "vit_tiny_patch16_224", ["crack"], "none", options)
@@ -129,7 +129,7 @@ def test_frozen_parts_stand_still() -> None:
         assert max(group["peak"] for group in rates) == 1e-3
         if what == "none":
             assert min(group["peak"] for group in rates) == pytest.approx(1e-3 * 0.5 * 0.5**4)
-    with pytest.raises(InputError, match="--freeze 9"):
+    with pytest.raises(InputError, match="freeze=9"):
         freeze(backbone, "9")
 
 

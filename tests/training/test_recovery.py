@@ -125,7 +125,7 @@ def test_out_of_memory_computes_batches_in_parts(
     assert said.count("out of memory") == 2 and "now computed in 4 parts" in said
     assert sizes == [4, 2] + [1] * 48
     assert checkpoints.load_state(run)["parts"] == 4
-    with monkeypatch.context() as patch, pytest.raises(SegdetError, match="one image at a time; use a smaller --imgsz"):
+    with monkeypatch.context() as patch, pytest.raises(SegdetError, match="one image at a time; use a smaller imgsz"):
         patch.setattr(SegmentationTask, "loss", lambda *_: (_ for _ in ()).throw(error))
         segdet.train("unet", str(walls), **TINY, epochs=1, out=str(tmp_path))
 
