@@ -81,7 +81,7 @@ def convert(
         known = f"{nearest(target, TARGETS) or '.'} Known: {', '.join(TARGETS)}"
         raise InvalidOption("to", target, f"no such format{known}")
     if folder.resolve().is_relative_to(dataset.root.resolve()):
-        raise InputError(f"{folder}: lies inside the dataset {dataset.root}; choose a folder outside it")
+        raise InputError(f"{folder}: is inside the dataset {dataset.root}; choose a folder outside it")
     writer = TARGETS[target]
     losses = Losses()
     dataset = _each_once(dataset, losses)

@@ -169,7 +169,7 @@ def _recognised(card: Card, root: Path) -> None:
     except InputError:
         held = ", ".join(sorted(path.name for path in root.iterdir())[:8])
         raise InputError(
-            f"{card.name}: what arrived is no dataset that segdet can read; it holds {held}. Get it by hand from {card.source}"
+            f"{card.name}: what arrived is not a dataset that segdet can read; it has {held}. Get it by hand from {card.source}"
         ) from None
 
 

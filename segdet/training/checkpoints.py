@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +21,14 @@ def save_state(run: Path, state: dict[str, Any]) -> None:
     """
     with replacing(run / FILE) as temporary:
         try:
-            torch.save(state, temporary)
-        except RuntimeError as error:  # PyTorch's writer does not say what the system said
-            if "inline_container" not in str(error) and "PytorchStreamWriter" not in str(error):
+            with temporary.open("wb") as file:
+                torch.save(state, file)
+        except (OSError, RuntimeError) as error:
+            # PyTorch's writer raises an error of its own while it handles that of the file.
+            reason = error if isinstance(error, OSError) else error.__context__
+            if not isinstance(reason, OSError):
                 raise
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(run / FILE)) from error
+            raise OSError(reason.errno, reason.strerror, str(run / FILE)) from error
 
 
 def load_state(run: Path) -> dict[str, Any]:

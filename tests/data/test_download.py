@@ -387,7 +387,7 @@ def test_with_a_key_roboflow_is_asked_for_the_export(desk: Path, site: Site, mon
 
 def test_an_archive_that_is_no_dataset_is_told_of_and_not_kept(desk: Path, site: Site) -> None:
     site.files["/walls.zip"] = zipped(lambda z: z.writestr("crack-seg.zip", b"PK"))
-    with pytest.raises(InputError, match=r"no dataset that segdet can read; it holds crack-seg\.zip"):
+    with pytest.raises(InputError, match=r"not a dataset that segdet can read; it has crack-seg\.zip"):
         download.download("walls")
     assert not Path("datasets/walls").exists()
 
