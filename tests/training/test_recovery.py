@@ -190,7 +190,7 @@ def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(
 def test_workers_that_always_die_name_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = [[(0, k)] for k in range(6)]
     batches = Stream(_Numbers(tmp_path, 3, 99), plan, 1, collate=collate)  # type: ignore[arg-type]
-    with pytest.raises(SegdetError, match=r"died 3 times over the same images .*--workers 0"):
+    with pytest.raises(SegdetError, match=r"died 3 times over the same images .*workers=0"):
         list(batches)
     assert stream._TRIES == 3
 
