@@ -75,7 +75,9 @@ VARIANTS = {
     "none": Variant("no augmentation", {"augment": "none"}),
     "robust": Variant("robust augmentation", {"augment": "robust"}),
     "clean": Variant("robust, a third without scale and light changes", {"augment": "robust", "clean_fraction": 0.35}),
-    "scale": Variant("the same, magnified up to four times", {"augment": "robust", "clean_fraction": 0.35, "max_scale": 4.0}),
+    "scale": Variant(
+        "the same, magnified up to four times", {"augment": "robust", "clean_fraction": 0.35, "max_scale": 4.0}
+    ),
     "copies": Variant("augmented copies as photographs of their own", change=copies_apart, one_epoch=True),
     "rounded": Variant("targets rounded after resampling", change=rounded_targets),
     **{

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from segdet.errors import InputError
+from segdet.errors import InputError, setting
 from segdet.text import encoded
 
 # It can only be read by setting it, and it belongs to all threads: read once, before there are several.
@@ -120,7 +120,8 @@ def new_folder(parent: str | Path, name: str) -> Path:
         except FileExistsError:
             number += 1
         except OSError as error:
-            raise InputError(f"{folder}: cannot be created ({error.strerror}); choose another with --out") from error
+            hint = f"choose another with {setting('out')}"
+            raise InputError(f"{folder}: cannot be created ({error.strerror}); {hint}") from error
 
 
 def _sync(path: Path) -> None:

@@ -52,12 +52,19 @@ def test_every_public_name_can_be_had_and_is_documented() -> None:
 
 
 def test_importing_segdet_imports_nothing_heavy() -> None:
-    script = "import sys, segdet; print(sorted({'torch', 'numpy', 'pydantic', 'onnxruntime', 'cv2'} & set(sys.modules)))"
+    script = (
+        "import sys, segdet; print(sorted({'torch', 'numpy', 'pydantic', 'onnxruntime', 'cv2'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
 
 
 def test_no_message_outside_the_command_line_speaks_of_flags() -> None:
     sources = [path for path in (ROOT / "segdet").rglob("*.py") if "cli" not in path.relative_to(ROOT).parts]
-    hits = [f"{path}:{number}" for path in sources for number, line in enumerate(path.read_text().splitlines(), 1) if '"--' in line]
+    hits = [
+        f"{path}:{number}"
+        for path in sources
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if '"--' in line
+    ]
     assert hits == []

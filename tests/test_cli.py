@@ -87,12 +87,14 @@ def test_a_signal_to_the_whole_group_saves_and_resume_goes_on(cli: Cli, job: Pat
         time.sleep(0.1)
     os.killpg(started.pid, signal.SIGTERM)
     _, said = started.communicate(timeout=60)
-    assert started.returncode == 128 + signal.SIGTERM and "go on with: segdet train --resume runs/cut" in said, said
+    assert started.returncode == 128 + signal.SIGTERM and "continue with: segdet train --resume runs/cut" in said, said
     config = yaml.safe_load((job / "runs/cut/config.yaml").read_text())
     state = torch.load(job / "runs/cut/resume/state.pt", weights_only=True)
     (job / "runs/cut/config.yaml").write_text(yaml.safe_dump({**config, "epochs": state["epoch"] + 1}))
     assert "that run has --lr" in _one_line(cli("train", "--resume", "runs/cut", "--lr", 0.5, cwd=job))
-    assert "that run has ARCH unet, not fcn" in _one_line(cli("train", "fcn", "--resume", "runs/cut", cwd=job))
+    assert "ARCH fcn: cannot resume with it: runs/cut was started with unet" in _one_line(
+        cli("train", "fcn", "--resume", "runs/cut", cwd=job)
+    )
     done = cli("train", "unet", "--data", walls, "--resume", "runs/cut", cwd=job)
     assert done.returncode == 0 and (job / "runs/cut/report.html").is_file(), done.stderr
 
@@ -137,17 +139,17 @@ def test_bad_input_is_one_line_and_exit_code_two(cli: Cli, job: Path, walls: Pat
         (("train", "unet", "--data", job.parent, "--epocs", 3), "--epocs"),
         (("train", "--resume", tmp_path / "none"), "no such run folder"),
         (("train", "unet", "--data", walls, "--lr", "abc"), "--lr abc: not a valid number"),
-        (("train", "unet", "--data", walls, "--mix", "crack-drawn=3"), "--mix crack-drawn=3: say NAME=SHARE"),
-        (("train", "unet", "--data", walls, "--mix", "0.3"), "--mix 0.3: say NAME=SHARE"),
-        (("train", "unet", "--data", walls, "--name", "../evil"), "--name ../evil: a plain name"),
+        (("train", "unet", "--data", walls, "--mix", "crack-drawn=3"), "--mix crack-drawn=3: must be NAME=SHARE"),
+        (("train", "unet", "--data", walls, "--mix", "0.3"), "--mix 0.3: must be NAME=SHARE"),
+        (("train", "unet", "--data", walls, "--name", "../evil"), "--name ../evil: must be a plain name"),
         (("train", "unet", "--data", walls, "--config", "tiny.yaml", "--optimizer", "adamm"), 'did you mean "adam"'),
         (("train", "unet", "--data", walls, "--config", "tiny.yaml", "--schedule", "cosin"), 'did you mean "cosine"'),
-        (("train", "unet", "--data", walls, "--config", "tiny.yaml", "--freeze", "99"), "--freeze 99: say none"),
+        (("train", "unet", "--data", walls, "--config", "tiny.yaml", "--freeze", "99"), "--freeze 99: must be none"),
         (("train", "dfine", "--data", walls, "--weights", "none", "--num-queries", 0), "--num-queries 0"),
         (("train", "--resume", tmp_path / "empty"), "not a run folder"),
         (("train", "unet", "--data", "x", "--config", tmp_path / "bad.yaml"), 'did you mean "epochs"'),
         (("train", "unet", "--data", "x", "--fold", "6/5"), "--data x"),
-        (("train",), "train what"),
+        (("train",), "no architecture"),
         (("train", "unet", "--data", "crack-demo", "--epochs", "0"), "--epochs 0"),
         (("val", tmp_path / "none"), "no such run folder"),
         (("export", tmp_path / "none"), "no such run folder"),

@@ -63,7 +63,7 @@ def test_spoilt_images_are_judged_at_the_stored_threshold(trained: Path, walls: 
     assert dim["degrade"] == "dark+blur" and "degrade" not in plain
     assert dim["threshold"] == read_metadata(weights).threshold
     assert dim["iou"] != plain["iou"]
-    with pytest.raises(InputError, match="chosen on the images as they are"):
+    with pytest.raises(InputError, match="chosen on unchanged images"):
         validate(weights, dataset.splits["val"], "val", degrade="dark", rule=parse("max-f1"), workers=0)
     with pytest.raises(InputError, match="no such kind"):
         validate(weights, dataset.splits["val"], "val", degrade="fog", workers=0)

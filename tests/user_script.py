@@ -1,3 +1,4 @@
+# ruff: noqa: T201
 """A program that uses the whole public API; `mypy --strict` must accept it (test_api.py)."""
 
 from __future__ import annotations

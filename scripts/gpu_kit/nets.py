@@ -207,8 +207,8 @@ class Workshop:
         """The exported file; fp16 as `segdet export --precision fp16` makes it."""
         import onnx
 
-        from segdet.exporting import half
         from segdet.contract import OPSET
+        from segdet.exporting import half
         from segdet.exporting.onnx import to_onnx, write
         from segdet.exporting.ranges import measure
 

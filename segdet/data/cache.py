@@ -14,7 +14,7 @@ import psutil
 
 from segdet.data.images import ImageError, read_image
 from segdet.data.records import Problem, Record
-from segdet.errors import InputError
+from segdet.errors import InvalidOption, setting
 
 AUTO = 0.25  # share of the free memory that images may take unasked
 
@@ -29,7 +29,7 @@ class ImageCache:
         kind: "ram", or "disk": a file in `folder` (default: the system's folder for temporary files).
 
     Raises:
-        InputError: no room for it.
+        InvalidOption: no room for it.
     """
 
     def __init__(self, records: Sequence[Record], kind: str = "ram", folder: Path | None = None) -> None:
@@ -40,9 +40,8 @@ class ImageCache:
         try:
             self._map = mmap.mmap(-1, max(1, size)) if kind == "ram" else _file(size, folder)
         except (OSError, ValueError) as error:
-            raise InputError(
-                f"--cache {kind}: no room for {size / 2**30:.1f} GiB of images ({error}); use --cache off"
-            ) from error
+            reason = f"no room for {size / 2**30:.1f} GiB of images ({error})"
+            raise InvalidOption("cache", kind, reason, f"use {setting('cache', 'off')}") from error
         self._bytes = np.frombuffer(self._map, np.uint8)
 
     def get(self, index: int) -> np.ndarray | None:
@@ -60,13 +59,13 @@ class ImageCache:
 
 
 def cache_for(records: Sequence[Record], kind: str, workers: int) -> ImageCache | None:
-    """The cache that `--cache` asks for; None for "off", and for "auto" when the images are too many.
+    """The cache that the setting `cache` asks for; None for "off", and for "auto" when the images are too many.
 
     Args:
         kind: auto, ram, disk or off. "auto" is "ram" for up to a quarter of the free memory.
 
     Raises:
-        InputError: "ram" or "disk" where they cannot be had.
+        InvalidOption: "ram" or "disk" where they cannot be had.
     """
     if kind == "off":
         return None
@@ -76,13 +75,11 @@ def cache_for(records: Sequence[Record], kind: str, workers: int) -> ImageCache 
     if kind == "auto":
         return ImageCache(records) if forked and size < AUTO * free else None
     if not forked:
-        raise InputError(
-            f"--cache {kind}: loader processes are not forked on this system; use --workers 0 or --cache off"
-        )
+        hint = f"use {setting('workers', 0)} or {setting('cache', 'off')}"
+        raise InvalidOption("cache", kind, "loader processes are not forked on this system", hint)
     if kind == "ram" and size > 0.9 * free:
-        raise InputError(
-            f"--cache ram: {size / 2**30:.1f} GiB of images and {free / 2**30:.1f} GiB of free memory; use --cache disk"
-        )
+        reason = f"{size / 2**30:.1f} GiB of images and {free / 2**30:.1f} GiB of free memory"
+        raise InvalidOption("cache", kind, reason, f"use {setting('cache', 'disk')}")
     return ImageCache(records, kind)
 
 

@@ -15,7 +15,7 @@ import yaml
 
 from segdet.data import formats
 from segdet.data.records import Dataset
-from segdet.errors import InputError, nearest
+from segdet.errors import InputError, InvalidOption, nearest, setting
 from segdet.places import expanded
 from segdet.text import decoded
 
@@ -99,13 +99,12 @@ def load(name_or_path: str, progress: Progress | None = None, refuse: bool = Tru
         path = expanded(name_or_path)
         if not path.exists():
             _refuse_broken_card(name_or_path)
-            raise InputError(
-                f"--data {name_or_path}: no such folder and no dataset of that name{_ways_out(name_or_path)}"
-            )
+            reason = f"no such folder and no dataset of that name{_ways_out(name_or_path)}"
+            raise InvalidOption("data", name_or_path, reason)
         return formats.read(path, refuse=refuse)
     if folder is None and card is not None:
         if not card.generated:
-            raise InputError(_missing(card))
+            raise _missing(card)
         folder = _draw(card, progress)
     assert folder is not None
     dataset = formats.read(folder, name_or_path, refuse)
@@ -131,12 +130,15 @@ def _ways_out(name: str) -> str:
     return f"{hint or '.'} Give the folder's path, or one of: {', '.join(sorted(known))}"
 
 
-def _missing(card: Card) -> str:
+def _missing(card: Card) -> InvalidOption:
     looked = " and ".join(str(home / card.name) for home in homes())
-    first = f"`segdet data download {card.name}` gets it; or take it" if card.download or card.roboflow else "Get it"
-    return (
-        f"--data {card.name}: not found at {looked}. {first} from {card.source} and unpack it there, set SEGDET_DATASETS "
-        f"to the folder that holds {card.name}/, or give its path; `--data crack-demo` works at once without any download"
+    first = f"`segdet data download {card.name}` gets it; or take it" if card.download or card.roboflow else "get it"
+    return InvalidOption(
+        "data",
+        card.name,
+        f"not found at {looked}",
+        f"{first} from {card.source} and unpack it there, set SEGDET_DATASETS to the folder that holds {card.name}/, "
+        f"or give its path; {setting('data', 'crack-demo')} works at once without any download",
     )
 
 
@@ -150,7 +152,8 @@ def _draw(card: Card, progress: Progress | None) -> Path:
             continue
         if os.access(home, os.W_OK) and home.stat().st_mode & 0o222:  # root may write anywhere, which nobody asked for
             return synthetic.write(home / card.name, progress=progress, **(card.drawing or {}))
-    raise InputError(f"--data {card.name}: no folder to draw it in; set SEGDET_DATASETS to one that can be written")
+    hint = "set SEGDET_DATASETS to one that can be written"
+    raise InvalidOption("data", card.name, "no folder to draw it in", hint)
 
 
 def _read_card(path: Path) -> Card | None:

@@ -14,7 +14,7 @@ from segdet.data import formats, rasterize
 from segdet.data.records import Dataset, Record, iterate
 from segdet.data.writers import coco, png_mask, voc, yolo
 from segdet.data.writers.base import Losses, Names, Writer, label_image
-from segdet.errors import InputError, SegdetError, nearest
+from segdet.errors import InputError, InvalidOption, SegdetError, nearest
 from segdet.files import building
 
 TARGETS: dict[str, Writer] = {writer.name: writer for writer in (coco.WRITER, yolo.WRITER, png_mask.WRITER, voc.WRITER)}
@@ -78,9 +78,10 @@ def convert(
             name. SegdetError: what was written is not what was read (a fault of segdet); nothing is left then.
     """
     if target not in TARGETS:
-        raise InputError(f"--to {target}: no such format{nearest(target, TARGETS) or '.'} Known: {', '.join(TARGETS)}")
+        known = f"{nearest(target, TARGETS) or '.'} Known: {', '.join(TARGETS)}"
+        raise InvalidOption("to", target, f"no such format{known}")
     if folder.resolve().is_relative_to(dataset.root.resolve()):
-        raise InputError(f"{folder}: lies inside the dataset {dataset.root}; choose a folder outside it")
+        raise InputError(f"{folder}: is inside the dataset {dataset.root}; choose a folder outside it")
     writer = TARGETS[target]
     losses = Losses()
     dataset = _each_once(dataset, losses)

@@ -1,4 +1,4 @@
-"""What bad light, cheap lenses and messengers do to a photograph, always in the same way: for `segdet val --degrade`.
+"""What bad light, cheap lenses and messengers do to a photograph, always in the same way: the setting `degrade`.
 
 Every function takes and returns RGB uint8 `[H, W, 3]`; nothing moves, so labels stay true.
 """
@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from segdet.data.images import encode_jpeg, read_image, resize
-from segdet.errors import InputError, nearest
+from segdet.errors import InvalidOption, nearest
 
 Degrade = Callable[[np.ndarray], np.ndarray]
 
@@ -61,14 +61,13 @@ def named(text: str) -> Degrade:
     """One kind, or several one after another: "dark+blur".
 
     Raises:
-        InputError: an unknown one.
+        InvalidOption: an unknown one.
     """
     kinds = text.split("+")
     for kind in kinds:
         if kind not in KINDS:
-            raise InputError(
-                f"--degrade {text}: no such kind{nearest(kind, KINDS) or '.'} Say one of {', '.join(KINDS)}, or several: dark+blur"
-            )
+            reason = f"no such kind{nearest(kind, KINDS) or '.'} Use one of {', '.join(KINDS)}, or several: dark+blur"
+            raise InvalidOption("degrade", text, reason)
 
     def chain(image: np.ndarray) -> np.ndarray:
         for kind in kinds:

@@ -19,7 +19,7 @@ import yaml
 from segdet.data import catalog, formats
 from segdet.data.catalog import Card
 from segdet.data.fetch import FetchError, fetch, get_json, shown, unpack
-from segdet.errors import InputError, nearest
+from segdet.errors import InputError, nearest, setting
 from segdet.files import building
 from segdet.places import expanded
 
@@ -65,12 +65,13 @@ def download(
     card = _card(name)
     folder = expanded(to) if to is not None else catalog.homes()[0] / name
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: is there already; remove it, or choose another folder with --to")
+        raise InputError(f"{folder}: exists already; remove it, or choose another folder with {setting('to')}")
     parts = folder.parent / f".{folder.name}.download"
     try:
         parts.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder}: cannot write there ({error.strerror}); choose another folder with --to") from error
+        hint = f"choose another folder with {setting('to')}"
+        raise InputError(f"{folder}: cannot write there ({error.strerror}); {hint}") from error
     try:
         archives = _archives(card, pause)
         files = []
@@ -99,7 +100,8 @@ def _card(name: str) -> Card:
         raise InputError(f"{name}: no dataset of that name{hint} Known: {', '.join(sorted(cards))}")
     card = cards[name]
     if card.generated:
-        raise InputError(f"{name}: is drawn by segdet on first use; nothing to download (`--data {name}`)")
+        hint = f"nothing to download, use {setting('data', name)}"
+        raise InputError(f"{name}: is drawn by segdet on first use; {hint}")
     if not card.download and not card.roboflow:
         where = f" Get it from {card.source}." if card.source else ""
         raise InputError(f"{name}: its card names no file to download.{where}")
@@ -167,7 +169,7 @@ def _recognised(card: Card, root: Path) -> None:
     except InputError:
         held = ", ".join(sorted(path.name for path in root.iterdir())[:8])
         raise InputError(
-            f"{card.name}: what arrived is no dataset that segdet can read; it holds {held}. Get it by hand from {card.source}"
+            f"{card.name}: what arrived is not a dataset that segdet can read; it has {held}. Get it by hand from {card.source}"
         ) from None
 
 
@@ -185,5 +187,5 @@ def _ways_out(card: Card, folder: Path) -> str:
     )
     return (
         f"Run it again later (what arrived is kept),{key} or get {known} by hand and unpack it to {folder}, or set "
-        f"SEGDET_DATASETS to the folder that holds {card.name}/; `--data crack-demo` needs no network"
+        f"SEGDET_DATASETS to the folder that holds {card.name}/; {setting('data', 'crack-demo')} needs no network"
     )

@@ -18,7 +18,7 @@ import numpy as np
 
 from segdet.data import rasterize
 from segdet.data.records import Dataset, Problem, Record, by_photograph
-from segdet.errors import InputError
+from segdet.errors import InputError, InvalidOption, setting
 
 HELD_OUT = 0.2  # share of photographs set aside when a dataset comes without a validation split
 
@@ -27,11 +27,11 @@ def parse_fold(text: str) -> tuple[int, int]:
     """`"2/5"` -> (2, 5): the second of five folds.
 
     Raises:
-        InputError: not K/N with 1 <= K <= N and N >= 2.
+        InvalidOption: not K/N with 1 <= K <= N and N >= 2.
     """
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if match is None or not (int(match[2]) >= 2 and 1 <= int(match[1]) <= int(match[2])):
-        raise InputError(f"--fold {text}: write K/N, for instance 1/5 for the first of five folds")
+        raise InvalidOption("fold", text, "must be K/N, for instance 1/5 for the first of five folds")
     return int(match[1]), int(match[2])
 
 
@@ -40,7 +40,7 @@ def fold(dataset: Dataset, k: int, n: int, seed: int = 0) -> Dataset:
     pool = (*dataset.splits.get("train", ()), *dataset.splits.get("val", ()))
     groups = list(by_photograph(pool).values())
     if len(groups) < n:
-        raise InputError(f"--fold {k}/{n}: {dataset.name} has only {len(groups)} photographs")
+        raise InvalidOption("fold", f"{k}/{n}", f"{dataset.name} has only {len(groups)} photographs")
     order = _strata(pool, groups, len(dataset.classes))
     rng = np.random.default_rng(seed)
     # Neighbours in the order go to different folds; the last, incomplete round goes to folds drawn by lot.
@@ -56,7 +56,8 @@ def divide(dataset: Dataset, val: float, test: float = 0.0, seed: int = 0) -> Da
         InputError: shares that leave nothing for a split that was asked for.
     """
     if not (0 <= val < 1 and 0 <= test < 1 and 0 < val + test < 1):
-        raise InputError(f"--val {val:g} --test {test:g}: shares from 0 to 1 that leave something to train on")
+        shares = f"{setting('val', f'{val:g}')} {setting('test', f'{test:g}')}"
+        raise InputError(f"{shares}: must be shares from 0 to 1 that leave something to train on")
     pool = [record for records in dataset.splits.values() for record in records]
     groups = list(by_photograph(pool).values())
     counts = {split: max(1, round(share * len(groups))) for split, share in (("test", test), ("val", val)) if share}

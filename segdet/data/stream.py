@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from segdet.console import say
 from segdet.data.batches import Key, collate
-from segdet.errors import SegdetError
+from segdet.errors import SegdetError, setting
 from segdet.machine import cores
 
 _TRIES = 3  # times that workers may die over one batch
@@ -78,7 +78,7 @@ class Stream:
             if deaths == _TRIES:
                 raise SegdetError(
                     f"loader workers died {_TRIES} times over the same images ({self._names(done)}, or one soon after): "
-                    "look at these files, or, if memory ran out, use --workers 0"
+                    f"check these files, or, if memory ran out, use {setting('workers', 0)}"
                 )
             say(f"a loader worker{who} died, perhaps for want of memory; starting it again")
 

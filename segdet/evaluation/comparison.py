@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from segdet.errors import InputError
+from segdet.errors import InputError, setting
 from segdet.evaluation import bootstrap
 from segdet.evaluation.bootstrap import Difference
 from segdet.evaluation.tally import MaskTally, Tally
@@ -30,8 +30,8 @@ def check_alike(tallies: Mapping[str, Tally]) -> None:
     for name, other in others:
         if list(one.images) != list(other.images) or not np.array_equal(one.labelled, other.labelled):
             raise InputError(
-                f"{first} and {name} were not measured on the same images with the same labels; say which with --data NAME|FOLDER "
-                "(or --folds, for the folds of one dataset)"
+                f"{first} and {name} were not measured on the same images with the same labels; choose images with "
+                f"{setting('data', 'NAME|FOLDER')} (or use {setting('folds')} for the folds of one dataset)"
             )
 
 

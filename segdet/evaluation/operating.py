@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segdet.errors import InputError, SegdetError
+from segdet.errors import InvalidOption, SegdetError, setting
 
 DEFAULT = "max-f1"
 NEUTRAL = 0.5  # threshold where no image has an object to choose it by
@@ -43,7 +43,7 @@ class Rule:
         if not reached.any():
             most = f"{wanted[found].max():.3f}" if found.any() else "nothing is found at all"
             raise SegdetError(
-                f"--operate {self}: no threshold reaches it on these images (at most {most}); ask for less"
+                f"{setting('operate', self)}: no threshold reaches it on these images (at most {most}); use a lower value"
             )
         highest = other[reached].max()
         # Neighbouring thresholds may do exactly the same; their middle keeps away from any answer's own confidence, which
@@ -57,11 +57,12 @@ def parse(text: str) -> Rule:
     """`max-f1`, `recall=0.95` or `precision=0.9`.
 
     Raises:
-        InputError: anything else.
+        InvalidOption: anything else.
     """
     match = re.fullmatch(r"(recall|precision)=(0?\.\d+|1(?:\.0*)?)", text.strip())
     if text.strip() == DEFAULT:
         return Rule()
     if match is None or not 0 < float(match[2]) <= 1:
-        raise InputError(f"--operate {text}: write max-f1, recall=0.95 or precision=0.9 (a share above 0, at most 1)")
+        reason = "must be max-f1, or for example recall=0.95 or precision=0.9 (a share above 0, at most 1)"
+        raise InvalidOption("threshold_rule", text, reason)
     return Rule(match[1], float(match[2]))

@@ -11,7 +11,7 @@ import numpy as np
 
 from segdet.data import rasterize
 from segdet.data.records import Problem, Record
-from segdet.errors import InputError, SegdetError
+from segdet.errors import InvalidOption, SegdetError
 from segdet.evaluation import bootstrap, mask_errors, thin
 from segdet.evaluation.batch import AnyLabelled
 from segdet.evaluation.binary import BINS, BinaryScores, binned, histogram
@@ -77,16 +77,15 @@ class Evaluation:
         """The threshold that `rule` chooses on these images; None with several classes.
 
         Raises:
-            InputError: a rule for a model that has no threshold. SegdetError: nothing fulfils the rule.
+            InvalidOption: a rule for a model that has no threshold. SegdetError: nothing fulfils the rule.
         """
         if self.one_class:
             if not self.binary.labelled and rule.kind == DEFAULT:
                 return NEUTRAL
             return rule.choose(self.binary.curve(), self.binary.best_threshold())
         if rule.kind != DEFAULT:
-            raise InputError(
-                f"--operate {rule}: a model of several classes takes the likeliest class and has no threshold"
-            )
+            reason = "a model of several classes takes the most probable class and has no threshold"
+            raise InvalidOption("threshold_rule", rule, reason)
         return None
 
     def tally(self, threshold: float | None) -> MaskTally:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from segdet.errors import InputError
+from segdet.errors import InputError, setting
 from segdet.evaluation import ratios, thin
 from segdet.evaluation.matching import Matches
 from segdet.files import replacing
@@ -176,7 +176,9 @@ def load(path: Path) -> Tally:
     try:
         with np.load(path, allow_pickle=False) as file:
             if int(file["schema"]) != _SCHEMA:
-                raise InputError(f"{path}: written by another segdet; measure the run again with --data")
+                raise InputError(
+                    f"{path}: written by another version of segdet; measure the run again with {setting('data')}"
+                )
             threshold = float(file["threshold"])
             names = {name: file[name].tolist() for name in ("classes", "images", "photographs")}
             known = None if np.isnan(threshold) else threshold
@@ -186,7 +188,7 @@ def load(path: Path) -> Tally:
             return BoxTally(**names, threshold=known, matches=matches)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(
-            f"{path}: cannot be read ({type(error).__name__}); measure the run again with --data"
+            f"{path}: cannot be read ({type(error).__name__}); measure the run again with {setting('data')}"
         ) from error
 
 

@@ -65,7 +65,9 @@ class Predictor:
             raise InvalidOption("imgsz", imgsz, f"must be {sizes.SMALLEST} to {sizes.LARGEST} pixels")
         self.imgsz = imgsz
         if multiscale_to and (self.detects or not has_threshold):
-            raise InvalidOption("multiscale_to", multiscale_to, "only for segmentation models of one class", "leave it out")
+            raise InvalidOption(
+                "multiscale_to", multiscale_to, "only for segmentation models of one class", "leave it out"
+            )
         if multiscale_to and multiscale_to < sizes.SMALLEST:
             reason = f"must be at least {sizes.SMALLEST} pixels, or 0 for no coarser looks"
             raise InvalidOption("multiscale_to", multiscale_to, reason)

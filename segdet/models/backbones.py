@@ -16,7 +16,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch.nn import functional as F
 
-from segdet.errors import InputError, nearest
+from segdet.errors import InvalidOption, nearest
 from segdet.models.common import pad_to_multiple, pad_to_windows
 from segdet.models.pretrained import comes_by_pip, imagenet_state
 
@@ -133,7 +133,7 @@ def create_backbone(
     """
     if not timm.is_model(name):
         close = nearest(name, timm.list_models()) or "; see timm.list_models()"
-        raise InputError(f"--backbone {name}: not a timm model{close}")
+        raise InvalidOption("backbone", name, f"not a timm model{close}")
     if _is_plain_transformer(name):
         backbone: Backbone = Tokens(name, image_size)
         options = backbone.options
@@ -144,7 +144,8 @@ def create_backbone(
             imagenet_state(name, **options), strict=False
         )  # the classifier is left over
         if missing:
-            raise InputError(f"--backbone {name}: the ImageNet weights lack {len(missing)} tensors ({missing[0]}, ...)")
+            reason = f"the ImageNet weights lack {len(missing)} tensors ({missing[0]}, ...)"
+            raise InvalidOption("backbone", name, reason)
     elif weights != "none":
         raise ValueError(weights)
     return backbone
@@ -174,7 +175,7 @@ def _features(name: str, output_stride: int | None) -> Any:
         if "output_stride" in options:
             return _features(name, None)  # it cannot be dilated: heads then work on its own, coarser maps
         first = (str(error).splitlines() or ["no reason given"])[0]
-        raise InputError(f"--backbone {name}: gives no feature maps ({first}); try resnet18") from error
+        raise InvalidOption("backbone", name, f"has no feature maps ({first})", "try resnet18") from error
 
 
 def _bilinear_positions(self: VisionTransformer, x: torch.Tensor) -> torch.Tensor:

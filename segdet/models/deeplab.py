@@ -12,7 +12,7 @@ from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3Plus
 from torch import nn
 from torch.nn import functional as F
 
-from segdet.errors import InputError
+from segdet.errors import InvalidOption
 from segdet.models.backbones import Backbone, Tokens
 from segdet.models.common import Outputs
 from segdet.models.fcn import FCNHead, dense_outputs
@@ -99,9 +99,8 @@ class DeepLabV3Plus(nn.Module):
         self.high = max(i for i, stride in enumerate(strides) if stride <= 16)
         stride = strides[self.high]
         if strides[self.low] != 4 or stride not in (8, 16):
-            raise InputError(
-                f"--backbone {backbone.name}: DeepLabV3+ needs maps of stride 4 and 16; this has {strides}"
-            )
+            reason = f"DeepLabV3+ needs maps of stride 4 and 16; this has {strides}"
+            raise InvalidOption("backbone", backbone.name, reason)
         self.decoder = DeepLabV3PlusDecoder(
             encoder_channels=[0, 0, channels[self.low], channels[self.high]],
             encoder_depth=4,

@@ -21,7 +21,7 @@ def chosen(device: str) -> str:
     if device == "cpu":
         return device
     if device != "cuda" and not (device.startswith("cuda:") and device[5:].isdigit()):
-        raise InvalidOption("device", device, "say auto, cpu, cuda or cuda:N")
+        raise InvalidOption("device", device, "must be auto, cpu, cuda or cuda:N")
     if not torch.cuda.is_available():
         raise InvalidOption("device", device, _why_not(), f"use {setting('device', 'cpu')}")
     count = torch.cuda.device_count()

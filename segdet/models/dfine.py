@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from segdet.errors import InputError, InvalidOption, nearest
+from segdet.errors import InvalidOption, nearest
 from segdet.models.backbones import Backbone, Tokens
 from segdet.models.deformable import DeformableAttention
 from segdet.models.denoising import Denoising, disturbed
@@ -75,9 +75,8 @@ class DFINE(HoldsNorms):
         self.backbone = SimplePyramid(backbone) if isinstance(backbone, Tokens) else backbone
         levels = len(chosen.points)
         if len(self.backbone.channels) < levels:
-            raise InputError(
-                f"dfine: {backbone.name} gives {len(self.backbone.channels)} maps, {levels} are needed; try resnet18"
-            )
+            reason = f"has {len(self.backbone.channels)} feature maps, dfine needs {levels}"
+            raise InvalidOption("backbone", backbone.name, reason, "try resnet18")
         self.encoder = HybridEncoder(
             self.backbone.channels[-levels:], chosen.encoder, 8, chosen.feedforward, chosen.expansion, chosen.depth
         )
@@ -85,10 +84,9 @@ class DFINE(HoldsNorms):
         if frozen_norm:
             self.hold_norms(backbone)
         if imgsz % self.backbone.multiple:
-            raise InputError(
-                f"--imgsz {imgsz}: dfine on {backbone.name} needs a multiple of {self.backbone.multiple}, for instance "
-                f"{max(1, round(imgsz / self.backbone.multiple)) * self.backbone.multiple}"
-            )
+            near = max(1, round(imgsz / self.backbone.multiple)) * self.backbone.multiple
+            reason = f"dfine on {backbone.name} needs a multiple of {self.backbone.multiple}, for instance {near}"
+            raise InvalidOption("imgsz", imgsz, reason)
 
     def prepare(self, x: torch.Tensor) -> torch.Tensor:
         """`[N, 3, H, W]` resized to `[N, 3, imgsz, imgsz]`, antialiased."""

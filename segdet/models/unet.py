@@ -34,7 +34,9 @@ class UNet(nn.Module):
         self.encoder = _with_all_levels(backbone)
         depth = len(self.encoder.strides)
         if len(decoder_channels) < depth:
-            raise InputError(f"decoder_channels: {len(decoder_channels)} given, but {backbone.name} has {depth} levels")
+            raise InputError(
+                f"decoder_channels: {len(decoder_channels)} values, but {backbone.name} has {depth} levels"
+            )
         widths = list(decoder_channels)[-depth:]
         self.decoder = fast_decoder(
             UnetDecoder([3, *self.encoder.channels], widths, n_blocks=depth), self.encoder.channels[-1]

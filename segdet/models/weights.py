@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from segdet.errors import InputError
+from segdet.errors import InputError, InvalidOption
 from segdet.files import replacing
 from segdet.metadata import KEY, Metadata, parse
 from segdet.models import published
@@ -139,16 +139,18 @@ def _fitting(target: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, 
 
 def _read_state(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
-        raise InputError(f"--weights {path}: no such file; say imagenet, none, or the path of a weights file")
+        raise InvalidOption("weights", path, "no such file", "use imagenet, none, or the path of a weights file")
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds on foreign files
-        raise InputError(f"--weights {path}: cannot be read safely ({str(error).splitlines()[0][:120]})") from error
+        reason = f"cannot be read safely ({str(error).splitlines()[0][:120]})"
+        raise InvalidOption("weights", path, reason) from error
     for key in ("ema", "module", "state_dict", "model"):  # D-FINE keeps the averaged weights in ema.module
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise InputError(f"--weights {path}: holds no state dict; save one with torch.save(model.state_dict(), path)")
+        hint = "save one with torch.save(model.state_dict(), path)"
+        raise InvalidOption("weights", path, "has no state dict", hint)
     return content

@@ -225,7 +225,7 @@ def _threshold(metrics: Mapping[str, Any], result: Evaluation) -> list[str]:
     ]
     return [
         f"<p>A pixel counts as object from probability {threshold:.3f} on: {chosen}, stored in the weights and the exported file. To miss "
-        "less, lower it: <code>segdet val RUN --operate recall=0.95</code> stores the one that finds 95 % of the labelled pixels; "
+        "less, lower it: <code>segdet val RUN --threshold-rule recall=0.95</code> stores the one that finds 95 % of the labelled pixels; "
         "<code>segdet predict IMAGES --conf 0.3</code> changes it for one command.</p>",
         f"<div class=two>{''.join(drawn)}</div>",
         f"<p class=sub>Oracle, not reachable in use because it looks at the answers: the best threshold for this set gives F1 "

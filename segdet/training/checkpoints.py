@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from segdet.errors import InputError
+from segdet.errors import InvalidOption, setting
 from segdet.files import replacing, write_text
 
 FILE = "resume/state.pt"
@@ -23,30 +21,33 @@ def save_state(run: Path, state: dict[str, Any]) -> None:
     """
     with replacing(run / FILE) as temporary:
         try:
-            torch.save(state, temporary)
-        except RuntimeError as error:  # PyTorch's writer does not say what the system said
-            if "inline_container" not in str(error) and "PytorchStreamWriter" not in str(error):
+            with temporary.open("wb") as file:
+                torch.save(state, file)
+        except (OSError, RuntimeError) as error:
+            # PyTorch's writer raises an error of its own while it handles that of the file.
+            reason = error if isinstance(error, OSError) else error.__context__
+            if not isinstance(reason, OSError):
                 raise
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(run / FILE)) from error
+            raise OSError(reason.errno, reason.strerror, str(run / FILE)) from error
 
 
 def load_state(run: Path) -> dict[str, Any]:
     """Read the state of a run.
 
     Raises:
-        InputError: no run there, or nothing to go on from.
+        InvalidOption: no run there, or nothing to continue from.
     """
     file = run / FILE
     if not run.is_dir():
-        raise InputError(f"--resume {run}: no such run folder; runs are under runs/ unless --out said otherwise")
+        hint = f"runs are under runs/ unless {setting('out')} named another folder"
+        raise InvalidOption("resume", run, "no such run folder", hint)
     if not file.is_file() or not (run / "config.yaml").is_file():
-        raise InputError(f"--resume {run}: nothing to go on from (no {FILE}); train it anew")
+        raise InvalidOption("resume", run, f"has no {FILE} to continue from", "train it again")
     try:
         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged archive raises many kinds
-        raise InputError(
-            f"--resume {run}: {FILE} cannot be read ({str(error).splitlines()[0][:80]}); train it anew"
-        ) from error
+        reason = f"{FILE} cannot be read ({str(error).splitlines()[0][:80]})"
+        raise InvalidOption("resume", run, reason, "train it again") from error
     return state
 
 

@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
-from segdet.errors import InputError, InvalidOption
+from segdet.errors import InvalidOption
 from segdet.models import devices
 
 
@@ -16,7 +16,7 @@ def accelerator(device: str, precision: str) -> Accelerator:
     """An Accelerator on the device that was asked for.
 
     Raises:
-        InputError: a GPU was asked for and there is none, or arithmetic that the device lacks.
+        InvalidOption: a GPU was asked for and there is none, or arithmetic that the device lacks.
     """
     chosen = devices.chosen(device)
     if chosen != "cpu":
@@ -46,7 +46,7 @@ def _check_processes(device: str) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return
     if device.startswith("cuda:"):
-        raise InvalidOption("device", device, "each of several processes uses a GPU of its own", "say cuda")
+        raise InvalidOption("device", device, "each of several processes uses a GPU of its own", "use cuda")
     own, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if own >= count:
         hint = f"start at most {count} on this machine: torchrun --nproc_per_node {count}"
@@ -56,7 +56,7 @@ def _check_processes(device: str) -> None:
 def _precision(precision: str, device: str) -> str:
     if device == "cpu":
         if precision == "fp16":
-            raise InputError("--precision fp16: processors are slow at it; use bf16 or fp32 (or auto)")
+            raise InvalidOption("precision", precision, "processors are slow at it", "use bf16, fp32 or auto")
         # Without instructions for it, bf16 on a processor is emulated and slower than fp32.
         return ("bf16" if _cpu_has_bf16() else "fp32") if precision == "auto" else precision
     return ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if precision == "auto" else precision

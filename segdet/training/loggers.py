@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from segdet.errors import InputError, nearest
+from segdet.errors import InvalidOption, nearest, setting
 from segdet.text import encoded
 from segdet.training.config import TrainConfig
 
@@ -124,7 +124,7 @@ def chosen(config: TrainConfig) -> list[str]:
     """The loggers a run uses.
 
     Raises:
-        InputError: an unknown name, or a package that is not installed.
+        InvalidOption: an unknown name, or a package that is not installed.
     """
     if config.logger is None or config.logger == AUTO:
         return ["tensorboard"] if _installed("tensorboard") else []
@@ -133,12 +133,14 @@ def chosen(config: TrainConfig) -> list[str]:
         return []
     for name in names:
         if name not in _KINDS:
-            raise InputError(
-                f"--logger {config.logger}: say none, or some of {', '.join(_KINDS)} (with commas){nearest(name, _KINDS)}"
+            raise InvalidOption(
+                "logger",
+                config.logger,
+                f"must be none or a comma-separated list of {', '.join(_KINDS)}{nearest(name, _KINDS)}",
             )
         if not _installed(name):
-            raise InputError(
-                f"--logger {name}: the package is not installed; pip install {name}, or leave --logger out"
+            raise InvalidOption(
+                "logger", name, "the package is not installed", f"pip install {name}, or leave {setting('logger')} out"
             )
     return names
 

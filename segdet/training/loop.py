@@ -16,7 +16,7 @@ import torch
 
 from segdet.console import progress, say
 from segdet.data.records import Problem
-from segdet.errors import SegdetError
+from segdet.errors import SegdetError, setting
 from segdet.models.devices import algorithm_search
 from segdet.training import checkpoints
 from segdet.training.clock import Clock
@@ -281,7 +281,7 @@ class Trainer:
         if tries > RESCUES:
             raise SegdetError(
                 f"the loss is not a number ({error.where}), also after going back {RESCUES} times with lower rates; "
-                f"lower --lr (it is {self.config.lr:g}), use --precision fp32, or look for broken labels "
+                f"lower {setting('lr')} (it is {self.config.lr:g}), use {setting('precision', 'fp32')}, or look for broken labels "
                 "with `segdet data check`"
             )
         self.accelerator.wait_for_everyone()
@@ -316,7 +316,8 @@ class Trainer:
         self._checkpoint(step)
         self.clock.spent = self.clock.now
         raise Interrupted(
-            f"stopped in {self._title(self.epoch + 1)} and saved; go on with: segdet train --resume {self.run}", number
+            f"stopped in {self._title(self.epoch + 1)} and saved; continue with: segdet train {setting('resume', self.run)}",
+            number,
         )
 
     @contextmanager

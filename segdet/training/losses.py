@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segdet.data.rasterize import IGNORE
-from segdet.errors import InputError, nearest
+from segdet.errors import InvalidOption, nearest, setting
 
 AUX_WEIGHT = 0.5  # of auxiliary heads, as torchvision trains FCN and DeepLab
 
@@ -58,15 +58,18 @@ def loss_named(name: str, classes: int, class_weights: Sequence[float] | None = 
             single number weighs foreground pixels.
 
     Raises:
-        InputError: unknown name, a wrong number of weights, or weights for a loss without cross entropy.
+        InvalidOption: unknown name, a wrong number of weights, or weights for a loss without cross entropy.
     """
     if name not in LOSSES:
-        raise InputError(f"--loss {name}: no such loss{nearest(name, LOSSES) or '.'} Known: {', '.join(LOSSES)}")
+        known = f"{nearest(name, LOSSES) or '.'} Known: {', '.join(LOSSES)}"
+        raise InvalidOption("loss", name, f"no such loss{known}")
     if class_weights is not None and name not in _WEIGHTED:
-        raise InputError(f"class_weights: {name} does not use them; leave them out, or say --loss {_WEIGHTED[0]}")
+        hint = f"leave them out, or use {setting('loss', _WEIGHTED[0])}"
+        raise InvalidOption("class_weights", None, f"the loss {name} does not use them", hint)
     wanted = 1 if classes == 1 else classes + 1
     if class_weights is not None and len(class_weights) != wanted:
-        raise InputError(f"class_weights: {len(class_weights)} given, {wanted} needed (background first)")
+        reason = f"{len(class_weights)} weights; {wanted} are needed (background first)"
+        raise InvalidOption("class_weights", None, reason)
     weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
     return SegmentationLoss(LOSSES[name](classes == 1, weights), classes)
 

@@ -1,4 +1,4 @@
-"""`--batch auto`: how many images of a step fit into memory."""
+"""The batch size "auto": how many images of a step fit into memory."""
 
 from __future__ import annotations
 

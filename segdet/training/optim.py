@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from segdet.errors import InputError, nearest
+from segdet.errors import InvalidOption, nearest
 from segdet.models.backbones import Backbone
 
 Groups = list[dict[str, object]]
@@ -42,11 +42,11 @@ def build_optimizer(
     `layer_decay` times the rate of the stage above.
 
     Raises:
-        InputError: unknown name.
+        InvalidOption: unknown name.
     """
     if name not in OPTIMIZERS:
-        raise InputError(
-            f"--optimizer {name}: no such optimiser{nearest(name, OPTIMIZERS) or '.'} Known: {', '.join(OPTIMIZERS)}"
+        raise InvalidOption(
+            "optimizer", name, f"no such optimizer{nearest(name, OPTIMIZERS) or '.'} Known: {', '.join(OPTIMIZERS)}"
         )
     stage_of = {id(parameter): backbone.stage_of[key] for key, parameter in backbone.model.named_parameters()}
     deepest = max(stage_of.values(), default=0)
@@ -57,7 +57,7 @@ def build_optimizer(
             share = 1.0 if stage is None else backbone_lr * layer_decay ** (deepest - stage)
             groups.setdefault((share, 0.0 if parameter.ndim <= 1 else decay), []).append(parameter)
     if not groups:
-        raise InputError("--freeze: nothing is left to train")
+        raise InvalidOption("freeze", None, "nothing is left to train")
     return OPTIMIZERS[name](
         [
             {"params": parameters, "lr": lr * share, "peak": lr * share, "weight_decay": weight}
@@ -73,11 +73,11 @@ def schedule(name: str, progress: float, step: float, warmup: float) -> float:
         progress: share of the training done, 0..1. step: share that one step is; no climb is shorter.
 
     Raises:
-        InputError: unknown name.
+        InvalidOption: unknown name.
     """
     if name not in SCHEDULES:
-        raise InputError(
-            f"--schedule {name}: no such schedule{nearest(name, SCHEDULES) or '.'} Known: {', '.join(SCHEDULES)}"
+        raise InvalidOption(
+            "schedule", name, f"no such schedule{nearest(name, SCHEDULES) or '.'} Known: {', '.join(SCHEDULES)}"
         )
     climb = max(step, _ONE_CYCLE_CLIMB if name == "one-cycle" else warmup)
     if progress < climb:
@@ -98,7 +98,7 @@ def freeze(backbone: Backbone, what: str) -> list[nn.Module]:
         The modules whose statistics must stand still too: keep them in evaluation mode while training.
 
     Raises:
-        InputError: something else was asked for.
+        InvalidOption: another value.
     """
     deepest = max(backbone.stage_of.values(), default=0)
     if what == "backbone":
@@ -108,7 +108,8 @@ def freeze(backbone: Backbone, what: str) -> list[nn.Module]:
     elif what.isdigit() and int(what) <= deepest + 1:
         below = int(what)
     else:
-        raise InputError(f"--freeze {what}: say none, backbone, or a number up to {deepest + 1} for {backbone.name}")
+        reason = f"must be none, backbone, or a number up to {deepest + 1} for {backbone.name}"
+        raise InvalidOption("freeze", what, reason)
     fixed = set()
     for key, parameter in backbone.model.named_parameters():
         if backbone.stage_of[key] < below:

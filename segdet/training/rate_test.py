@@ -1,4 +1,4 @@
-"""The learning-rate range test (Smith 2015, arXiv 1506.01186): `segdet train --find-lr`."""
+"""The learning-rate range test (Smith 2015, arXiv 1506.01186): the setting `find_lr`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from segdet.console import progress
-from segdet.errors import SegdetError
+from segdet.errors import SegdetError, setting
 from segdet.training.stepper import Stepper
 from segdet.training.task import Setup, Task
 
@@ -69,7 +69,8 @@ def rate_test(setup: Setup, task: Task) -> RateTest:
 def _suggested(found: RateTest) -> RateTest:
     if len(found.rates) < 10:
         raise SegdetError(
-            f"the loss ran away after {len(found.rates)} steps, at a rate of {LOWEST:g} already; look at the data and --loss"
+            f"the loss grew without bound after {len(found.rates)} steps, at a rate of {LOWEST:g} already; "
+            f"check the data and {setting('loss')}"
         )
     losses, decades = np.array(found.losses), np.log10(found.rates)
     lowest = int(losses.argmin())

@@ -16,7 +16,7 @@ from segdet import memory, provenance
 from segdet.console import mute, progress, say
 from segdet.data import catalog, learnable, splits
 from segdet.data.records import Dataset, Record, by_photograph
-from segdet.errors import InputError, SegdetError, setting
+from segdet.errors import InvalidOption, SegdetError, setting
 from segdet.files import new_folder, write_text
 from segdet.metadata import DataSource, Metadata
 from segdet.models import weights
@@ -67,7 +67,7 @@ def train(config: TrainConfig, resume: Path | None = None, spent: float = 0.0) -
     if state is not None:
         trainer.restore(state)
         if trainer.done and (run / "metrics.json").is_file():
-            raise InputError(f"--resume {resume}: it is done ({trainer.epoch} epochs); train a new run for more")
+            raise InvalidOption("resume", resume, f"is complete ({trainer.epoch} epochs)", "train a new run for more")
         where = "the final measurement" if trainer.done else f"epoch {trainer.epoch + 1}, step {trainer.start + 1}"
         say(f"going on with {run} in {where}")
     trainer.clock.add(time.perf_counter() - began)
@@ -98,7 +98,8 @@ def prepared(config: TrainConfig, start_weights: bool = True) -> tuple[Setup, Ta
     if not accelerator.is_main_process:
         mute()
     if config.sync_bn and accelerator.device.type == "cpu":
-        raise InputError("--sync-bn: PyTorch has it for GPUs only; leave it out, or use --device cuda")
+        hint = f"leave it out, or use {setting('device', 'cuda')}"
+        raise InvalidOption("sync_bn", None, "PyTorch has it for GPUs only", hint)
     if accelerator.device.type == "cpu":
         memory.keep_freed_memory()
     torch.manual_seed(config.seed)
@@ -133,7 +134,8 @@ def _prepare(config: TrainConfig, accelerator: Accelerator, start_weights: bool)
     """Read the data and build the model."""
     task = arch_named(config.arch).task
     if config.mix and task != "segmentation":
-        raise InputError("--mix: for segmentation only; leave it out, or put the images into one dataset")
+        hint = "leave it out, or put the images into one dataset"
+        raise InvalidOption("mix", None, "for segmentation only", hint)
     dataset = splits.for_task(_loaded(config.data, accelerator), task)
     if config.fold:
         dataset = splits.fold(dataset, *splits.parse_fold(config.fold), config.seed)
@@ -149,7 +151,8 @@ def _prepare(config: TrainConfig, accelerator: Accelerator, start_weights: bool)
     notes += learnable.check(dataset, task, [record for records, _ in mixed for record in records])
     imgsz = config.side(accelerator.device.type)
     if config.imgsz is None and imgsz < config.side("cuda"):
-        notes.append(f"images of {imgsz} px, which a CPU can train; {config.side('cuda')} is usual on a GPU (--imgsz)")
+        usual = config.side("cuda")
+        notes.append(f"images of {imgsz} px, which a CPU can train; {usual} is usual on a GPU (set by imgsz)")
     model, backbone = build_model(config.arch, config.backbone, dataset.classes, kind, config.arch_options, imgsz)
     if not named and start_weights:
         notes.append(weights.start_from(Path(config.weights), model, backbone))
@@ -166,7 +169,7 @@ def _prepare(config: TrainConfig, accelerator: Accelerator, start_weights: bool)
         usual = RECIPES.get(config.arch, {}).get("batch", TrainConfig.model_fields["batch"].default)
         fits = broadcast_object_list([batch_that_fits(setup, usual)])[0]
         setup.config = config.model_copy(update={"batch": fits})
-        notes.append(f"batches of {fits} images (--batch auto)")
+        notes.append(f"batches of {fits} images (batch is auto)")
     return setup
 
 
@@ -182,12 +185,14 @@ def _further(name: str, dataset: Dataset, accelerator: Accelerator) -> Sequence[
     """The training images of a dataset to be mixed in."""
     other = splits.for_task(_loaded(name, accelerator), "segmentation")
     if other.classes != dataset.classes:
-        raise InputError(
-            f"--mix {name}: has the classes {list(other.classes)}, {dataset.name} has {list(dataset.classes)}; "
-            "they must be the same, in the same order"
+        raise InvalidOption(
+            "mix",
+            name,
+            f"has the classes {list(other.classes)}, {dataset.name} has {list(dataset.classes)}",
+            "they must be the same, in the same order",
         )
     if not other.splits.get("train"):
-        raise InputError(f"--mix {name}: has no training images; it has {', '.join(other.splits) or 'none at all'}")
+        raise InvalidOption("mix", name, f"has no training images; it has {', '.join(other.splits) or 'none at all'}")
     return other.splits["train"]
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from segdet.console import say
-from segdet.errors import InputError, SegdetError
+from segdet.errors import InvalidOption, SegdetError, setting
 from segdet.training import depthwise, sharding
 from segdet.training.optim import averaged, build_optimizer, freeze, set_rate
 from segdet.training.task import Setup
@@ -66,9 +66,10 @@ class Stepper:
     def _shard(self) -> None:
         processes, device = self.accelerator.num_processes, self.accelerator.device
         if processes == 1:
-            raise InputError("--fsdp: shares the network between processes; start several: torchrun --nproc_per_node N")
+            reason, hint = "shares the network between processes", "start several: torchrun --nproc_per_node N"
+            raise InvalidOption("fsdp", None, reason, hint)
         if self.accelerator.mixed_precision == "fp16":
-            raise InputError("--fsdp: not with fp16; use --precision bf16")
+            raise InvalidOption("fsdp", None, "cannot be used with fp16", f"use {setting('precision', 'bf16')}")
         self.whole = copy.deepcopy(self.model)
         for network in (self.model, *([self.average.module] if self.average is not None else [])):
             sharding.shard(network, processes, device.type)
@@ -147,11 +148,12 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         if self.accelerator.num_processes > 1:  # the others wait in the middle of the same step
             raise SegdetError(
-                f"out of memory with {count} images per process: use --accumulate {2 * self.parts} (less memory, "
-                "the same training) or a smaller --batch, and --resume the run"
+                f"out of memory with {count} images per process: use {setting('accumulate', 2 * self.parts)} (less memory, "
+                f"the same training) or a smaller {setting('batch')}, and continue the run with {setting('resume')}"
             )
         if self.parts >= count:
-            raise SegdetError("out of memory with one image at a time; use a smaller --imgsz or a smaller backbone")
+            smaller = f"use a smaller {setting('imgsz')} or a smaller {setting('backbone')}"
+            raise SegdetError(f"out of memory with one image at a time; {smaller}")
         self.parts = min(2 * self.parts, count)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

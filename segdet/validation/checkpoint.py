@@ -16,7 +16,7 @@ import yaml
 from segdet.console import say
 from segdet.data import catalog, splits
 from segdet.data.records import Dataset
-from segdet.errors import InputError
+from segdet.errors import InputError, InvalidOption, setting
 from segdet.metadata import Metadata
 
 
@@ -88,7 +88,8 @@ def dataset_for(trained: Trained, data: str | None = None, limit: int | None = N
     except InputError as error:
         if data is not None:
             raise
-        raise InputError(f"{trained.given}: its images cannot be found ({error}); name them with --data") from error
+        hint = f"name them with {setting('data')}"
+        raise InputError(f"{trained.given}: its images cannot be found ({error.message}); {hint}") from error
     dataset = splits.for_task(dataset, trained.metadata.task)
     if data is None:
         dataset = _divided(dataset, trained)
@@ -111,7 +112,7 @@ def part_of(dataset: Dataset, split: str) -> Dataset:
             (only, records), *_ = dataset.splits.items()
             say(f"{dataset.name} has no {split} split: measured on all {len(records)} images of {only}")
             return replace(dataset, splits={split: records})
-        raise InputError(f"--split {split}: {dataset.root} has no such split; it has {', '.join(dataset.splits)}")
+        raise InvalidOption("split", split, f"{dataset.root} has no such split", f"it has {', '.join(dataset.splits)}")
     return dataset
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from segdet.console import say
 from segdet.data.records import Dataset
-from segdet.errors import InputError
+from segdet.errors import InputError, InvalidOption, setting
 from segdet.evaluation import bootstrap, comparison
 from segdet.evaluation import tally as tallies
 from segdet.evaluation.tally import MaskTally, Tally
@@ -62,7 +62,7 @@ class Entrant:
 
 @dataclass(frozen=True)
 class Compared:
-    """result: what `--json` prints. entrants: best first. dataset: with the images; None when only stored counts were read."""
+    """result: what the command prints as JSON. entrants: best first. dataset: with the images; None when only stored counts were read."""
 
     result: dict[str, Any]
     entrants: list[Entrant]
@@ -84,7 +84,8 @@ def compare(sources: Sequence[Path], how: How) -> Compared:
     divisions = {(trained.fold, trained.seed): trained for trained in opened}
     if len({fold for fold, _ in divisions}) > 1 and shared is None:
         raise InputError(
-            "these runs held out different folds; sum them up with --folds, or measure all on other images with --data"
+            f"these runs held out different folds; combine them with {setting('folds')}, or measure all on other images "
+            f"with {setting('data')}"
         )
     if shared is not None and len(divisions) > 1:
         _check_divisions(list(divisions.values()), shared, how)
@@ -113,16 +114,16 @@ def folds(sources: Sequence[Path], how: How) -> Compared:
         InputError: runs that are no folds, the same fold twice, or folds of different divisions.
     """
     if how.data is not None:
-        raise InputError(
-            f"--folds with --data {how.data}: every fold is measured on the photographs it held out; leave --data out"
-        )
+        reason = f"every fold is measured on the photographs it held out; {setting('folds')} cannot use other images"
+        raise InvalidOption("data", how.data, reason, f"leave {setting('data')} out")
     opened = [open_trained(source) for source in sources]
     _check_models({str(trained.given): trained for trained in opened})
     groups: dict[str, dict[str, Trained]] = {}
     for trained in opened:
         if trained.fold is None:
             raise InputError(
-                f"{trained.given}: trained without --fold; `segdet train ... --fold 1/5` makes the first of five"
+                f"{trained.given}: trained without {setting('fold')}; `segdet train ... {setting('fold', '1/5')}` makes the first "
+                "of five"
             )
         group = groups.setdefault(_experiment(trained, opened), {})
         if trained.fold in group:
@@ -133,7 +134,8 @@ def folds(sources: Sequence[Path], how: How) -> Compared:
     divisions = {(trained.data, trained.seed, str(trained.fold).split("/")[1]) for trained in opened}
     if len(divisions) > 1:
         raise InputError(
-            f"{opened[0].given} and others divide the photographs differently (data, --seed or N); folds of one division only"
+            f"{opened[0].given} and others divide the photographs differently ({setting('data')}, {setting('seed')} or the "
+            "number of folds); use folds of one division"
         )
     entrants, result = [], []
     for name, group in groups.items():
@@ -236,7 +238,7 @@ def _check_divisions(opened: Sequence[Trained], shared: Dataset, how: How) -> No
         if [one.image for one in own.splits[how.split]] != [one.image for one in shared.splits[how.split]]:
             raise InputError(
                 f"{trained.given} was trained on photographs of {how.data} that {opened[0].given} held out, or the other way "
-                "round; sum folds up with --folds, or name other images"
+                f"round; combine folds with {setting('folds')}, or name other images"
             )
 
 

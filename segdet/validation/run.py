@@ -21,7 +21,7 @@ from segdet.data.batches import Batch, SegmentationSamples, evaluation_plan, lar
 from segdet.data.images import ImageError, read_ahead, resize
 from segdet.data.records import Problem, Record
 from segdet.data.stream import Stream, default_workers
-from segdet.errors import InputError, InvalidOption
+from segdet.errors import InputError, InvalidOption, setting
 from segdet.evaluation import detection, segmentation
 from segdet.evaluation.detection import DetectionEvaluation, Detections
 from segdet.evaluation.mask_errors import MaskError
@@ -87,14 +87,16 @@ def validate(
             f"{source}: knows the classes {metadata.classes}, the dataset has {list(classes)}; use matching data"
         )
     if rule is not None and split != "val":
-        raise InputError(f"--operate {rule}: thresholds are chosen on val; on {split} the stored one is used")
+        reason = f"thresholds are chosen on val; on {split} the stored one is used"
+        raise InvalidOption("threshold_rule", rule, reason)
     spoil = degradations.named(degrade) if degrade is not None else None
     if spoil is not None and rule is not None:
-        raise InputError(f"--operate {rule} with --degrade {degrade}: thresholds are chosen on the images as they are")
+        reason = f"thresholds are chosen on unchanged images, not with {setting('degrade', degrade)}"
+        raise InvalidOption("threshold_rule", rule, reason)
     objects = learnable.has_objects(records, metadata.task, len(metadata.classes))
     if rule is not None and not objects:
         raise InvalidOption(
-            "operate", rule, f"no object is labelled in the {len(records)} images of {split}", "choose it on others"
+            "threshold_rule", rule, f"no object is labelled in the {len(records)} images of {split}", "choose it on others"
         )
     chosen_here = split == "val" and spoil is None and (objects or metadata.threshold is None)
     threshold = None if chosen_here or metadata.threshold is None else metadata.threshold
@@ -137,7 +139,8 @@ def _boxes(
     spoil: degradations.Degrade | None,
 ) -> Measured[DetectionEvaluation]:
     if session is not None and imgsz is not None:
-        raise InputError(f"--imgsz {imgsz}: {source} has its size inside; measure the weights it was exported from")
+        hint = "measure the weights it was exported from"
+        raise InvalidOption("imgsz", imgsz, f"{source} has a fixed size", hint)
     found = _onnx_detections(session) if session is not None else _torch_detections(source, device, imgsz)
     with progress(f"measuring on {split}", len(records)) as advance:
         boxes = detection.evaluate_detections(found, _images(records, spoil), records, metadata.classes, advance)

@@ -74,7 +74,7 @@ def test_what_fits_is_decided_by_free_memory(records: tuple[Record, ...], monkey
     Memory.available = size * 3
     assert cache_for(records, "auto", 1) is None and cache_for(records, "ram", 1) is not None
     Memory.available = size
-    with pytest.raises(InputError, match=r"--cache ram: .* of free memory; use --cache disk"):
+    with pytest.raises(InputError, match=r"cache=ram: .* of free memory; use cache=disk"):
         cache_for(records, "ram", 1)
     assert cache_for(records, "disk", 1) is not None
 
@@ -85,5 +85,5 @@ def test_a_full_disk_is_told_at_once(records: tuple[Record, ...], monkeypatch: p
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(InputError, match=r"--cache disk: no room for .*No space left.*--cache off"):
+    with pytest.raises(InputError, match=r"cache=disk: no room for .*No space left.*cache=off"):
         ImageCache(records, "disk")

@@ -56,5 +56,5 @@ def test_jpeg_is_what_a_phone_would_send() -> None:
 
 
 def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(InputError, match=r'--degrade blurr: no such kind; did you mean "blur"'):
+    with pytest.raises(InputError, match=r'degrade=blurr: no such kind; did you mean "blur"'):
         degrade.named("blurr")

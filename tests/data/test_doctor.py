@@ -524,7 +524,10 @@ def test_a_folder_that_is_taken_or_inside_the_data_is_refused(tmp_path: Path) ->
     examination = doctor.examine(dataset, False)
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").write_text("mine")
-    for folder, said in ((tmp_path / "taken", "exists already"), (dataset.root / "clean", "lies in the dataset")):
+    for folder, said in (
+        (tmp_path / "taken", "exists already"),
+        (dataset.root / "clean", "is inside the dataset itself"),
+    ):
         with pytest.raises(InputError, match=said):
             fix.write(dataset, examination, folder)
     assert [path.name for path in (tmp_path / "taken").iterdir()] == ["file"]

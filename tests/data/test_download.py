@@ -335,7 +335,7 @@ def test_a_named_dataset_arrives_where_it_is_looked_for(desk: Path, tmp_path: Pa
     assert seen[-1][0] == "walls.zip" and seen[-1][1] == seen[-1][2]
     assert plain(catalog.load("walls")) == plain(catalog.load(str(tmp_path / "source")))
     assert sorted(path.name for path in Path("datasets").iterdir()) == ["walls", "walls.yaml"]
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         download.download("walls")
 
 
@@ -387,7 +387,7 @@ def test_with_a_key_roboflow_is_asked_for_the_export(desk: Path, site: Site, mon
 
 def test_an_archive_that_is_no_dataset_is_told_of_and_not_kept(desk: Path, site: Site) -> None:
     site.files["/walls.zip"] = zipped(lambda z: z.writestr("crack-seg.zip", b"PK"))
-    with pytest.raises(InputError, match=r"no dataset that segdet can read; it holds crack-seg\.zip"):
+    with pytest.raises(InputError, match=r"not a dataset that segdet can read; it has crack-seg\.zip"):
         download.download("walls")
     assert not Path("datasets/walls").exists()
 

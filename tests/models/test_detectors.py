@@ -143,7 +143,7 @@ def test_duplicates_are_damped_and_exported(tmp_path: Path) -> None:
 
 
 def test_a_size_that_cannot_be_divided_is_refused_with_one_that_can() -> None:
-    with pytest.raises(InputError, match=r"--imgsz 100: dfine on resnet18 needs a multiple of 32, for instance 96"):
+    with pytest.raises(InputError, match=r"imgsz=100: dfine on resnet18 needs a multiple of 32, for instance 96"):
         built("dfine", "resnet18", 100)
 
 

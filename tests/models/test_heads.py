@@ -129,7 +129,7 @@ def test_frozen_parts_stand_still() -> None:
         assert max(group["peak"] for group in rates) == 1e-3
         if what == "none":
             assert min(group["peak"] for group in rates) == pytest.approx(1e-3 * 0.5 * 0.5**4)
-    with pytest.raises(InputError, match="--freeze 9"):
+    with pytest.raises(InputError, match="freeze=9"):
         freeze(backbone, "9")
 
 

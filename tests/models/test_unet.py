@@ -93,7 +93,7 @@ def test_weights_that_cannot_be_had_are_an_error_with_ways_out(monkeypatch: pyte
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(InputError, match=r"resnet18.*--weights PATH.*--weights none.*efficientnet_lite0"):
+    with pytest.raises(InputError, match=r"resnet18.*weights=PATH.*weights=none.*efficientnet_lite0"):
         build_model("unet", "resnet18", ["crack"], "imagenet")
 
 

@@ -114,7 +114,9 @@ def test_clear_words(blobs: Path) -> None:
         TrainConfig.from_options(arch="dfine", data=str(blobs), clean_fraction=0.3)
     with pytest.raises(InputError, match=r"max_scale=4: dfine chooses the scale of each batch; remove the setting"):
         TrainConfig.from_options(arch="dfine", data=str(blobs), max_scale=4)
-    with pytest.raises(InputError, match=r"max_scale=4: augment=none turns all scale changes off; remove one of the two"):
+    with pytest.raises(
+        InputError, match=r"max_scale=4: augment=none turns all scale changes off; remove one of the two"
+    ):
         TrainConfig.from_options(arch="unet", data=str(blobs), max_scale=4, augment="none")
     with pytest.raises(InputError, match=r"class_weights .*dfine is trained with its own set loss"):
         TrainConfig.from_options(arch="dfine", data=str(blobs), class_weights=[2.0])

@@ -37,7 +37,7 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         ("cuda:2", "1", "0", "2 GPUs, numbered from 0"),
         ("cuda:1", "2", "0", "each of several processes uses a GPU of its own"),
         ("cuda", "4", "2", "process 3 of this machine has no GPU, there are 2; start at most 2"),
-        ("cuda:x", "1", "0", "say auto, cpu, cuda or cuda:N"),
+        ("cuda:x", "1", "0", "must be auto, cpu, cuda or cuda:N"),
     ],
 )
 def test_gpus_that_are_not_there(

@@ -123,7 +123,7 @@ def test_what_is_not_there_is_told_before_training(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(loggers, "_installed", lambda name: False)
     assert loggers.chosen(_config(None)) == []  # nothing asked for, nothing missing
     for name in ("wandb", "mlflow", "tensorboard"):
-        with pytest.raises(InputError, match=f"--logger {name}: the package is not installed; pip install {name}"):
+        with pytest.raises(InputError, match=f"logger={name}: the package is not installed; pip install {name}"):
             loggers.chosen(_config(name))
     monkeypatch.undo()
     assert loggers.chosen(_config(None)) == ["tensorboard"] and loggers.chosen(_config("none")) == []

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -125,7 +126,7 @@ def test_out_of_memory_computes_batches_in_parts(
     assert said.count("out of memory") == 2 and "now computed in 4 parts" in said
     assert sizes == [4, 2] + [1] * 48
     assert checkpoints.load_state(run)["parts"] == 4
-    with monkeypatch.context() as patch, pytest.raises(SegdetError, match="one image at a time; use a smaller --imgsz"):
+    with monkeypatch.context() as patch, pytest.raises(SegdetError, match="one image at a time; use a smaller imgsz"):
         patch.setattr(SegmentationTask, "loss", lambda *_: (_ for _ in ()).throw(error))
         segdet.train("unet", str(walls), **TINY, epochs=1, out=str(tmp_path))
 
@@ -189,7 +190,7 @@ def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(
 def test_workers_that_always_die_name_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = [[(0, k)] for k in range(6)]
     batches = Stream(_Numbers(tmp_path, 3, 99), plan, 1, collate=collate)  # type: ignore[arg-type]
-    with pytest.raises(SegdetError, match=r"died 3 times over the same images .*--workers 0"):
+    with pytest.raises(SegdetError, match=r"died 3 times over the same images .*workers=0"):
         list(batches)
     assert stream._TRIES == 3
 
@@ -273,6 +274,26 @@ def test_a_disk_that_fills_up_leaves_everything_older_intact(
         assert not [path for path in run.rglob(".*") if path.is_file()]
         train(TrainConfig.from_file(run / "config.yaml"), resume=run)
         assert len((run / "results.csv").read_text().splitlines()) == 5
+
+
+def test_a_state_that_cannot_be_written_names_the_file_and_keeps_the_older_one(tmp_path: Path) -> None:
+    """A limit of the file size stands for the full disk: the system's own reason arrives, whichever write it meets."""
+    checkpoints.save_state(tmp_path, {"epoch": 1})
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        for limit in (1, 20_000, 500_000):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+            with pytest.raises(OSError, match="File too large") as caught:
+                checkpoints.save_state(tmp_path, {"epoch": 2, "tensor": torch.zeros(200_000)})
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            assert caught.value.errno == errno.EFBIG and caught.value.filename == str(tmp_path / checkpoints.FILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    (tmp_path / "config.yaml").write_text("")
+    assert checkpoints.load_state(tmp_path) == {"epoch": 1}
+    assert not [path for path in tmp_path.rglob(".*") if path.is_file()]
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ def _findings(dataset: Dataset, facts: dict[Path, Facts]) -> Iterator[Finding]:
     elif len(by_photograph(val)) < 50:
         yield Finding(
             "validation-small", "note", f"only {len(by_photograph(val))} validation photographs",
-            "Scores will have wide intervals; `--fold K/N` uses every photograph for validation once.", len(val),
+            "Scores will have wide intervals; Training with `fold=K/N` uses every photograph for validation once.", len(val),
         )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ SPLITS = ("train", "val", "test")  # of two copies the one further right is kept
 
 _LEAK_ADVICE = (
     "Validation shall tell how well a model finds what it has never seen; on pictures that training has seen too, scores are "
-    "better than what use will show. `--fix FOLDER` writes a copy without the training images of these pairs."
+    "better than what use will show. `fix=FOLDER` writes a copy without the training images of these pairs."
 )
 
 
@@ -161,7 +161,7 @@ def report(same: Sequence[Pair], alike: Sequence[Pair]) -> Iterator[Finding]:
             "duplicates",
             "warning",
             f"{len(inside)} pictures are there twice within a split",
-            "They count twice in training and scores. `--fix FOLDER` writes a copy without them.",
+            "They count twice in training and scores. `fix=FOLDER` writes a copy without them.",
             len(inside),
             tuple(pair.case for pair in inside),
         )
@@ -170,7 +170,7 @@ def report(same: Sequence[Pair], alike: Sequence[Pair]) -> Iterator[Finding]:
             "lookalikes",
             "note",
             f"{len(within)} pairs of photographs show the same object within a split",
-            "Harmless where they are. Dividing the set anew (`--fold`, `segdet data split`) may put the two on different sides: "
+            "Harmless where they are. Dividing the set again (`fold`, `segdet data split`) may put the two on different sides: "
             "check the result.",
             len(within),
             tuple(pair.case for pair in within),

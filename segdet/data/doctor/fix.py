@@ -1,4 +1,4 @@
-"""`segdet data check --fix`: a cleaned copy of a dataset, which says exactly what it left out. The source is not touched."""
+"""A cleaned copy of a dataset, which says exactly what it left out. The source is not touched."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from segdet.data.convert import convert
 from segdet.data.doctor import Examination
 from segdet.data.records import KEPT, Dataset
-from segdet.errors import InputError
+from segdet.errors import InvalidOption
 from segdet.files import write_text
 from segdet.places import expanded
 
@@ -35,10 +35,10 @@ def write(dataset: Dataset, examination: Examination, folder: Path) -> Cleaned:
     """
     folder = expanded(folder)
     if folder.resolve().is_relative_to(dataset.root.resolve()):
-        raise InputError(f"--fix {folder}: lies in the dataset itself; name a folder elsewhere")
+        raise InvalidOption("fix", folder, "is inside the dataset itself", "choose a folder elsewhere")
     cleaned, dropped = without(dataset, examination)
     if not cleaned.splits.get("train"):
-        raise InputError(f"--fix {folder}: nothing of train would be left; mend the labels first")
+        raise InvalidOption("fix", folder, "nothing of train would be left", "correct the labels first")
     dropped += [f"label left out: {problem}" for problem in dataset.problems if problem.kind not in KEPT]
     layout = "YOLO" if dataset.format == "YOLO" else "COCO"
     convert(cleaned, folder, layout.lower(), compare=20)

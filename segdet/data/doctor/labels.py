@@ -24,7 +24,7 @@ _AGAIN = "Export or label them again; the objects are background until then."
 _TOLD: dict[Kind, tuple[str, Severity, str, str]] = {
     "malformed": (
         "label-malformed", "error", "label files, lists or rows that cannot be read",
-        "Training refuses the dataset until they are corrected or removed; `--fix FOLDER` writes a copy without them.",
+        "Training refuses the dataset until they are corrected or removed; `fix=FOLDER` writes a copy without them.",
     ),
     "not-finite": ("label-not-finite", "error", "labels with NaN or infinite coordinates", _AGAIN),
     "outside": ("label-outside", "error", "labels outside their image", f"Made for another picture or size? {_AGAIN}"),
@@ -36,7 +36,7 @@ _TOLD: dict[Kind, tuple[str, Severity, str, str]] = {
     ),
     "no-area": (
         "label-degenerate", "warning", "labels without area",
-        "They are left out; `--fix FOLDER` writes a copy without them.",
+        "They are left out; `fix=FOLDER` writes a copy without them.",
     ),
     "image-missing": (
         "image-missing", "warning", "images that are listed but not there", "Restore the files or export again.",
