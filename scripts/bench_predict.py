@@ -163,10 +163,10 @@ def plain_torch(job: dict[str, Any]) -> Callable[[Sequence[Path], Path], None]:
 def with_segdet(job: dict[str, Any]) -> Callable[[Sequence[Path], Path], dict[str, float]]:
     """What `segdet predict --save mask` does; the share of post-processing and writing is measured in the same run."""
     from segdet.inference import job as jobs
-    from segdet.inference.predictor import Predictor
+    from segdet.inference.predictor import open_predictor
     from segdet.inference.sources import expand
 
-    predictor = Predictor(job["model"], tile="off", device=job["device"], threads=1)
+    predictor = open_predictor(job["model"], tile="off", device=job["device"], threads=1)
     spent = {"post": 0.0}
     write = jobs.write_image
 

@@ -169,9 +169,9 @@ def load(path: str | Path | None = None, **settings: Any) -> Predictor:
         segdet.errors.InvalidOption: threshold=2: must be between 0 and 1
     """
     from segdet.inference.models import find_model
-    from segdet.inference.predictor import Predictor
+    from segdet.inference.predictor import open_predictor
 
-    return Predictor(find_model(path), **settings)
+    return open_predictor(find_model(path), **settings)
 
 
 @_with_settings

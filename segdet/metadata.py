@@ -76,6 +76,21 @@ class Metadata(BaseModel):
     def _with_names_of_today(cls, options: Any) -> Any:
         return {earlier_option(key): value for key, value in options.items()} if isinstance(options, dict) else options
 
+    @property
+    def is_binary(self) -> bool:
+        """Segmentation of one class: a probability for each pixel and a threshold."""
+        return self.task == "segmentation" and len(self.classes) == 1
+
+    @property
+    def has_threshold(self) -> bool:
+        """Whether a threshold decides; with several classes of masks the likeliest class wins instead."""
+        return self.is_binary or self.task != "segmentation"
+
+    @property
+    def decision_threshold(self) -> float:
+        """The stored threshold, or 0.5 when none is stored."""
+        return 0.5 if self.threshold is None else self.threshold
+
     def measured(self, metrics: Mapping[str, Any]) -> Metadata:
         """The description with the threshold and scores of a measurement."""
         brief = {key: value for key, value in metrics.items() if key not in _LONG}

@@ -15,7 +15,7 @@ from segdet.data import catalog, stream
 from segdet.data.batches import evaluation_plan, largest
 from segdet.data.images import read_image
 from segdet.inference import tiling
-from segdet.inference.predictor import Predictor
+from segdet.inference.predictor import open_predictor
 from segdet.models import common, network, weights
 from segdet.models.network import Network
 from segdet.validation.run import validate
@@ -97,7 +97,7 @@ def test_files_are_measured_in_tiles_as_predicted(large: Path, tmp_path: Path, m
     monkeypatch.setattr(before, "__defaults__", (64, 1))
     for file in (dark_model(tmp_path / "dark.onnx"), channel_model(tmp_path / "channels.onnx")):
         evaluation = validate(file, records, "test", workers=0).evaluation
-        predictor = Predictor(file, tile=128, device="cpu")
+        predictor = open_predictor(file, tile=128, device="cpu")
         assert len(asked) == len(records)
         for index, record in enumerate(records):
             expected = predictor.predict(record.image).mask

@@ -85,7 +85,7 @@ def _use(file: Path, metadata: Metadata) -> str:
     else:
         answer = "`mask` uint8 `[N, H, W]` and `confidence` float32 `[N, H, W]`"
     operating = ""
-    if metadata.threshold is not None and (metadata.task == "detection" or len(metadata.classes) == 1):
+    if metadata.threshold is not None and metadata.has_threshold:
         where = (
             "the input `threshold` overrides it"
             if metadata.task == "segmentation"

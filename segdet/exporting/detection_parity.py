@@ -65,7 +65,7 @@ def compare_detections(
     Raises:
         SegdetError: no image could be read.
     """
-    threshold = 0.5 if session.metadata.threshold is None else session.metadata.threshold
+    threshold = session.metadata.decision_threshold
     floor = min(0.05, 0.5 * threshold)
     scores = [DetectionEvaluation(session.metadata.classes, records) for _ in range(2)]
     rows: list[dict[str, Any]] = []

@@ -47,7 +47,7 @@ def export(source: str | Path, config: ExportConfig) -> Path:
     precision, multiscale_to = config.precision, config.multiscale_to
     run, file = Path(source), weights.find(source)
     model, metadata = weights.load(file)
-    if multiscale_to and (metadata.task != "segmentation" or len(metadata.classes) != 1):
+    if multiscale_to and not metadata.is_binary:
         reason = "only segmentation models of one class predict at several scales"
         raise InvalidOption("multiscale_to", multiscale_to, reason, "remove the setting")
     if multiscale_to and multiscale_to < SMALLEST:

@@ -22,7 +22,7 @@ from segdet.models.upconv import ready_kernels
 
 def to_onnx(model: nn.Module, metadata: Metadata) -> onnx.ModelProto:
     """The checked ONNX graph of a model, without metadata: folded, with inferred shapes and named nodes."""
-    threshold = torch.tensor(0.5 if metadata.threshold is None else metadata.threshold, dtype=torch.float32)
+    threshold = torch.tensor(metadata.decision_threshold, dtype=torch.float32)
     graph, outputs = _graph(model, metadata)
     one = isinstance(graph, OneClassGraph)
     example = torch.zeros(2, 64, 96, 3, dtype=torch.uint8)
@@ -68,7 +68,7 @@ def _graph(model: nn.Module, metadata: Metadata) -> tuple[nn.Module, list[str]]:
             "scores",
             "labels",
         ]
-    kind = OneClassGraph if len(metadata.classes) == 1 else ClassesGraph
+    kind = OneClassGraph if metadata.is_binary else ClassesGraph
     return kind(model, metadata.mean, metadata.std).eval(), ["mask", "confidence"]
 
 

@@ -57,7 +57,7 @@ def torch_reference(model: nn.Module, metadata: Metadata) -> Reference:
 
 def session_reference(session: Session | Network) -> Reference:
     """The answers of a network or an exported file; of large images in tiles, as `segdet predict` gives them."""
-    threshold = 0.5 if session.metadata.threshold is None else session.metadata.threshold
+    threshold = session.metadata.decision_threshold
 
     def answer(image: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         mask, confidence = (output[0] for output in answers(session, image[None], threshold))

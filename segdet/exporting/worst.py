@@ -65,7 +65,7 @@ def _masks(model: nn.Module, session: Session, metadata: Metadata) -> Columns:
 
 def _boxes(model: nn.Module, session: Session, metadata: Metadata) -> Columns:
     detector = Detector(model, metadata.mean, metadata.std, metadata.damp_duplicates).eval()
-    threshold = 0.5 if metadata.threshold is None else metadata.threshold
+    threshold = metadata.decision_threshold
 
     def show(image: np.ndarray) -> list[np.ndarray]:
         tiles = []

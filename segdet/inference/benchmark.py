@@ -67,14 +67,14 @@ def child(job: str) -> None:
 def measure(model: Path, image: Path | None, seconds: float, device: str, threads: int | None = None) -> dict[str, Any]:
     """Times of `device` in milliseconds: start-up, p50/p90/p99 from file to files, and its parts (medians); images a second for
     each batch of the network; peak memory in MB."""
-    from segdet.inference.predictor import Predictor
-    from segdet.inference.writing import write_image
+    from segdet.inference.predictor import open_predictor
+    from segdet.inference.writing import KINDS, write_image
 
     began = time.perf_counter()
-    predictor = Predictor(model, device=device, threads=threads)
+    predictor = open_predictor(model, device=device, threads=threads)
     with tempfile.TemporaryDirectory() as folder:
         file = image or _drawn(Path(folder) / "drawn.jpg")
-        kinds = ("overlay", "json") if predictor.detects else ("mask",)
+        kinds = ("mask",) if "mask" in KINDS[predictor.session.metadata.task] else ("overlay", "json")
 
         def once() -> tuple[float, ...]:
             times = [time.perf_counter()]

@@ -75,7 +75,7 @@ def compare(ours: Session, theirs: Session, images: Sequence[np.ndarray]) -> dic
     """What differs between two sessions of one model on `images`."""
     if ours.metadata.task == "detection":
         return _compare_boxes(ours, theirs, images)
-    threshold = ours.metadata.threshold if len(ours.metadata.classes) == 1 else None
+    threshold = ours.metadata.threshold if ours.metadata.is_binary else None
     worst, both, either = 0.0, 0, 0
     for image in images:
         a, b = (session.run(image[None], threshold)[0][0] for session in (ours, theirs))
@@ -90,7 +90,7 @@ def compare(ours: Session, theirs: Session, images: Sequence[np.ndarray]) -> dic
 
 
 def _compare_boxes(ours: Session, theirs: Session, images: Sequence[np.ndarray]) -> dict[str, Any]:
-    threshold = 0.5 if ours.metadata.threshold is None else ours.metadata.threshold
+    threshold = ours.metadata.decision_threshold
     alone, seen = 0, 0
     for image in images:
         first, second = ([output[0] for output in session.run(image[None])] for session in (ours, theirs))

@@ -22,7 +22,7 @@ from segdet.inference.detection_results import DetectionResult
 from segdet.inference.ledger import JOB_FILES, Ledger
 from segdet.inference.models import find_model
 from segdet.inference.pipeline import Loaded, WriteBehind, read_ahead
-from segdet.inference.predictor import Predictor
+from segdet.inference.predictor import Predictor, open_predictor
 from segdet.inference.results import SegmentationResult, Segments
 from segdet.inference.settle import settled
 from segdet.inference.sources import Source, expand
@@ -84,7 +84,7 @@ def predict_sources(sources: Sequence[str | Path], config: PredictConfig) -> Job
     expanded = expand([str(source) for source in sources], config.out or Path("runs"))
     file = find_model(config.model)
     device = settled(file, config.device, expanded, config.threads)
-    predictor = Predictor(
+    predictor = open_predictor(
         file, config.threshold, config.tile, device, config.threads, config.imgsz, config.multiscale_to
     )
     kinds = kinds_of(config.save, predictor.session.metadata.task)
@@ -278,7 +278,7 @@ class _Job:
                 why = f"is read in windows and cannot be resized; leave {setting('imgsz')} out or make the picture smaller"
                 raise ImageError(f"{source.path}: {why}")
             if self._predictor.multiscale_to:
-                say(f"{source.path}: over {large.HELD // 1_000_000} megapixels: no coarser looks (the setting down_to)")
+                say(f"{source.path}: over {large.HELD // 1_000_000} megapixels: predicted at one scale")
             _ = self.ledger
             found, files = large.write_large(self._predictor, picture, self._result.folder, source.name, self._kinds)
         except ImageError as error:  # a damaged tile shows only when its turn comes
@@ -326,8 +326,7 @@ class _Job:
         """Whether the picture is predicted in bands: a large TIFF, or an image whose answer would not fit beside it."""
         if not isinstance(loaded, np.ndarray):
             return True
-        whole = self._predictor.detects or self._predictor.imgsz is not None or _pixels(loaded) <= large.HELD
-        return not whole and self._predictor.tile_for(loaded.shape[:2]) is not None
+        return self._predictor.needs_bands(loaded.shape[:2], large.HELD)
 
 
 def _pixels(loaded: Loaded) -> int:
@@ -362,5 +361,5 @@ def _check(predictor: Predictor, out: Path | None, skip_done: bool, smooth: floa
         raise InvalidOption("skip_done", None, "needs the folder of the earlier run", hint)
     if not 0.0 <= smooth < 1.0:
         raise InvalidOption("smooth", smooth, "must be a share from 0 (off) to below 1")
-    if smooth and (predictor.detects or len(predictor.session.metadata.classes) > 1):
+    if smooth and not predictor.session.metadata.is_binary:
         raise InvalidOption("smooth", smooth, "only for segmentation models of one class", "leave it out")

@@ -16,7 +16,7 @@ from segdet.data.tiff import TiffPicture
 from segdet.files import replacing
 from segdet.inference import png
 from segdet.inference.detection_results import DetectionResult
-from segdet.inference.predictor import Predictor
+from segdet.inference.predictor import DetectionPredictor, Predictor, SegmentationPredictor
 from segdet.inference.regions import RegionBuilder
 from segdet.inference.results import Segments, areas
 from segdet.inference.windows import Picture
@@ -35,8 +35,10 @@ def write_large(
 
     The mask of a TIFF is a TIFF, which programs read in windows too, with its place on the map; any other is a PNG.
     """
-    if predictor.detects:
+    if isinstance(predictor, DetectionPredictor):
         return _detect(predictor, picture, folder, name, kinds)
+    if not isinstance(predictor, SegmentationPredictor):
+        raise TypeError(f"no way to write large results of {type(predictor).__name__}")
     metadata = predictor.session.metadata
     height, width = picture.size
     shrunk = _Shrunk(picture.size)

@@ -41,7 +41,7 @@ class Session:
     @property
     def one_class(self) -> bool:
         """Whether it segments one class, whose probability is the confidence."""
-        return self.metadata.task == "segmentation" and len(self.metadata.classes) == 1
+        return self.metadata.is_binary
 
     @property
     def on_gpu(self) -> bool:

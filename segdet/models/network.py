@@ -16,7 +16,7 @@ class Network:
     def __init__(self, model: nn.Module, metadata: Metadata) -> None:
         self.model, self.metadata = model, metadata
         self.one_class = len(metadata.classes) == 1
-        self.threshold = 0.5 if metadata.threshold is None else metadata.threshold
+        self.threshold = metadata.decision_threshold
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
         """As `Session.run` of a segmentation model."""

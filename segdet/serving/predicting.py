@@ -13,7 +13,7 @@ from segdet.data import images
 from segdet.errors import InputError, nearest
 from segdet.inference import sizes, tiling
 from segdet.inference.detection_results import DetectionResult
-from segdet.inference.predictor import Predictor
+from segdet.inference.predictor import open_predictor
 from segdet.inference.results import SegmentationResult
 from segdet.inference.runtimes import OutOfMemory, out_of_memory
 from segdet.inference.session import Session
@@ -29,7 +29,7 @@ _HANDLING = 0.1  # of the network's time for a pixel: decoding, resizing and enc
 
 @dataclass(frozen=True)
 class Options:
-    """What a request asks for. threshold: 0..1 or the model's. classes: only these, or all. tile, imgsz: as `Predictor`."""
+    """What a request asks for. threshold: 0..1 or the model's. classes: only these, or all. tile, imgsz: as `open_predictor`."""
 
     threshold: float | None = None
     classes: tuple[str, ...] = ()
@@ -72,7 +72,7 @@ def check_options(metadata: Metadata, options: Options) -> None:
     if unknown:
         name = unknown[0][:80]
         raise bad_request(f"no class {name!r}{nearest(name, metadata.classes)}", "bad_option", "classes")
-    if options.threshold is not None and metadata.task != "detection" and len(metadata.classes) > 1:
+    if options.threshold is not None and not metadata.has_threshold:
         message = "this model has several classes and picks the likeliest; leave threshold out"
         raise bad_request(message, "bad_option", "threshold")
     if options.imgsz is not None and metadata.task == "detection":
@@ -129,7 +129,7 @@ def predict_pixels(loaded: Loaded, pixels: np.ndarray, options: Options, job: Jo
         Refused: 422, an option's value; 504; 507.
     """
     try:
-        predictor = Predictor(_Watched(loaded.runner, job), options.threshold, options.tile, imgsz=options.imgsz)
+        predictor = open_predictor(_Watched(loaded.runner, job), options.threshold, options.tile, imgsz=options.imgsz)
         return _only(predictor.predict(pixels), options.classes)
     except InputError as error:
         raise refusal(error) from error

@@ -72,7 +72,7 @@ def routes(context: Context) -> APIRouter:
                 context.settings.max_pixels,
                 context.settings.max_images,
             )
-            if asked.threshold is not None and (metadata.task == "detection" or len(metadata.classes) > 1):
+            if asked.threshold is not None and not metadata.is_binary:
                 raise bad_request("this model has no input called threshold")
             units = await context.aside(_units, metadata, asked.images, context.settings.max_pixels)
 
@@ -96,7 +96,7 @@ def routes(context: Context) -> APIRouter:
 def describe(name: str, version: str, metadata: Metadata) -> dict[str, Any]:
     """The model as the protocol describes it."""
     inputs = [{"name": "image", "datatype": "UINT8", "shape": [-1, -1, -1, 3]}]
-    if metadata.task != "detection" and len(metadata.classes) == 1:
+    if metadata.is_binary:
         inputs.append({"name": "threshold", "datatype": "FP32", "shape": [1], "parameters": {"optional": True}})  # type: ignore[dict-item]
     outputs = [
         {"name": output.name, "datatype": _TYPES[output.dtype], "shape": list(output.shape)}
@@ -118,13 +118,13 @@ def infer_tensors(loaded: Loaded, asked: tensors.InferRequest, job: Job) -> dict
     metadata = loaded.metadata
     batch = asked.images if isinstance(asked.images, np.ndarray) else _decoded(asked.images)
     detects = metadata.task == "detection"
-    again = len(metadata.classes) == 1 and levels.sides(batch.shape[1:3], metadata.down_to)
+    again = metadata.is_binary and levels.sides(batch.shape[1:3], metadata.down_to)
     if not detects and (again or batch.shape[1] * batch.shape[2] > tiling.WHOLE):
         found: list[Any] = [predict_pixels(loaded, image, Options(asked.threshold), job) for image in batch]
         return {"mask": np.stack([f.mask for f in found]), "confidence": np.stack([f.confidence for f in found])}
     threshold = None
-    if not detects and len(metadata.classes) == 1:
-        threshold = metadata.threshold or 0.5 if asked.threshold is None else asked.threshold
+    if metadata.is_binary:
+        threshold = metadata.decision_threshold if asked.threshold is None else asked.threshold
     return dict(
         zip((output.name for output in OUTPUTS[metadata.task]), loaded.runner.run(batch, threshold), strict=True)
     )

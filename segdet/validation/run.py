@@ -96,7 +96,10 @@ def validate(
     objects = learnable.has_objects(records, metadata.task, len(metadata.classes))
     if rule is not None and not objects:
         raise InvalidOption(
-            "threshold_rule", rule, f"no object is labelled in the {len(records)} images of {split}", "choose it on others"
+            "threshold_rule",
+            rule,
+            f"no object is labelled in the {len(records)} images of {split}",
+            "choose it on others",
         )
     chosen_here = split == "val" and spoil is None and (objects or metadata.threshold is None)
     threshold = None if chosen_here or metadata.threshold is None else metadata.threshold

@@ -22,7 +22,7 @@ from segdet.errors import InputError
 from segdet.inference import large
 from segdet.inference.job import run_job
 from segdet.inference.ledger import NAME
-from segdet.inference.predictor import Predictor
+from segdet.inference.predictor import Predictor, open_predictor
 from segdet.inference.sources import expand
 from segdet.inference.video import open_clip
 from tests.conftest import ROOT, Cli
@@ -53,7 +53,7 @@ def dark(image: np.ndarray) -> np.ndarray:
 
 
 def test_images_of_different_sizes_keep_their_order_and_names(model: Path, photos: Path, tmp_path: Path) -> None:
-    result = run_job(Predictor(model, device="cpu"), expand([str(photos)]), tmp_path / "out", ("mask", "json"))
+    result = run_job(open_predictor(model, device="cpu"), expand([str(photos)]), tmp_path / "out", ("mask", "json"))
     assert [Path(row["image"]).name for row in result.images] == [f"{n}.png" for n in range(5)]
     for number in range(5):
         assert (mask_of(tmp_path / f"out/{number}_mask.png") == dark(blots(number, 40, 50 + number % 2))).all()
@@ -68,7 +68,7 @@ def test_batches_give_the_same_answers(
     for number in range(5, 12):
         Image.fromarray(blots(number, 40, 50)).save(photos / f"{number}.png")
     seen: list[int] = []
-    predictor = Predictor(model, device="cpu")
+    predictor = open_predictor(model, device="cpu")
     run = predictor.session.run
     monkeypatch.setattr(Predictor, "batch", property(lambda self: 4))
     monkeypatch.setattr(predictor.session, "run", lambda images, t=None: (seen.append(len(images)), run(images, t))[1])
@@ -86,13 +86,13 @@ def test_no_large_picture_is_lost_in_a_batch(
     for tile, imgsz in ((128, None), ("off", None), ("auto", 64)):
         for number in range(5):
             Image.fromarray(blots(number, 140, 150)).save(photos / f"{number}.png")
-        predictor = Predictor(model, device="cpu", tile=tile, imgsz=imgsz)  # type: ignore[arg-type]
+        predictor = open_predictor(model, device="cpu", tile=tile, imgsz=imgsz)  # type: ignore[arg-type]
         result = run_job(predictor, expand([str(photos)]), tmp_path / f"out-{tile}", ("mask",))
         assert [Path(row["image"]).name for row in result.images] == [f"{n}.png" for n in range(5)]
 
 
 def test_a_job_is_taken_up_where_it_stopped(model: Path, photos: Path, tmp_path: Path) -> None:
-    predictor, out = Predictor(model, device="cpu"), tmp_path / "out"
+    predictor, out = open_predictor(model, device="cpu"), tmp_path / "out"
     kinds = ("mask", "json", "csv", "coco")
     run_job(predictor, expand([str(photos)])[:3], out, kinds)
     ledger = out / NAME
@@ -121,17 +121,17 @@ def test_a_job_is_taken_up_where_it_stopped(model: Path, photos: Path, tmp_path:
 
 def test_results_of_other_options_are_not_mixed(model: Path, photos: Path, tmp_path: Path) -> None:
     sources = expand([str(photos)])
-    run_job(Predictor(model, device="cpu"), sources, tmp_path / "out", ("mask",))
+    run_job(open_predictor(model, device="cpu"), sources, tmp_path / "out", ("mask",))
     with pytest.raises(InputError, match="made with another threshold"):
-        run_job(Predictor(model, 0.3, device="cpu"), sources, tmp_path / "out", ("mask",), skip_done=True)
+        run_job(open_predictor(model, 0.3, device="cpu"), sources, tmp_path / "out", ("mask",), skip_done=True)
     with pytest.raises(InputError, match="made with another imgsz"):
-        run_job(Predictor(model, device="cpu", imgsz=64), sources, tmp_path / "out", ("mask",), skip_done=True)
-    run_job(Predictor(model, device="cpu", imgsz=64), sources, tmp_path / "small", ("mask", "json"))
+        run_job(open_predictor(model, device="cpu", imgsz=64), sources, tmp_path / "out", ("mask",), skip_done=True)
+    run_job(open_predictor(model, device="cpu", imgsz=64), sources, tmp_path / "small", ("mask", "json"))
     assert json.loads((tmp_path / "small" / "predictions.json").read_text())["imgsz"] == 64
     with pytest.raises(InputError, match="made with another imgsz"):
-        run_job(Predictor(model, device="cpu"), sources, tmp_path / "small", ("mask", "json"), skip_done=True)
+        run_job(open_predictor(model, device="cpu"), sources, tmp_path / "small", ("mask", "json"), skip_done=True)
     with pytest.raises(InputError, match="skip_done: needs the folder of the earlier run; name it with out"):
-        run_job(Predictor(model, device="cpu"), sources, None, ("mask",), skip_done=True)
+        run_job(open_predictor(model, device="cpu"), sources, None, ("mask",), skip_done=True)
 
 
 def test_lists_and_folders_and_files_together(model: Path, photos: Path, tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def video(path: Path, frames: int = 8) -> Path:
 def test_a_video_frame_by_frame(model: Path, tmp_path: Path) -> None:
     source = video(tmp_path / "walk.mp4")
     kinds = ("overlay", "mask", "json", "csv")
-    result = run_job(Predictor(model, device="cpu"), expand([str(source)]), tmp_path / "out", kinds)
+    result = run_job(open_predictor(model, device="cpu"), expand([str(source)]), tmp_path / "out", kinds)
     (row,) = result.images
     assert (
         row["frames"] == 8 and row["rate"] == pytest.approx(10) and "the most in one of 8 frames" in result.sentence()
@@ -202,26 +202,28 @@ def test_a_video_frame_by_frame(model: Path, tmp_path: Path) -> None:
     images = json.loads((tmp_path / "out/predictions.json").read_text())["images"]
     assert [entry["image"] for entry in images[:2]] == [f"{source}#000001", f"{source}#000002"]
     assert images[1]["time"] == 0.1 and images[-1]["frames"] == 8 and len(images) == 9
-    again = run_job(Predictor(model, device="cpu"), expand([str(source)]), tmp_path / "out", kinds, skip_done=True)
+    again = run_job(open_predictor(model, device="cpu"), expand([str(source)]), tmp_path / "out", kinds, skip_done=True)
     assert again.before == 1 and not again.images
 
 
 def test_smoothing_keeps_what_was_seen(model: Path, tmp_path: Path) -> None:
     source = video(tmp_path / "walk.mp4")
     for smooth in (0.0, 0.7):
-        run_job(Predictor(model, device="cpu"), expand([str(source)]), tmp_path / str(smooth), ("mask",), smooth=smooth)
+        run_job(
+            open_predictor(model, device="cpu"), expand([str(source)]), tmp_path / str(smooth), ("mask",), smooth=smooth
+        )
     sudden, steady = (mask_of(tmp_path / f"{smooth}/walk/000008_mask.png") > 0 for smooth in (0.0, 0.7))
     last = np.argwhere(sudden)[:, 1].mean()
     assert np.argwhere(steady)[:, 1].mean() < last - 3  # lags behind
     with pytest.raises(InputError, match=r"smooth=1\.5"):
-        run_job(Predictor(model, device="cpu"), expand([str(source)]), tmp_path / "x", ("mask",), smooth=1.5)
-    several = Predictor(channel_model(tmp_path / "several.onnx"), device="cpu")
+        run_job(open_predictor(model, device="cpu"), expand([str(source)]), tmp_path / "x", ("mask",), smooth=1.5)
+    several = open_predictor(channel_model(tmp_path / "several.onnx"), device="cpu")
     with pytest.raises(InputError, match="one class"):
         run_job(several, expand([str(source)]), tmp_path / "x", ("mask",), smooth=0.5)
 
 
 def test_a_threshold_of_zero_holds_for_smoothed_videos(model: Path, tmp_path: Path) -> None:
-    source, everything = video(tmp_path / "walk.mp4", 2), Predictor(model, 0.0, device="cpu")
+    source, everything = video(tmp_path / "walk.mp4", 2), open_predictor(model, 0.0, device="cpu")
     run_job(everything, expand([str(source)]), tmp_path / "out", ("mask",), smooth=0.5)
     assert mask_of(tmp_path / "out/walk/000002_mask.png").all()
 
@@ -232,7 +234,7 @@ def test_a_video_that_ends_early_is_told(
     whole = video(tmp_path / "whole.avi", 10)
     torn = tmp_path / "torn.avi"
     torn.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
-    result = run_job(Predictor(model, device="cpu"), expand([str(torn)]), tmp_path / "out", ("mask", "json"))
+    result = run_job(open_predictor(model, device="cpu"), expand([str(torn)]), tmp_path / "out", ("mask", "json"))
     (row,) = result.images
     assert 0 < row["frames"] < 9 and row["frames_missing"] == 10 - row["frames"]
     (line,) = capsys.readouterr().err.strip().splitlines()
@@ -241,14 +243,17 @@ def test_a_video_that_ends_early_is_told(
     assert json.loads((tmp_path / "out/predictions.json").read_text())["images"][-1]["frames_missing"] > 0
     # a count that is a little too high is an estimate, not a fault
     monkeypatch.setattr("segdet.inference.video.open_clip", lambda path: replace(open_clip(path), frames=11))
-    (row,) = run_job(Predictor(model, device="cpu"), expand([str(whole)]), tmp_path / "all", ("mask",)).images
+    (row,) = run_job(open_predictor(model, device="cpu"), expand([str(whole)]), tmp_path / "all", ("mask",)).images
     assert row["frames"] == 10 and "frames_missing" not in row and not capsys.readouterr().err
 
 
 def test_damaged_videos_are_told(model: Path, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "torn.mp4").write_bytes(video(tmp_path / "walk.mp4").read_bytes()[:300])
     result = run_job(
-        Predictor(model, device="cpu"), expand([str(tmp_path / "torn.mp4"), str(photos)]), tmp_path / "out", ("mask",)
+        open_predictor(model, device="cpu"),
+        expand([str(tmp_path / "torn.mp4"), str(photos)]),
+        tmp_path / "out",
+        ("mask",),
     )
     assert len(result.images) == 5 and "not a video that OpenCV reads" in result.skipped[str(tmp_path / "torn.mp4")]
 
@@ -273,7 +278,7 @@ def test_odd_images_get_the_right_answer(model: Path, tmp_path: Path) -> None:
     wide = blots(5, 12, 20_000)
     Image.fromarray(wide).save(folder / "wide.png")
     result = run_job(
-        Predictor(model, device="cpu"), expand([str(folder)]), tmp_path / "out", ("mask", "overlay", "json")
+        open_predictor(model, device="cpu"), expand([str(folder)]), tmp_path / "out", ("mask", "overlay", "json")
     )
     assert not result.skipped and len(result.images) == 8
     expected = dark(image)
@@ -323,8 +328,8 @@ def test_hostile_and_damaged_images_are_one_line_each(model: Path, cli: Cli, tmp
 def test_a_bomb_allocates_nothing(model: Path, tmp_path: Path) -> None:
     code = (
         "import resource, sys\nfrom pathlib import Path\nfrom segdet.inference.job import run_job\n"
-        "from segdet.inference.predictor import Predictor\nfrom segdet.inference.sources import expand\n"
-        f"predictor = Predictor({str(model)!r}, device='cpu', threads=1)\n"
+        "from segdet.inference.predictor import open_predictor\nfrom segdet.inference.sources import expand\n"
+        f"predictor = open_predictor({str(model)!r}, device='cpu', threads=1)\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try:\n"
         f"    run_job(predictor, expand([{str(bomb(tmp_path / 'bomb.png'))!r}]), Path({str(tmp_path / 'out')!r}), ('mask',))\n"

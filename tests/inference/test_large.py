@@ -14,7 +14,7 @@ from segdet.data.images import ImageError, read_image
 from segdet.data.tiff import TiffPicture
 from segdet.inference import large, tiling, windows
 from segdet.inference.job import run_job
-from segdet.inference.predictor import Predictor
+from segdet.inference.predictor import open_predictor
 from segdet.inference.results import SegmentationResult
 from segdet.inference.session import open_session
 from segdet.inference.sources import expand
@@ -147,7 +147,7 @@ def test_a_large_picture_gives_the_files_of_a_small_one(
         place = [(33550, 12, 3, (0.5, 0.5, 0.0), True), (33922, 12, 6, (0.0, 0.0, 0.0, 7.0, 8.0, 0.0), True)]
         tifffile.imwrite(file, image, photometric="rgb", tile=(64, 64), compression="zlib", extratags=place)
     kinds = ("overlay", "mask", "confidence", "json", "csv", "coco", "geojson", "yolo")
-    predictor = Predictor(model, tile=128, device="cpu")
+    predictor = open_predictor(model, tile=128, device="cpu")
     run_job(predictor, expand([str(file)]), tmp_path / "whole", kinds)
     monkeypatch.setattr(large, "HELD", 1000)
     monkeypatch.setattr(windows, "WINDOWED", 1000)
@@ -163,7 +163,7 @@ def test_a_large_picture_gives_the_files_of_a_small_one(
     if kind == "tif":
         with tifffile.TiffFile(written) as mask:
             assert mask.pages[0].is_tiled and mask.pages[0].tags[33550].value == (0.5, 0.5, 0.0)
-        again = Predictor(model, tile=128, device="cpu").predict(file)
+        again = open_predictor(model, tile=128, device="cpu").predict(file)
         assert isinstance(again, SegmentationResult) and (again.mask == expected).all()
 
 
@@ -172,7 +172,7 @@ def test_a_picture_read_in_windows_is_not_resized(model: Path, tmp_path: Path, m
     monkeypatch.setattr(large, "HELD", 1000)
     tifffile.imwrite(tmp_path / "a.tif", blots(1, 300, 200), photometric="rgb", rowsperstrip=10)
     Image.fromarray(blots(1, 300, 200)).save(tmp_path / "b.png")
-    predictor = Predictor(model, tile=128, device="cpu", imgsz=150)
+    predictor = open_predictor(model, tile=128, device="cpu", imgsz=150)
     result = run_job(predictor, expand([str(tmp_path)]), tmp_path / "out", ("mask",))
     assert "leave imgsz out" in result.skipped[str(tmp_path / "a.tif")]
     seen = predictor.predict(blots(1, 300, 200))
@@ -191,7 +191,9 @@ def test_a_damaged_large_tiff_is_skipped_and_leaves_no_files(
     data[offset : offset + 20] = bytes(20)
     (tmp_path / "a.tif").write_bytes(data)
     Image.fromarray(blots(1, 50, 50)).save(tmp_path / "b.png")
-    result = run_job(Predictor(model, tile=128, device="cpu"), expand([str(tmp_path)]), tmp_path / "out", ("mask",))
+    result = run_job(
+        open_predictor(model, tile=128, device="cpu"), expand([str(tmp_path)]), tmp_path / "out", ("mask",)
+    )
     assert [row["image"] for row in result.images] == [str(tmp_path / "b.png")]
     assert "damaged TIFF" in result.skipped[str(tmp_path / "a.tif")]
     assert {path.name for path in (tmp_path / "out").glob("[!.]*")} == {"b_mask.png"}
@@ -203,7 +205,7 @@ def test_detection_in_a_large_tiff(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb", tile=(64, 64))
     monkeypatch.setattr(windows, "WINDOWED", 1000)
     result = run_job(
-        Predictor(detector, tile=128, device="cpu"),
+        open_predictor(detector, tile=128, device="cpu"),
         expand([str(tmp_path / "a.tif")]),
         tmp_path / "out",
         ("overlay", "json"),

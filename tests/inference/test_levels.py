@@ -15,7 +15,7 @@ from segdet.data.records import Instance, Record
 from segdet.errors import InputError
 from segdet.inference import levels
 from segdet.inference.job import run_job
-from segdet.inference.predictor import Predictor
+from segdet.inference.predictor import open_predictor
 from segdet.inference.results import SegmentationResult
 from segdet.inference.sources import expand
 from segdet.validation.run import validate
@@ -53,11 +53,11 @@ def test_sides_halve_down_to_the_smallest() -> None:
 
 
 def test_what_is_wider_than_in_training_is_found(model: Path) -> None:
-    own = shares(Predictor(model, device="cpu", multiscale_to=0).predict(wall()))
+    own = shares(open_predictor(model, device="cpu", multiscale_to=0).predict(wall()))
     assert own[0] > 0.95 and max(own[1:]) < 0.02
-    as_exported = shares(Predictor(model, device="cpu").predict(wall()))
+    as_exported = shares(open_predictor(model, device="cpu").predict(wall()))
     assert min(as_exported[:2]) > 0.9 and as_exported[2] < 0.02 and as_exported[3] < 0.01
-    further = shares(Predictor(model, device="cpu", multiscale_to=100).predict(wall()))
+    further = shares(open_predictor(model, device="cpu", multiscale_to=100).predict(wall()))
     assert min(further[:3]) > 0.85 and further[3] < 0.015
 
 
@@ -65,7 +65,7 @@ def test_thin_things_are_marked_as_before(model: Path) -> None:
     thin = np.full((600, 900, 3), 255, np.uint8)
     for x in (100, 400, 700):
         cv2.line(thin, (x, 0), (x + 90, 599), (0, 0, 0), 5)
-    with_looks, without = (Predictor(model, device="cpu", multiscale_to=n).predict(thin) for n in (150, 0))
+    with_looks, without = (open_predictor(model, device="cpu", multiscale_to=n).predict(thin) for n in (150, 0))
     assert isinstance(with_looks, SegmentationResult) and isinstance(without, SegmentationResult)
     assert (with_looks.mask == without.mask).all() and without.mask.any()
 
@@ -73,8 +73,8 @@ def test_thin_things_are_marked_as_before(model: Path) -> None:
 def test_confidence_is_the_same_whatever_threshold_is_asked_for(model: Path) -> None:
     faint = wall()
     faint[:, :200][faint[:, :200] < 128] = 140  # confidence 0.45: below the stored 0.5
-    stored = Predictor(model, device="cpu").predict(faint)
-    asked = Predictor(model, threshold=0.4, device="cpu").predict(faint)
+    stored = open_predictor(model, device="cpu").predict(faint)
+    asked = open_predictor(model, threshold=0.4, device="cpu").predict(faint)
     assert isinstance(stored, SegmentationResult) and isinstance(asked, SegmentationResult)
     assert (asked.confidence == stored.confidence).all()
     assert (asked.mask == (asked.confidence >= np.float32(0.4))).all()
@@ -82,17 +82,19 @@ def test_confidence_is_the_same_whatever_threshold_is_asked_for(model: Path) -> 
 
 
 def test_tiles_resized_images_and_jobs_look_again_too(model: Path, tmp_path: Path) -> None:
-    tiled = shares(Predictor(model, device="cpu", tile=256).predict(wall()))
+    tiled = shares(open_predictor(model, device="cpu", tile=256).predict(wall()))
     assert min(tiled[:2]) > 0.9 and tiled[2] < 0.02
     big = cv2.resize(wall(), (1200, 800), interpolation=cv2.INTER_NEAREST)
-    resized = Predictor(model, device="cpu", imgsz=600).predict(big)
+    resized = open_predictor(model, device="cpu", imgsz=600).predict(big)
     assert isinstance(resized, SegmentationResult) and resized.mask.shape == (800, 1200)
     assert (resized.mask[:, 420:720] > 0).mean() > 0.03  # the middle line
     Image.fromarray(wall()).save(tmp_path / "wall.png")
-    run_job(Predictor(model, device="cpu"), expand([str(tmp_path / "wall.png")]), tmp_path / "out", ("mask", "json"))
+    run_job(
+        open_predictor(model, device="cpu"), expand([str(tmp_path / "wall.png")]), tmp_path / "out", ("mask", "json")
+    )
     assert json.loads((tmp_path / "out/predictions.json").read_text())["down_to"] == 200
     with pytest.raises(InputError, match="made with another down_to"):
-        once = Predictor(model, device="cpu", multiscale_to=0)
+        once = open_predictor(model, device="cpu", multiscale_to=0)
         run_job(once, expand([str(tmp_path / "wall.png")]), tmp_path / "out", ("mask", "json"), skip_done=True)
     expected = segdet.load(model, device="cpu").predict(wall())
     assert isinstance(expected, SegmentationResult)
@@ -120,10 +122,10 @@ def test_val_measures_what_predict_gives(model: Path, tmp_path: Path) -> None:
 def test_coarser_looks_are_refused_where_they_cannot_be(model: Path, tmp_path: Path, cli: Cli) -> None:
     for other in (channel_model(tmp_path / "c.onnx"), blob_model(tmp_path / "d.onnx")):
         with pytest.raises(InputError, match="only for segmentation models of one class"):
-            Predictor(other, device="cpu", multiscale_to=200)
-        Predictor(other, device="cpu", multiscale_to=0)
+            open_predictor(other, device="cpu", multiscale_to=200)
+        open_predictor(other, device="cpu", multiscale_to=0)
     with pytest.raises(InputError, match="multiscale_to=9: must be at least 32"):
-        Predictor(model, device="cpu", multiscale_to=9)
+        open_predictor(model, device="cpu", multiscale_to=9)
     Image.fromarray(wall()).save(tmp_path / "wall.png")
     done = cli("predict", "wall.png", "--model", model, "--multiscale-to", "-1", cwd=tmp_path)
     assert done.returncode == 2 and "--multiscale-to" in done.stderr

@@ -20,7 +20,7 @@ from segdet.data.rasterize import binary, coverage
 from segdet.errors import InputError, InvalidOption
 from segdet.inference import nvidia, tiling
 from segdet.inference.models import find_model
-from segdet.inference.predictor import Predictor
+from segdet.inference.predictor import open_predictor
 from segdet.inference.results import SegmentationResult
 from segdet.inference.session import open_session
 from segdet.inference.sources import expand
@@ -128,7 +128,7 @@ def test_tile_and_threshold_are_checked(exported: Path) -> None:
         ({"device": "tpu"}, "device=tpu: no such device; use auto, cpu"),
     ):
         with pytest.raises(InvalidOption, match=message) as caught:
-            Predictor(exported, **options)
+            open_predictor(exported, **options)
         assert {caught.value.field: caught.value.value} == options
 
 
@@ -141,7 +141,7 @@ def test_the_threshold_decides(exported: Path, walls: Path) -> None:
 def test_a_threshold_of_zero_marks_everything_whole_and_in_tiles(tmp_path: Path) -> None:
     model, white = dark_model(tmp_path / "dark.onnx"), np.full((200, 300, 3), 255, np.uint8)  # sure of no pixel
     for tile in ("off", 128):
-        predictor = Predictor(model, 0.0, tile, "cpu")
+        predictor = open_predictor(model, 0.0, tile, "cpu")
         found = predictor.predict(white)
         assert isinstance(found, SegmentationResult) and found.threshold == 0.0 and found.mask.all(), tile
         assert all(mask.all() for _, _, mask, _ in predictor.bands(ArrayPicture(white))), tile
@@ -249,8 +249,8 @@ def test_imgsz_shows_the_network_another_size_and_answers_at_the_images_own(clas
     fine = np.full((90, 180, 3), (250, 200, 100), np.uint8)
     fine[20:60, 30:110] = (0, 0, 90) if classes == 1 else (0, 0, 250)  # large
     fine[::5, 150:] = (0, 0, 90) if classes == 1 else (0, 0, 250)  # lines that only its own size shows
-    own = Predictor(model, device="cpu").predict(fine)
-    seen = Predictor(model, device="cpu", imgsz=60).predict(fine)
+    own = open_predictor(model, device="cpu").predict(fine)
+    seen = open_predictor(model, device="cpu", imgsz=60).predict(fine)
     assert isinstance(own, SegmentationResult) and isinstance(seen, SegmentationResult)
     assert seen.mask.shape == seen.confidence.shape == (90, 180) and seen.image is fine
     kind = 1 if classes == 1 else 2
@@ -258,14 +258,14 @@ def test_imgsz_shows_the_network_another_size_and_answers_at_the_images_own(clas
     assert (seen.mask[24:56, 34:106] == kind).all() and not (seen.mask[:14] == kind).any()
     if classes == 1:
         assert (seen.mask == (seen.confidence >= 0.5)).all()
-    same = Predictor(model, device="cpu", imgsz=180).predict(fine)
+    same = open_predictor(model, device="cpu", imgsz=180).predict(fine)
     assert isinstance(same, SegmentationResult) and (same.mask == own.mask).all()
-    tiled = Predictor(model, device="cpu", imgsz=180, tile=128).predict(cv2.resize(fine, (720, 360)))
+    tiled = open_predictor(model, device="cpu", imgsz=180, tile=128).predict(cv2.resize(fine, (720, 360)))
     assert isinstance(tiled, SegmentationResult) and tiled.mask.shape == (360, 720)
 
 
 def test_imgsz_is_refused_where_it_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="imgsz=20: must be 32 to 13000"):
-        Predictor(dark_model(tmp_path / "m.onnx"), device="cpu", imgsz=20)
+        open_predictor(dark_model(tmp_path / "m.onnx"), device="cpu", imgsz=20)
     with pytest.raises(InputError, match="has its size inside"):
-        Predictor(blob_model(tmp_path / "d.onnx"), device="cpu", imgsz=320)
+        open_predictor(blob_model(tmp_path / "d.onnx"), device="cpu", imgsz=320)
