@@ -73,7 +73,7 @@ def write_large(
 
 
 def _detect(
-    predictor: Predictor, picture: Picture, folder: Path, name: str, kinds: Sequence[str]
+    predictor: DetectionPredictor, picture: Picture, folder: Path, name: str, kinds: Sequence[str]
 ) -> tuple[DetectionResult, Files]:
     boxes, scores, labels = predictor.boxes_of(picture)
     height, width = picture.size
