@@ -161,7 +161,7 @@ def test_dividing_keeps_copies_together_and_loses_nothing() -> None:
 
 @pytest.mark.parametrize(("val", "test"), [(0, 0), (1, 0), (0.5, 0.5), (-0.1, 0.2), (0.2, 1.5), (float("nan"), 0)])
 def test_shares_that_leave_nothing_are_refused(val: float, test: float) -> None:
-    with pytest.raises(InputError, match="^val="):
+    with pytest.raises(InputError, match=r"^val="):
         divide(mixed(), val, test)
 
 
