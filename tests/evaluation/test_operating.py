@@ -34,7 +34,7 @@ def test_rules_are_read_and_written() -> None:
         "precision=-0.5",
         "recall=0.9,precision=0.9",
     ):
-        with pytest.raises(InputError, match=r"threshold_rule"):
+        with pytest.raises(InputError, match=r"^threshold_rule="):
             parse(wrong)
 
 
