@@ -245,8 +245,9 @@ def test_wrong_bytes_are_told_too(server: Server, request_: dict[str, Any], said
 
 def test_an_encoded_image_with_too_many_pixels_is_answered_413_and_a_damaged_one_400(server: Server) -> None:
     def png(side: int) -> bytes:
-        chunk = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-        return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+        head = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+        return head + struct.pack(">I", 100) + b"IDAT"  # and then it ends
 
     for image, status in ((png(14_000), 413), (png(30_000), 413), (png(64), 400)):
         data = struct.pack("<I", len(image)) + image
