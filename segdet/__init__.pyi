@@ -7,9 +7,10 @@ from segdet.data.records import Dataset as Dataset
 from segdet.errors import InputError as InputError
 from segdet.errors import InvalidOption as InvalidOption
 from segdet.errors import SegdetError as SegdetError
-from segdet.inference.detection_results import DetectionResult as DetectionResult
 from segdet.inference.job import JobResult as JobResult
 from segdet.inference.predictor import Predictor as Predictor
+from segdet.inference.results import DetectionResult as DetectionResult
+from segdet.inference.results import Result as Result
 from segdet.inference.results import SegmentationResult as SegmentationResult
 from segdet.metadata import Metadata as Metadata
 from segdet.validation.evaluate import EvaluationResult as EvaluationResult
@@ -133,6 +134,7 @@ __all__ = [
     "JobResult",
     "Metadata",
     "Predictor",
+    "Result",
     "SegdetError",
     "SegmentationResult",
     "__version__",

@@ -18,12 +18,11 @@ from segdet.files import new_folder, sha256_of
 from segdet.inference import large
 from segdet.inference.coco_ids import ImageKey, Instances, keys_of
 from segdet.inference.config import PredictConfig
-from segdet.inference.detection_results import DetectionResult
 from segdet.inference.ledger import JOB_FILES, Ledger
 from segdet.inference.models import find_model
 from segdet.inference.pipeline import Loaded, WriteBehind, read_ahead
 from segdet.inference.predictor import Predictor, open_predictor
-from segdet.inference.results import SegmentationResult, Segments
+from segdet.inference.results import DetectionResult, LargeSegmentationResult, SegmentationResult
 from segdet.inference.settle import settled
 from segdet.inference.sources import Source, expand
 from segdet.inference.video import predict_video
@@ -265,7 +264,9 @@ class _Job:
         files = write_image(prediction, self._result.folder, source.name, self._kinds)
         return source, self._row(source, prediction, files)
 
-    def _row(self, source: Source, found: SegmentationResult | Segments | DetectionResult, files: Files) -> Row:
+    def _row(
+        self, source: Source, found: SegmentationResult | LargeSegmentationResult | DetectionResult, files: Files
+    ) -> Row:
         row = row_of(found, self._kinds, source.path, self._keys[source.name])
         row |= remarks(source.path if source.data is None else source.data, self._bands)
         return {**row, "files": {kind: str(file) for kind, file in files.items()}}

@@ -15,10 +15,9 @@ from segdet import drawing
 from segdet.data.tiff import TiffPicture
 from segdet.files import replacing
 from segdet.inference import png
-from segdet.inference.detection_results import DetectionResult
 from segdet.inference.predictor import DetectionPredictor, Predictor, SegmentationPredictor
 from segdet.inference.regions import RegionBuilder
-from segdet.inference.results import Segments, areas
+from segdet.inference.results import DetectionResult, LargeSegmentationResult, areas
 from segdet.inference.windows import Picture
 from segdet.inference.writing import Files, save_picture, write_texts
 
@@ -30,7 +29,7 @@ _OUTLINED = {"json", "csv", "coco", "geojson", "yolo"}
 
 def write_large(
     predictor: Predictor, picture: Picture, folder: Path, name: str, kinds: Sequence[str]
-) -> tuple[Segments | DetectionResult, Files]:
+) -> tuple[LargeSegmentationResult | DetectionResult, Files]:
     """Predict a large picture and write its files: a full-size mask, and an overlay of at most 4096 pixels a side.
 
     The mask of a TIFF is a TIFF, which programs read in windows too, with its place on the map; any other is a PNG.
@@ -66,7 +65,7 @@ def write_large(
             if "overlay" in kinds:
                 shrunk.add(drawing.overlay(image, mask))
     regions = None if builder is None else builder.finish()
-    result = Segments((height, width), found, regions, metadata.classes, predictor.threshold)
+    result = LargeSegmentationResult((height, width), found, regions, metadata.classes, predictor.threshold)
     if "overlay" in kinds:
         files["overlay"] = save_picture(folder / f"{name}_overlay", shrunk.finish())
     return result, {**files, **write_texts(result, folder, name, kinds)}

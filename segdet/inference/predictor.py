@@ -11,8 +11,7 @@ import numpy as np
 from segdet.data.images import read_image, resize
 from segdet.errors import InputError, InvalidOption
 from segdet.inference import levels, sizes, tiling
-from segdet.inference.detection_results import DetectionResult
-from segdet.inference.results import SegmentationResult
+from segdet.inference.results import DetectionResult, SegmentationResult
 from segdet.inference.session import Session, open_session
 from segdet.inference.windows import ArrayPicture, Picture
 

@@ -16,10 +16,9 @@ from segdet.errors import InputError, InvalidOption
 from segdet.files import replacing, write_bytes, write_json, write_text
 from segdet.inference import forms
 from segdet.inference.coco_ids import ImageKey
-from segdet.inference.detection_results import DetectionResult
 from segdet.inference.ledger import JOB_FILES, Ledger
 from segdet.inference.predictor import Predictor
-from segdet.inference.results import SegmentationResult, Segments
+from segdet.inference.results import DetectionResult, LargeSegmentationResult, SegmentationResult
 from segdet.inference.sources import Source
 from segdet.text import ESCAPE
 
@@ -81,7 +80,10 @@ def write_image(result: SegmentationResult | DetectionResult, folder: Path, name
 
 
 def row_of(
-    result: SegmentationResult | Segments | DetectionResult, kinds: Sequence[str], path: Path, key: ImageKey
+    result: SegmentationResult | LargeSegmentationResult | DetectionResult,
+    kinds: Sequence[str],
+    path: Path,
+    key: ImageKey,
 ) -> dict[str, Any]:
     """What the job's own files need of one image: outlines only where one of them holds them, for finding them takes time."""
     row = {"image": str(path), **(result.to_dict() if {"json", "csv"} & {*kinds} else result.summary())}
@@ -96,7 +98,10 @@ def brief(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_texts(
-    result: SegmentationResult | Segments | DetectionResult, folder: Path, name: str, kinds: Sequence[str]
+    result: SegmentationResult | LargeSegmentationResult | DetectionResult,
+    folder: Path,
+    name: str,
+    kinds: Sequence[str],
 ) -> Files:
     """Write the files of one image that hold outlines or boxes."""
     files = {}

@@ -12,9 +12,8 @@ import numpy as np
 from segdet.data import images
 from segdet.errors import InputError, nearest
 from segdet.inference import sizes, tiling
-from segdet.inference.detection_results import DetectionResult
 from segdet.inference.predictor import open_predictor
-from segdet.inference.results import SegmentationResult
+from segdet.inference.results import DetectionResult, SegmentationResult
 from segdet.inference.runtimes import OutOfMemory, out_of_memory
 from segdet.inference.session import Session
 from segdet.metadata import Metadata

@@ -18,7 +18,7 @@ import segdet
 from segdet import drawing
 from segdet.errors import InputError
 from segdet.inference import tiling
-from segdet.inference.detection_results import DetectionResult
+from segdet.inference.results import DetectionResult
 from segdet.inference.session import open_session
 from tests.conftest import ROOT, Cli
 from tests.detectors import COLOURS, blob_model, blob_picture

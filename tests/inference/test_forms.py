@@ -17,9 +17,8 @@ from pycocotools.coco import COCO
 from segdet.data import formats
 from segdet.data.rasterize import binary, coverage, foreground
 from segdet.inference import forms, png, rle
-from segdet.inference.detection_results import DetectionResult
 from segdet.inference.regions import Region, RegionBuilder, regions_of
-from segdet.inference.results import SegmentationResult
+from segdet.inference.results import DetectionResult, SegmentationResult
 from tests.drawn import crack_picture
 
 CLASSES = ("crack", "stain")
