@@ -59,7 +59,10 @@ class _Real:
     def of(self, path: Path) -> str:
         folder, name = os.path.split(path)
         if folder not in self._folders:
-            self._folders[folder] = os.path.realpath(folder)
+            try:
+                self._folders[folder] = os.path.realpath(folder)
+            except ValueError:  # a name out of a label file that no file can have
+                self._folders[folder] = folder
         return self.at(self._folders[folder], name)
 
     @staticmethod
@@ -145,7 +148,9 @@ class _Books:
         seen = [sniffing.sniff(folder.path / name) for name in names[:_SNIFFED]]
         kind = next((one.kind for one in seen if one.kind), None)
         if among_labels or (kind is not None and kind in self.own):
-            self._count("label-orphan", f"label files{f' ({kind})' if kind else ''} of no image that was read", folder, names)
+            self._count(
+                "label-orphan", f"label files{f' ({kind})' if kind else ''} of no image that was read", folder, names
+            )
         elif kind is not None:
             self._count("labels-other", kind, folder, names)
             self.groups["labels-other", kind].classes.update(*(one.classes for one in seen))
@@ -171,7 +176,9 @@ class _Books:
             if reason == "labels-other":
                 named = sorted(group.classes)
                 classes = f"; classes {', '.join(named[:8])}{', ...' if len(named) > 8 else ''}" if named else ""
-                what = f"files with labels of another kind ({what}{classes}) beside those that were read ({own or 'none'})"
+                what = (
+                    f"files with labels of another kind ({what}{classes}) beside those that were read ({own or 'none'})"
+                )
             found.append(Unread(reason, what, group.count, tuple(group.examples)))
         order = {reason: place for place, reason in enumerate(Reason.__args__)}  # type: ignore[attr-defined]
         by_why: dict[str, list[str]] = defaultdict(list)

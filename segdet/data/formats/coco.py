@@ -10,14 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
 from segdet.data import masks
-from segdet.data.formats.base import SPLIT_FOLDERS, Adapter, Malformed, header_size, load_json, noting, there
+from segdet.data.formats import matching
+from segdet.data.formats.base import SPLIT_FOLDERS, Adapter, Malformed, header_size, images_under, load_json, noting
 from segdet.data.records import (
     Dataset,
     Fault,
@@ -138,26 +139,33 @@ def _records(
     for image_id in by_image.keys() - known:
         what = f"{len(by_image[image_id])} annotations of image {image_id}, which is not listed"
         problems.append(Problem(file.path, what, "orphan"))
-    records = []
+    names: dict[int, matching.Name] = {}
     for image in content["images"]:
         with noting(problems):
-            record = _record(image, by_image.get(image["id"], []), file, labels, problems)
+            names[image["id"]] = _name(image, file)
+    matches = matching.match(names, lambda: images_under(file.images), file.images)
+    matching.report(matches.doubts, file.images, problems, lambda number: (file.path, f"image {number}"))
+    records = []
+    for image in content["images"]:
+        path = matches.images.get(image["id"])
+        if path is not None:
+            record = _record(image, by_image.get(image["id"], []), path, file, labels, problems)
             if record is not None:
                 records.append(record)
+        elif image["id"] in names and image["id"] not in matches.doubtful:
+            listed = file.images.joinpath(*matching.parts_of(image["file_name"]))
+            problems.append(Problem(listed, f"listed in {file.path.name} but not there", "image-missing"))
     return tuple(records)
 
 
 def _record(
     image: dict[str, Any],
     annotations: list[dict[str, Any]],
+    path: Path,
     file: _File,
     labels: Mapping[int, int],
     problems: list[Problem],
 ) -> Record | None:
-    path = _image_path(image, file)
-    if not there(path):
-        problems.append(Problem(path, f"listed in {file.path.name} but not there", "image-missing"))
-        return None
     size = header_size(path, problems)
     if size is None:
         return None
@@ -178,16 +186,17 @@ def _record(
     return Record(path, width, height, tuple(instances), photograph_of(path))
 
 
-def _image_path(image: dict[str, Any], file: _File) -> Path:
+def _name(image: dict[str, Any], file: _File) -> matching.Name:
+    """What the file calls an image. A path of another machine or an address decides by its end, among the images there are."""
     name = image.get("file_name")
     if not isinstance(name, str) or not name:
         raise Malformed(file.path, f"image {image['id']} has no file_name")
-    if "\0" in name or len(name) > 1000:
+    parts = matching.parts_of(name)
+    if not parts or parts[-1] == "..":
         raise Malformed(file.path, f"image {image['id']} has a file_name that no file can have")
-    parts = PurePosixPath(name.replace("\\", "/"))  # written on Windows
-    if parts.is_absolute() or ".." in parts.parts:  # links inside the folder are the owner's, and may lead anywhere
-        raise Malformed(file.path, f"file_name {name!r} leads out of {file.images}; correct it")
-    return file.images / parts
+    # Links inside the folder are the owner's, and may lead anywhere; a name may not.
+    below = ".." not in parts and "://" not in name and not name.startswith(("/", "\\"))
+    return matching.Name((file.images.joinpath(*parts),) if below else (), (name,))
 
 
 def _instance(

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from segdet.data.folders import files_under
 from segdet.data.formats import class_list
 from segdet.data.formats.base import SPLIT_FOLDERS, Adapter, images_under, in_order, split_of
 from segdet.data.formats.mask_records import Pair, read_pairs
+from segdet.data.formats.matching import Name, match, pairs
+from segdet.data.formats.sniffing import MASK_SUFFIXES
 from segdet.data.images import is_image
 from segdet.data.records import Dataset, Problem
 
@@ -21,7 +24,6 @@ _PLAIN = (
     ("images", "labels"), ("images", "annotations"), ("images", "gt"), ("images", "ground_truth"), ("image", "label"),
 )  # fmt: skip
 _SPLIT = tuple(f"{{}}{s}{i}|{{}}{s}{m}" for s in ("/", "_") for i, m in (*_PLAIN, ("img", "lab"), ("img", "mask")))
-_SUFFIXES = ("", "_mask", "-mask", "_masks", "_label", "_labels", "_gt", "_seg", "_lab")
 
 
 def _recognise(path: Path) -> str | None:
@@ -61,13 +63,14 @@ def _holds_masks(images: Path, masks: Path) -> bool:
     """Two folders with pictures, and no text files of YOLO's in the second or in `labels`: then those are the labels."""
     if not images.is_dir() or not masks.is_dir():
         return False
-    if any(next(folder.rglob("*.txt"), None) is not None for folder in (masks, images.parent / "labels")):
-        return False
+    for folder in (masks, images.parent / "labels"):
+        if any(file.suffix == ".txt" for file in files_under(folder)):
+            return False
     return _has_image(images) and _has_image(masks)
 
 
 def _has_image(folder: Path) -> bool:
-    return next((True for path in folder.rglob("*") if is_image(path)), False)
+    return any(is_image(file) for file in files_under(folder))
 
 
 def _read(path: Path, name: str, evidence: str) -> Dataset:
@@ -85,17 +88,16 @@ def _read(path: Path, name: str, evidence: str) -> Dataset:
 
 def _pairs(images: Path, masks: Path, problems: list[Problem]) -> list[Pair]:
     """Pairs with the same place and stem, or a mask's stem with a suffix such as `_mask`; others are reported."""
-    by_key = {mask.relative_to(masks).with_suffix("").as_posix(): mask for mask in images_under(masks)}
-    found = []
-    for image in images_under(images):
-        key = image.relative_to(images).with_suffix("").as_posix()
-        taken = next((key + suffix for suffix in _SUFFIXES if key + suffix in by_key), None)
-        if taken is None:
-            problems.append(Problem(image, f"no mask of that name in {masks}", "unlabelled", image))
-        else:
-            found.append((image, by_key.pop(taken)))
-    problems.extend(Problem(mask, f"no image of that name in {images}", "orphan", mask) for mask in by_key.values())
-    return found
+    pictures, stamps = images_under(images), images_under(masks)
+    names = {mask: Name((), tuple(_stems(mask.relative_to(masks)))) for mask in stamps}
+    return pairs(match(names, lambda: pictures, images, parallel=True), pictures, stamps, images.parent, problems)
+
+
+def _stems(mask: Path) -> Iterator[str]:
+    """The stem of the image that a mask belongs to: its own, or what its suffix leaves."""
+    stem = mask.with_suffix("").as_posix()
+    yield stem
+    yield from (stem[: -len(suffix)] for suffix in MASK_SUFFIXES if stem.lower().endswith(suffix))
 
 
 ADAPTER = Adapter(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from segdet.data import masks
-from segdet.data.formats.base import header_size
+from segdet.data.formats.base import consume, header_size
 from segdet.data.formats.class_list import VOC_COLOURS, ClassList, Colour
 from segdet.data.images import ImageError, read_label_image
 from segdet.data.rasterize import IGNORE
@@ -62,6 +62,7 @@ def read_pairs(
         problems.extend(trouble)
         if regions is None or size is None:
             continue
+        consume(mask)
         strange = sorted(set(regions) - set(meaning.labels) - meaning.ignored - {0})
         if strange and not meaning.threshold:
             what = f"value {strange[0]} is in no class list; those pixels are ignored"

@@ -11,6 +11,7 @@ from pathlib import Path
 from segdet.data.formats import class_list
 from segdet.data.formats.base import SPLIT_FOLDERS, Adapter, Malformed, in_order, noting
 from segdet.data.formats.mask_records import Pair, read_pairs
+from segdet.data.formats.matching import Name, match, pairs
 from segdet.data.images import is_image
 from segdet.data.records import Dataset, Problem
 
@@ -60,17 +61,11 @@ def _listed(file: Path, problems: list[Problem]) -> class_list.ClassList:
 
 def _pairs(folder: Path, problems: list[Problem]) -> list[Pair]:
     """Images with their masks; an image without one is left out, since nobody said that it is empty."""
-    images = {file.stem: file for file in sorted(folder.iterdir()) if is_image(file)}
-    found = []
-    for stem, image in images.items():
-        mask = images.get(stem + _SUFFIX)
-        if mask is not None:
-            found.append((image, mask))
-        elif not stem.endswith(_SUFFIX):
-            problems.append(Problem(image, f"no mask {stem}{_SUFFIX}.png beside it", "unlabelled", image))
-        elif stem.removesuffix(_SUFFIX) not in images:
-            problems.append(Problem(image, "a mask without its image", "orphan", image))
-    return found
+    files = [file for file in sorted(folder.iterdir()) if is_image(file)]
+    masks = [file for file in files if file.stem.lower().endswith(_SUFFIX)]
+    images = [file for file in files if file not in set(masks)]
+    names = {mask: Name((), (mask.stem[: -len(_SUFFIX)],)) for mask in masks}
+    return pairs(match(names, lambda: images, folder, parallel=True), images, masks, folder, problems)
 
 
 ADAPTER = Adapter("png-mask", "PNG masks (x.jpg, x_mask.png, _classes.csv)", _recognise, _read)

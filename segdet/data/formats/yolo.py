@@ -1,21 +1,23 @@
 """YOLO text labels, boxes and polygons: the folders of Ultralytics and of Roboflow's YOLO exports.
 
 `data.yaml` names classes and splits; `labels/` mirrors `images/`. A row is `class x1 y1 x2 y2 ...`, normalised, at
-least three points; a row of five numbers is a box `class x_centre y_centre width height`. An empty or missing label
-file is an image without objects. Paths in data.yaml are often wrong (`../train/images`, absolute paths of another
+least three points; a row of five numbers is a box `class x_centre y_centre width height`. An empty label file is an
+image without objects, and so is a missing one, unless no image of the split has any. Paths in data.yaml are often wrong (`../train/images`, absolute paths of another
 machine), so they are tried in several ways before the folders themselves decide.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from functools import cache
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from segdet.data.folders import files_under, in_any_case
+from segdet.data.formats import matching
 from segdet.data.formats.base import (
     SPLIT_FOLDERS,
     Adapter,
@@ -53,7 +55,7 @@ def _recognise(path: Path) -> str | None:
         return f"{card.name} with class names and splits"
     for split, folder in _folders(path).items():
         image = next(iter(images_under(folder)), None)
-        if image is not None and _holds_rows(_label_file(image, path).parent):
+        if image is not None and _holds_rows(_label_folder(image.parent, path)):
             return f"{split} images in {folder.relative_to(path)} with a labels folder beside"
     return None
 
@@ -62,7 +64,8 @@ def _holds_rows(folder: Path) -> bool:
     """A folder for label files: text files, or nothing at all (all background), but not another tool's JSON."""
     if not folder.is_dir():
         return False
-    return next(folder.rglob("*.txt"), None) is not None or next(folder.rglob("*.json"), None) is None
+    endings = {file.suffix.lower() for file in files_under(folder)}
+    return ".txt" in endings or ".json" not in endings
 
 
 def _read(path: Path, name: str, evidence: str) -> Dataset:
@@ -75,17 +78,25 @@ def _read(path: Path, name: str, evidence: str) -> Dataset:
         with noting(problems):
             content = _load_card(card)
             names = _class_names(content, card)
+    images = _split_images(content, root, card, problems)
+    labels, doubtful = _label_files([image for some in images.values() for image in some], root, problems)
+    _drop_unlabelled(images, labels, root, problems)
     splits: dict[str, tuple[Record, ...]] = {}
     highest = -1
-    for split, images in _split_images(content, root, card, problems).items():
+    for split, some in images.items():
         records = []
-        for image in images:
-            record = _read_record(image, root, len(names) if names else None, problems)
+        for image in some:
+            record = None
+            if image not in doubtful:
+                record = _read_record(image, labels.get(image), len(names) if names else None, problems)
             if record is not None:
                 records.append(record)
                 highest = max([highest, *(instance.label for instance in record.instances)])
         splits[split] = tuple(records)
     notes = [evidence]
+    bare = sum(record.image not in labels for records in splits.values() for record in records)
+    if bare:
+        notes.append(f"{bare} images without a label file count as background")
     if not names:
         names = [f"class_{index}" for index in range(highest + 1)]
         without = "no data.yaml" if card is None else f"no class names in {card.name}"
@@ -148,11 +159,11 @@ def _folders(root: Path) -> dict[str, Path]:
     found = {}
     for split, names in SPLIT_FOLDERS.items():
         for name in names:
-            for folder in (root / "images" / name, root / name / "images"):
+            for folder in map(in_any_case, (root / "images" / name, root / name / "images")):
                 if split not in found and folder.is_dir():
                     found[split] = folder
-    if not found and (root / "images").is_dir():
-        found["train"] = root / "images"
+    if not found and in_any_case(root / "images").is_dir():
+        found["train"] = in_any_case(root / "images")
     return found
 
 
@@ -164,9 +175,14 @@ def _split_images(
     for split, keys in _SPLIT_KEYS.items():
         entry = next((content[key] for key in keys if content.get(key)), None)
         images: list[Path] = []
-        if entry is not None:
-            for one in entry if isinstance(entry, list) else [entry]:
-                images.extend(_images_of(str(one), content, root, problems))
+        lost: list[str] = []
+        for one in entry if isinstance(entry, list) else [] if entry is None else [entry]:
+            some = _images_of(str(one), content, root, problems)
+            images.extend(some)
+            lost += [] if some else [" ".join(str(one).split())[:200]]
+        if images and lost and card is not None:
+            what = f"{split}: {', '.join(lost[:3])} leads to no image; correct the path in the file or remove it"
+            problems.append(Problem(card, what, "malformed" if split == "train" else "image-missing"))
         if not images and split in looked_up:
             images = images_under(looked_up[split])
         if images:
@@ -183,7 +199,8 @@ def _split_images(
 def _images_of(entry: str, content: dict[str, Any], root: Path, problems: list[Problem]) -> list[Path]:
     """The images behind one entry of data.yaml: a folder, or a text file that lists images."""
     base = root / str(content.get("path") or "").replace("\\", "/")
-    for candidate in _places(entry, base, root):
+    places = list(_places(entry, base, root))
+    for candidate in (*places, *map(in_any_case, places)):
         if folder_there(candidate):
             return images_under(candidate)
         if candidate.suffix == ".txt" and there(candidate):
@@ -220,36 +237,72 @@ def _listed(listing: Path, root: Path, problems: list[Problem]) -> list[Path]:
     return images
 
 
-def _label_file(image: Path, root: Path) -> Path:
-    """labels/.../x.txt for images/.../x.jpg, else beside the image."""
-    return _label_folder(image.parent, root) / f"{image.stem}.txt"
+def _label_files(images: Iterable[Path], root: Path, problems: list[Problem]) -> tuple[dict[Path, Path], set[Path]]:
+    """The label file of each image that has one, and the images of which nobody can say which file is theirs.
+
+    Label files are `labels/.../x.txt` for `images/.../x.jpg`, else beside the images. The case of names does not count, and
+    a name may keep the image's ending (`x.jpg.txt`).
+    """
+    folders: dict[Path, list[Path]] = defaultdict(list)
+    for image in dict.fromkeys(images):
+        folders[image.parent].append(image)
+    found: dict[Path, Path] = {}
+    doubtful: set[Path] = set()
+    for folder, some in folders.items():
+        place = _label_folder(folder, root)
+        listed = sorted(file for file in place.iterdir() if file.suffix.lower() == ".txt" and file.name[0] != ".")
+        files = [file for file in listed if file.exists()]  # links may lead nowhere
+        matches = matching.by_stem(files, place, some, folder)
+        matching.report(matches.doubts, root, problems)
+        found.update({image: file for file, image in matches.images.items()})
+        doubtful |= matches.doubtful
+    return found, doubtful
 
 
-@cache
 def _label_folder(images: Path, root: Path) -> Path:
-    """The folder of label files: the last `images` below the dataset's root counts."""
+    """The folder of label files: the last `images` below the dataset's root counts. Without such a folder, the images' own."""
     parts = list(images.parts)
     start = len(root.parts) if images.is_relative_to(root) else 0
     for index in range(len(parts) - 1, start - 1, -1):
-        if parts[index] == "images":
+        if parts[index].lower() == "images":
             parts[index] = "labels"
             break
-    return Path(*parts)
+    folder = in_any_case(Path(*parts))
+    return folder if folder_there(folder) else images
 
 
-def _read_record(image: Path, root: Path, classes: int | None, problems: list[Problem]) -> Record | None:
+def _drop_unlabelled(
+    splits: dict[str, list[Path]], labels: Mapping[Path, Path], root: Path, problems: list[Problem]
+) -> None:
+    """Take out splits of which no image has a label file: nobody said that they show nothing."""
+    bare = [split for split, images in splits.items() if not any(image in labels for image in images)]
+    whole = len(bare) == len(splits)
+    for split in bare:
+        images = splits.pop(split)
+        first = images[0]
+        expected = _label_folder(first.parent, root) / f"{first.stem}.txt"
+        what = f"{split}: not one label file for its {len(images)} images (the first should be {_short(expected, root)}"
+        elsewhere = next((file for file in files_under(root) if file.name == expected.name), None)
+        what += f"; {_short(elsewhere, root)} is there: rename its folder)" if elsewhere is not None else ")"
+        what += "; save empty files for images without objects"
+        problems.append(Problem(root, what, "malformed" if whole else "unlabelled"))
+
+
+def _short(path: Path, root: Path) -> Path:
+    return path.relative_to(root) if path.is_relative_to(root) else path
+
+
+def _read_record(image: Path, file: Path | None, classes: int | None, problems: list[Problem]) -> Record | None:
     """The record of an image; None when its size or its labels cannot be known."""
     size = header_size(image, problems)
     if size is None:
         return None
     height, width = size
-    file = _label_file(image, root)
+    if file is None:
+        return Record(image, width, height, (), photograph_of(image))
     text: str | None = None
     with noting(problems, image):
-        try:
-            text = read_text(file, "export the labels again or remove it")
-        except FileNotFoundError:
-            text = ""
+        text = read_text(file, "export the labels again or remove it")
     if text is None:
         return None
     instances, found = _instances(text, width, height, classes)
