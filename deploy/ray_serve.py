@@ -1,6 +1,7 @@
 """The same server on several machines: segdet's application as a Ray Serve deployment.
 
     pip install '.[cpu,serve]' 'ray[serve]'
+    export RAY_USAGE_STATS_ENABLED=0    # Ray sends usage statistics otherwise; also set it for `ray start` on every machine
     SEGDET_MODELS=crack=exports/unet-crack.onnx SEGDET_REPLICAS=4 serve run deploy.ray_serve:app
 
 Every replica is a whole `segdet serve` application with its own model, queue and threads; Ray starts, watches, replaces
@@ -13,7 +14,10 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports its usage over the network unless told not to
+os.environ.setdefault(
+    "RAY_USAGE_STATS_ENABLED", "0"
+)  # before Ray starts; without effect on a cluster that runs already
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from fastapi import FastAPI
 from ray import serve

@@ -21,7 +21,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import onnxruntime as ort
 from scipy.ndimage import distance_transform_edt
 
 import segdet
@@ -34,6 +33,7 @@ from segdet.data.records import Record
 from segdet.errors import InputError
 from segdet.inference.predictor import Predictor
 from segdet.inference.results import Prediction
+from segdet.inference.runtimes import import_onnxruntime
 from segdet.inference.session import open_session
 from segdet.validation import validate
 
@@ -98,7 +98,7 @@ def latency(model: Path, side: int, rounds: int = 40) -> tuple[float, float]:
         usual = Path(folder) / "usual.onnx"
         network = smp.Unet("mobilenet_v2", encoder_weights=None).eval()
         torch.onnx.export(network, (torch.zeros(1, 3, side, side),), usual, dynamo=True, verbose=False)
-        plain = ort.InferenceSession(usual, providers=["CPUExecutionProvider"])
+        plain = import_onnxruntime().InferenceSession(usual, providers=["CPUExecutionProvider"])
     ours = open_session(model, "cpu")
     photo = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)
     floats = np.ascontiguousarray(photo.transpose(0, 3, 1, 2), np.float32) / 255

@@ -33,6 +33,7 @@ def cpu():
     return usage.ru_utime + usage.ru_stime
 began = time.perf_counter()
 import cv2
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 open_session = onnxruntime.InferenceSession
 def one_thread(model, options=None, **more):  # its threads would leave the core that the process is bound to

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from segdet import export
+from segdet import export, telemetry
 from segdet.version import __version__
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from segdet.inference.predictor import Predictor
+
+telemetry.switch_off()
 
 __all__ = ["__version__", "export", "load", "train"]
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from segdet.errors import InputError
+from segdet.text import encoded
 
 # It can only be read by setting it, and it belongs to all threads: read once, before there are several.
 _UMASK = os.umask(0o077)
@@ -86,8 +87,8 @@ def write_bytes(path: str | Path, content: bytes, durable: bool = True) -> None:
 
 
 def write_text(path: str | Path, content: str) -> None:
-    """Write `content` to `path` atomically, as UTF-8."""
-    write_bytes(path, content.encode())
+    """Write `content` to `path` atomically, as UTF-8 (`text.encoded`)."""
+    write_bytes(path, encoded(content))
 
 
 def write_json(path: str | Path, content: Any, indent: int | None = 2) -> None:

@@ -123,7 +123,7 @@ def _divided(dataset: Dataset, trained: Trained) -> Dataset:
 
 def _settings(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(file.read_text())
+        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(
             f"{file}: cannot be read ({str(error).splitlines()[0]}); name the weights file instead"

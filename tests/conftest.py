@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # several tests import onnxruntime themselves
 os.environ["SEGDET_CACHE"] = tempfile.mkdtemp(prefix="segdet-tests-")  # nothing of the user's is read or written
 
 from tests.drawn import yolo_dataset

@@ -40,7 +40,7 @@ def export(
 
     file = run_export(source, out, data, tolerance, limit, precision, calibration, triton, down_to)
     beside = file.with_suffix(".parity.json")
-    compared = json.loads(beside.read_text())
+    compared = json.loads(beside.read_bytes())
     metric = compared.get("iou") or compared.get("ap")
     made = compared.get("quantised")
     how = f"; int8: {made['recipe']}" if made else ""

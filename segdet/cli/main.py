@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -28,6 +29,7 @@ from segdet.cli import (
     val,
 )
 from segdet.errors import SegdetError, nearest
+from segdet.text import ESCAPE
 from segdet.version import __version__
 
 app = typer.Typer(
@@ -56,6 +58,7 @@ DATA_COMMANDS: dict[str, Callable[..., None]] = {
     "info": data.info,
     "check": check.check,
     "convert": data.convert,
+    "unpack": data.unpack,
     "split": data.split,
     "download": download.download,
 }
@@ -88,7 +91,21 @@ def main() -> None:
     """Entry point of the `segdet` command."""
     # Idle OpenMP threads must sleep: spinning, they cost seven times the speed as soon as one neighbour is busy.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _use_utf8()
     sys.exit(run(sys.argv[1:]))
+
+
+def _use_utf8() -> None:
+    """Make Python read file names and texts as UTF-8 in an ASCII locale, too, and print what a terminal cannot show as escapes.
+
+    Python decides about file names when it starts, so the command starts once more, in the same process.
+    """
+    if sys.getfilesystemencoding() in ("ascii", "646") and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=ESCAPE)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -14,9 +14,13 @@ as_json = False
 def emit(result: Mapping[str, Any], text: str) -> None:
     """Print `result` as JSON or `text`, whichever was asked for."""
     try:
-        print(json.dumps(result, ensure_ascii=False, default=str) if as_json else text, flush=True)
+        print(json.dumps(result, ensure_ascii=not _in_utf8(), default=str) if as_json else text, flush=True)
     except BrokenPipeError:  # the reader (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _in_utf8() -> bool:
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
 
 
 def table(rows: list[tuple[str, ...]]) -> str:

@@ -6,18 +6,14 @@ antialiased resize; albumentations does flips, quarter turns, light, blur and co
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Literal
 
+import albumentations as A
 import cv2
 import numpy as np
 
 from segdet.data.images import crop_resize
-
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would otherwise ask the package index for a newer version
-
-import albumentations as A
 
 Strength = Literal["none", "standard", "robust"]
 """How much is changed: nothing but the crop, what a camera does, or what photographs taken anywhere by anyone show."""

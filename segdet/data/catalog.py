@@ -16,6 +16,8 @@ import yaml
 from segdet.data import formats
 from segdet.data.records import Dataset
 from segdet.errors import InputError, nearest
+from segdet.places import expanded
+from segdet.text import decoded
 
 _CARD_FOLDERS = (Path(__file__).parents[2] / "datasets", Path(__file__).parents[1] / "datasets")  # checkout, wheel
 
@@ -69,7 +71,7 @@ def cards(asked: str = "") -> dict[str, Card]:
 def homes() -> list[Path]:
     """Folders that hold datasets by name, in order of preference."""
     chosen = os.environ.get("SEGDET_DATASETS")
-    return [Path(chosen).expanduser(), Path("datasets")] if chosen else [Path("datasets")]
+    return [expanded(chosen), Path("datasets")] if chosen else [Path("datasets")]
 
 
 def folder_of(name: str) -> Path | None:
@@ -94,7 +96,7 @@ def load(name_or_path: str, progress: Progress | None = None, refuse: bool = Tru
     card = cards(name_or_path).get(name_or_path)
     folder = folder_of(name_or_path) if _is_name(name_or_path) else None
     if folder is None and card is None:
-        path = Path(name_or_path).expanduser()
+        path = expanded(name_or_path)
         if not path.exists():
             _refuse_broken_card(name_or_path)
             raise InputError(
@@ -158,7 +160,7 @@ def _read_card(path: Path) -> Card | None:
         InputError: no YAML, or a card with a value that cannot be what it should.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(decoded(path.read_bytes()))
         if not isinstance(content, dict) or not {"name", "title", "task", "licence"} <= content.keys():
             return None
         known = {key: content[key] for key in Card.__dataclass_fields__ if key in content}

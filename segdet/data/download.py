@@ -21,6 +21,7 @@ from segdet.data.catalog import Card
 from segdet.data.fetch import FetchError, fetch, get_json, shown, unpack
 from segdet.errors import InputError, nearest
 from segdet.files import building
+from segdet.places import expanded
 
 ROBOFLOW = "https://api.roboflow.com"
 _EXPORT_WAIT = 600.0  # seconds for Roboflow to prepare an export
@@ -62,7 +63,7 @@ def download(
             message names the ways out, and what has arrived is kept for the next attempt.
     """
     card = _card(name)
-    folder = to.expanduser() if to is not None else catalog.homes()[0] / name
+    folder = expanded(to) if to is not None else catalog.homes()[0] / name
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: is there already; remove it, or choose another folder with --to")
     parts = folder.parent / f".{folder.name}.download"

@@ -1,5 +1,7 @@
 """Walking through folders: links to folders are followed, loops are not, and hidden names do not count."""
 
+# ruff: noqa: PTH118
+# Strings, because a Path object for every file of a large folder costs several times as much.
 from __future__ import annotations
 
 import os
@@ -73,31 +75,6 @@ def files_under(top: Path) -> Iterator[Path]:
     for folder in walk(top):
         for name in folder.files:
             yield folder.path / name
-
-
-def in_any_case(path: Path) -> Path:
-    """The file or folder of that path, whatever the case of its names; `path` itself where none or several are there."""
-    missing: list[str] = []
-    place = path
-    while not _there(place) and place != place.parent:
-        missing.append(place.name)
-        place = place.parent
-    for name in reversed(missing):
-        try:
-            fitting = [entry for entry in os.listdir(place) if entry.casefold() == name.casefold()]
-        except OSError:
-            return path
-        if len(fitting) != 1:
-            return path
-        place = place / fitting[0]
-    return place
-
-
-def _there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
 
 
 def _holds(folder: str, place: str) -> bool:

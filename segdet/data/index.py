@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +18,8 @@ from pathlib import Path
 from segdet.data import images
 from segdet.errors import SegdetError
 from segdet.files import write_json
+from segdet.places import cache_folder
+from segdet.text import encoded
 
 _SCHEMA = 1
 _SETTLED = 2_000_000_000  # ns; a file touched less than this ago may change again within one tick of its clock
@@ -59,18 +60,10 @@ class _Index:
 _current: ContextVar[_Index | None] = ContextVar("index", default=None)
 
 
-def cache_folder() -> Path:
-    """Where segdet keeps what it can make again: `$SEGDET_CACHE`, else `segdet` in the user's cache folder."""
-    chosen = os.environ.get("SEGDET_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "segdet"
-
-
 @contextmanager
 def remembered(dataset: Path) -> Iterator[None]:
     """Within the block, `image_size` knows what earlier runs read of this dataset; at its end the index is saved."""
-    name = hashlib.sha256(str(dataset.absolute()).encode()).hexdigest()[:24]
+    name = hashlib.sha256(encoded(str(dataset.absolute()))).hexdigest()[:24]
     index = _Index(cache_folder() / "index" / f"{name}.json")
     token = _current.set(index)
     try:

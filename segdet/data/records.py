@@ -15,6 +15,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from segdet.errors import one_line
+from segdet.text import encoded
+
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2
 
 _SIBLING = re.compile(r"^(?P<stem>.+?)\.rf\.[0-9a-zA-Z]{8,}$")
@@ -114,7 +117,7 @@ class Problem:
     image: Path | None = None
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.what}"
+        return one_line(f"{self.path}: {self.what}")
 
 
 Reason = Literal[
@@ -196,10 +199,10 @@ class Dataset:
 
     def fingerprint(self) -> str:
         """SHA-256 over classes, file names, sizes and labels: changes whenever what a model would learn from does."""
-        digest = hashlib.sha256("\n".join(self.classes).encode())
+        digest = hashlib.sha256(encoded("\n".join(self.classes)))
         for split in sorted(self.splits):
             for record in self.splits[split]:
-                digest.update(f"{split} {record.image.name} {record.width} {record.height}".encode())
+                digest.update(encoded(f"{split} {record.image.name} {record.width} {record.height}"))
                 digest.update(str(record.image.stat().st_size).encode())
                 for instance in record.instances:
                     digest.update(f"{instance.label} {instance.crowd} {instance.box}".encode())

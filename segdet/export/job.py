@@ -23,6 +23,7 @@ from segdet.inference.session import open_session
 from segdet.inference.sizes import SMALLEST
 from segdet.metadata import Metadata
 from segdet.models import weights
+from segdet.text import encoded
 from segdet.trained import Trained, dataset_for, open_trained
 
 PARITY_IMAGES = {"fp32": 50, "fp16": 200, "int8": 200}  # a metric needs more images than a bound on each one
@@ -104,7 +105,7 @@ def export(
         papers[".worst.jpg"].write_bytes(picture)
         write_json(papers[".parity.json"], compared)
         size = temporary.stat().st_size
-        papers[".md"].write_text(card(target, size, final, compared, trained.settings, dataset), encoding="utf-8")
+        papers[".md"].write_bytes(encoded(card(target, size, final, compared, trained.settings, dataset)))
     if triton_repository is not None:
         say(f"Triton: {triton.write_repository(target, final, Path(triton_repository))}")
     return target

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segdet.data.index import cache_folder
 from segdet.errors import SegdetError
 from segdet.files import sha256_of, write_json
 from segdet.machine import processor
+from segdet.places import cache_folder
+from segdet.text import encoded
 
 if TYPE_CHECKING:
     from segdet.inference.session import Session
@@ -46,7 +47,7 @@ def verdict(model: Path) -> bool | None:
     if file is None or not file.is_file():
         return None
     with suppress(OSError, ValueError, KeyError, TypeError):
-        return bool(json.loads(file.read_text())["agrees"])
+        return bool(json.loads(file.read_bytes())["agrees"])
     return None
 
 
@@ -111,7 +112,7 @@ def _iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
 def _file(model: Path) -> Path:
     versions = [importlib.metadata.version("openvino"), *_onnxruntime(), platform.machine(), processor()]
     known = "\n".join([sha256_of(model), *versions, str((PIXELS, OVERLAP, MOVED, SURE))])
-    key = hashlib.sha256(known.encode()).hexdigest()
+    key = hashlib.sha256(encoded(known)).hexdigest()
     return cache_folder() / "parity" / f"{key[:24]}.json"
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from segdet.errors import InputError
 from segdet.files import write_text
+from segdet.text import ESCAPE
 
 NAME = ".segdet-done.jsonl"
 JOB_FILES = {"json": "predictions.json", "csv": "predictions.csv", "coco": "predictions.coco.json"}  # of all images
@@ -102,11 +103,11 @@ class Ledger:
             if self._resume:
                 with self._path.open("r+b") as torn:
                     torn.truncate(self.earlier.whole)
-                self._stream = self._path.open("a", encoding="utf-8")
+                self._stream = self._path.open("a", encoding="utf-8", errors=ESCAPE)
                 self._stream.write(line)
             else:  # at once: what earlier runs wrote must not be forgotten on the way
                 write_text(self._path, _line({"about": self._about}) + line)
-                self._stream = self._path.open("a", encoding="utf-8")
+                self._stream = self._path.open("a", encoding="utf-8", errors=ESCAPE)
         except OSError as error:
             raise InputError(f"{self._folder}: cannot write there ({error.strerror}); choose another folder") from error
 

@@ -66,7 +66,6 @@ def _from_hub(name: str, options: dict[str, object]) -> dict[str, torch.Tensor]:
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise InputError(f"--backbone {name}: timm has no pretrained weights for it; use --weights none or PATH")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         if not _is_cached(config.hf_hub_id):
             _check_connection()

@@ -72,7 +72,7 @@ def read_history(run: Path) -> list[dict[str, float | None]]:
     file = run / "results.csv"
     if not file.is_file():
         return []
-    with file.open(newline="") as content:
+    with file.open(encoding="utf-8", newline="") as content:
         return [
             {name: float(value) if value else None for name, value in row.items()} for row in csv.DictReader(content)
         ]

@@ -15,6 +15,7 @@ from segdet.errors import InputError, nearest
 from segdet.serving import logs
 from segdet.serving.context import Context
 from segdet.serving.refusals import Refused, bad_request
+from segdet.text import encoded
 
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 
@@ -27,7 +28,7 @@ def error_response(scope: Mapping[str, Any], refused: Refused) -> Response:
     headers = {"Retry-After": str(refused.retry_after)} if refused.retry_after else {}
     if refused.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    body = json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
+    body = encoded(json.dumps(content, ensure_ascii=False))
     return Response(body, refused.status, headers, "application/json")
 
 

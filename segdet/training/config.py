@@ -195,7 +195,7 @@ class TrainConfig(BaseModel):
             InputError: missing, not YAML, or unknown keys.
         """
         try:
-            content = yaml.safe_load(path.read_text())
+            content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise InputError(f"{path}: cannot be read as YAML ({str(error).splitlines()[0]})") from error
         if not isinstance(content, dict):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from segdet.errors import InputError, nearest
+from segdet.text import encoded
 from segdet.training.config import TrainConfig
 
 NONE, AUTO = "none", "auto"
@@ -44,7 +45,7 @@ class TensorBoard:
         # Of epochs that a resumed run repeats, the first version is dropped.
         self.writer = SummaryWriter(str(run / "tensorboard"), purge_step=done + 1 if done else None)
         if not done:
-            self.writer.add_text("config", f"```\n{config.model_dump_json(indent=2)}\n```")
+            self.writer.add_text("config", f"```\n{json.dumps(config.model_dump(), indent=2)}\n```")
 
     def epoch(self, row: Mapping[str, float | None]) -> None:
         for name, value in _numbers(row).items():
@@ -98,7 +99,7 @@ class Wandb:
     def __init__(self, config: TrainConfig, run: Path, done: int) -> None:
         wandb: Any = importlib.import_module("wandb")
         # The same folder is the same run, so that a resumed one goes on in its own curves.
-        identity = hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:12]
+        identity = hashlib.sha256(encoded(str(run.resolve()))).hexdigest()[:12]
         self.run: Any = wandb.init(
             project="segdet", name=run.name, id=identity, resume="allow", config=config.model_dump(), dir=str(run)
         )
@@ -179,5 +180,5 @@ def _numbers(row: Mapping[str, float | None]) -> dict[str, float]:
 
 def _final(run: Path) -> dict[str, float]:
     """The scores in `metrics.json`: plain numbers only."""
-    content = json.loads((run / "metrics.json").read_text())
+    content = json.loads((run / "metrics.json").read_bytes())
     return {name: float(value) for name, value in content.items() if isinstance(value, float)}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from segdet import places
 from segdet.data import formats, images, index
 from tests.data.helpers import blank
 from tests.drawn import plain, yolo_dataset
@@ -114,13 +115,13 @@ def test_nothing_is_written_beside_the_data(walls: Path) -> None:
 
 def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEGDET_CACHE", "/somewhere")
-    assert index.cache_folder() == Path("/somewhere")
+    assert places.cache_folder() == Path("/somewhere")
     monkeypatch.delenv("SEGDET_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    assert index.cache_folder() == Path("/xdg/segdet")
+    assert places.cache_folder() == Path("/xdg/segdet")
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/me")
-    assert index.cache_folder() == Path("/home/me/.cache/segdet")
+    assert places.cache_folder() == Path("/home/me/.cache/segdet")
 
 
 def test_without_a_dataset_being_read_sizes_come_from_the_file(tmp_path: Path) -> None:

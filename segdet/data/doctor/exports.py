@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from segdet.data.doctor.findings import Case, Finding
+from segdet.text import decoded
 
 _FILES = ("README.roboflow.txt", "README.dataset.txt")
 _STEP = re.compile(r"^\*\s+(.+?)\s*$", re.MULTILINE)
@@ -14,9 +15,7 @@ _STEP = re.compile(r"^\*\s+(.+?)\s*$", re.MULTILINE)
 
 def check(root: Path) -> Iterator[Finding]:
     """Steps that were applied to the pictures before they were exported, as the export declares them."""
-    texts = {
-        name: (root / name).read_text(encoding="utf-8", errors="replace") for name in _FILES if (root / name).is_file()
-    }
+    texts = {name: decoded((root / name).read_bytes(), "replace") for name in _FILES if (root / name).is_file()}
     steps = [step for text in texts.values() for step in _STEP.findall(text)]
     stretched = [step for step in steps if re.search(r"resize.*stretch", step, re.IGNORECASE)]
     if stretched:

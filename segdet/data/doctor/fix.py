@@ -11,6 +11,7 @@ from segdet.data.doctor import Examination
 from segdet.data.records import KEPT, Dataset
 from segdet.errors import InputError
 from segdet.files import write_text
+from segdet.places import expanded
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def write(dataset: Dataset, examination: Examination, folder: Path) -> Cleaned:
     Raises:
         InputError: `folder` exists and holds something, lies in the dataset, or cannot be written.
     """
-    folder = folder.expanduser()
+    folder = expanded(folder)
     if folder.resolve().is_relative_to(dataset.root.resolve()):
         raise InputError(f"--fix {folder}: lies in the dataset itself; name a folder elsewhere")
     cleaned, dropped = without(dataset, examination)

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segdet.data.doctor.copies import Pair, sibling_leaks
-from segdet.data.index import cache_folder
 from segdet.data.records import Dataset, by_photograph, iterate
 from segdet.errors import SegdetError
 from segdet.files import write_json
+from segdet.places import cache_folder
+from segdet.text import encoded
 
 _SCHEMA = 1
 _COPY, _FILE, _ALIKE = "a copy of the same photograph", "the same file", "another photograph of the same object"
@@ -76,7 +77,7 @@ def _file(dataset: Dataset) -> Path:
     """Depends on the images, not on how they are divided: folds share what was found."""
     digest = hashlib.sha256()
     for path in sorted({record.image.absolute() for _, record in iterate(dataset)}):
-        digest.update(f"{path} {path.stat().st_size}\n".encode())
+        digest.update(encoded(f"{path} {path.stat().st_size}\n"))
     return cache_folder() / "lookalikes" / f"{digest.hexdigest()[:24]}.json"
 
 

@@ -5,6 +5,8 @@ a few files of each folder and ending are opened to say what they are, and examp
 100,000 files costs about as much as listing it.
 """
 
+# ruff: noqa: PTH114, PTH118, PTH119, PTH122
+# Strings, because a Path object for every file of a large folder costs several times as much.
 from __future__ import annotations
 
 import os
@@ -22,10 +24,44 @@ _EXAMPLES = 10  # of each reason
 _ENDINGS = 12  # unknown endings told apart
 _SNIFFED = 3  # files opened of each folder and ending
 _OTHER_IMAGES = frozenset(
-    ".heic .heif .avif .jp2 .j2k .jxl .jxr .dng .cr2 .cr3 .crw .nef .arw .raf .orf .rw2 .raw .psd .svg .exr .hdr .tga .pbm .pgm "
-    ".ppm .pnm .pcx .ico .dcm .ecw .sid .emf .wmf .eps".split()
+    [
+        ".heic",
+        ".heif",
+        ".avif",
+        ".jp2",
+        ".j2k",
+        ".jxl",
+        ".jxr",
+        ".dng",
+        ".cr2",
+        ".cr3",
+        ".crw",
+        ".nef",
+        ".arw",
+        ".raf",
+        ".orf",
+        ".rw2",
+        ".raw",
+        ".psd",
+        ".svg",
+        ".exr",
+        ".hdr",
+        ".tga",
+        ".pbm",
+        ".pgm",
+        ".ppm",
+        ".pnm",
+        ".pcx",
+        ".ico",
+        ".dcm",
+        ".ecw",
+        ".sid",
+        ".emf",
+        ".wmf",
+        ".eps",
+    ]
 )
-_ARCHIVES = frozenset(".zip .tar .gz .tgz .bz2 .xz .7z .rar .zst".split())
+_ARCHIVES = frozenset([".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"])
 
 # What a problem says of the file that it is about, where that file was not used.
 _PROBLEMS: dict[Kind, str] = {
@@ -126,7 +162,8 @@ class _Books:
                 self._add_labels(folder, some, ending, ending in neighbours)
 
     def _add_images(self, folder: Folder, names: Sequence[str], among_masks: bool) -> None:
-        masks, others = [], []
+        masks: list[str] = []
+        others: list[str] = []
         for name in names:
             (masks if among_masks or self._mask_like(folder, name) else others).append(name)
         if masks and (among_masks or sniffing.MASKS in self.own):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,7 +19,9 @@ from segdet.data.folders import files_under
 from segdet.data.images import ImageError, is_image
 from segdet.data.records import Dataset, Problem, Record
 from segdet.errors import InputError
+from segdet.text import decoded
 
+_DEEPEST = 100  # levels of brackets in a YAML file; a card has three
 SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
@@ -135,15 +139,15 @@ def in_order(splits: Mapping[str, Sequence[Record]]) -> dict[str, tuple[Record, 
     return {split: tuple(splits[split]) for split in SPLIT_FOLDERS if splits.get(split)}
 
 
-def read_text(file: Path, what: str) -> str:
-    """A text file as UTF-8 (with or without a byte order mark).
+def read_text(file: Path, what: str, errors: str = "strict") -> str:
+    """A text file as UTF-8, or as its byte order mark says; `errors` as for `text.decoded`.
 
     Raises:
         Malformed: it cannot be read; the message ends with `what` it should be. FileNotFoundError: there is none.
     """
     try:
         content = file.read_bytes()
-        text = content.decode("utf-8-sig")
+        text = decoded(content, errors)
     except UnicodeDecodeError as error:
         row = content.count(b"\n", 0, error.start) + 1
         raise Malformed(file, f"not a text file (row {row} is not UTF-8); {what}") from error
@@ -161,8 +165,12 @@ def load_yaml(file: Path, what: str) -> Any:
     Raises:
         Malformed: it is none, or cannot be read; the message says what it should be, or in which row it goes wrong.
     """
+    text = read_text(file, what)
+    depth = itertools.accumulate(1 if bracket in "[{" else -1 for bracket in re.findall(r"[][{}]", text))
+    if max(depth, default=0) > _DEEPEST:  # the reader takes seconds for a thousand
+        raise Malformed(file, f"not valid YAML (brackets nested more than {_DEEPEST} deep); correct it or export again")
     try:
-        return yaml.safe_load(read_text(file, what))
+        return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         mark = getattr(error, "problem_mark", None)
@@ -178,6 +186,9 @@ def load_json(file: Path, advice: str) -> Any:
     """
     try:
         content = json.loads(file.read_bytes())
+    except UnicodeDecodeError as error:
+        what = f"not valid JSON, since not UTF-8 (byte {error.start}; GBK or another local encoding?); save it as UTF-8"
+        raise Malformed(file, what) from error
     except (OSError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Malformed(file, f"not valid JSON ({reason}); {advice}") from error

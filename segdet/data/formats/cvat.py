@@ -15,7 +15,6 @@ import numpy as np
 from segdet.data import masks
 from segdet.data.formats import matching, shapes
 from segdet.data.formats.base import (
-    SPLIT_FOLDERS,
     Adapter,
     Malformed,
     header_size,
@@ -25,6 +24,7 @@ from segdet.data.formats.base import (
     split_named,
     split_of,
 )
+from segdet.data.formats.layout import Tree
 from segdet.data.formats.xml_files import number, parse, root_tag
 from segdet.data.records import (
     Dataset,
@@ -53,10 +53,8 @@ def _files(root: Path) -> dict[str, Path]:
     alone = root / "annotations.xml"
     found = {"": alone} if alone.is_file() else {}
     if not found:
-        for split, names in SPLIT_FOLDERS.items():
-            file = next((f for f in (root / name / "annotations.xml" for name in names) if f.is_file()), None)
-            if file is not None:
-                found[split] = file
+        files = {split: folder / alone.name for split, folder in Tree(root).splits().items()}
+        found = {split: file for split, file in files.items() if file.is_file()}
     return {split: file for split, file in found.items() if root_tag(file) == "annotations"}
 
 
@@ -75,11 +73,11 @@ def _read(path: Path, name: str, evidence: str) -> Dataset:
         elements = roots[split].findall("image")
         matches = _images(elements, file, problems)
         ignored: Counter[str] = Counter()
-        for number, element in enumerate(elements):
+        for index, element in enumerate(elements):
             record = None
-            if number in matches.images:
-                record = _record(element, file, matches.images[number], classes, problems, ignored)
-            elif number not in matches.doubtful:
+            if index in matches.images:
+                record = _record(element, file, matches.images[index], classes, problems, ignored)
+            elif index not in matches.doubtful:
                 problems.append(Problem(file, f"{_shown(element)}: no such image in {file.parent}", "image-missing"))
             if record is not None:
                 splits.setdefault(split or _split(element), []).append(record)
@@ -116,13 +114,13 @@ def _images(elements: Sequence[ElementTree.Element], file: Path, problems: list[
     """The image of each element: below `images/`, below the file's folder, or by the longest matching end of its name."""
     folder = file.parent
     names = {}
-    for number, element in enumerate(elements):
+    for index, element in enumerate(elements):
         parts = matching.parts_of(element.get("name", ""))
         below = bool(parts) and ".." not in parts and not element.get("name", "").startswith(("/", "\\"))
         places = (folder.joinpath("images", *parts), folder.joinpath(*parts)) if below else ()
-        names[number] = matching.Name(places, (element.get("name", ""),))
+        names[index] = matching.Name(places, (element.get("name", ""),))
     matches = matching.match(names, lambda: images_under(folder), folder)
-    matching.report(matches.doubts, folder, problems, lambda number: (file, _shown(elements[number])))
+    matching.report(matches.doubts, folder, problems, lambda index: (file, _shown(elements[index])))
     return matches
 
 

@@ -56,7 +56,10 @@ class Matches(Generic[K]):
     @property
     def doubtful(self) -> set[K | Path]:
         """Labels and images that are in doubt."""
-        return {one for doubt in self.doubts for one in (*doubt.labels, *doubt.images)}
+        found: set[K | Path] = set()
+        for doubt in self.doubts:
+            found.update(doubt.labels, doubt.images)
+        return found
 
 
 def match(

@@ -12,6 +12,7 @@ import numpy as np
 from segdet.data import masks
 from segdet.data.records import Dataset, Instance, Record, shoelace
 from segdet.data.writers.base import Losses, Names, Writer, objects, rings, whole
+from segdet.text import encoded
 
 
 def _write(dataset: Dataset, root: Path, names: Names, losses: Losses, advance: Callable[[], None]) -> None:
@@ -38,7 +39,7 @@ def _write(dataset: Dataset, root: Path, names: Names, losses: Losses, advance: 
             "annotations": annotations,
         }
         text = json.dumps(content, ensure_ascii=False)
-        (root / "annotations" / f"instances_{split}.json").write_text(text, encoding="utf-8")
+        (root / "annotations" / f"instances_{split}.json").write_bytes(encoded(text))
 
 
 def _annotation(instance: Instance, record: Record, losses: Losses) -> dict[str, Any]:

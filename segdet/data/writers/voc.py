@@ -45,7 +45,7 @@ def _write(dataset: Dataset, root: Path, names: Names, losses: Losses, advance: 
     for split, some in dataset.splits.items():
         for kind, listed in (("Main", some), ("Segmentation", outlined(some))) if masked else (("Main", some),):
             stems = "".join(f"{Path(names[record.image]).stem}\n" for record in listed)
-            (root / "ImageSets" / kind / f"{split}.txt").write_text(stems, encoding="utf-8")
+            (root / "ImageSets" / kind / f"{split}.txt").write_text(stems, encoding="utf-8", errors="surrogateescape")
     for record in records:
         stem = Path(names[record.image]).stem
         _annotate(record, names[record.image], dataset.classes, root / "Annotations" / f"{stem}.xml", masked, losses)
