@@ -287,8 +287,13 @@ def _drop_unlabelled(
     root: Path,
     problems: list[Problem],
 ) -> None:
-    """Take out splits of which no image has a label file: nobody said that they show nothing."""
-    bare = [split for split, images in splits.items() if not any(image in label_of for image in images)]
+    """Take out splits without a folder of labels, or whose label files all belong to other images.
+
+    Nobody said that their images show nothing. An empty folder of labels says so.
+    """
+    folders = {split: {labels.folder(image.parent) for image in images} for split, images in splits.items()}
+    used = {file.parent for file in label_of.values()}
+    bare = [split for split, some in folders.items() if not any(at in used or labels.empty(at) for at in some)]
     whole = len(bare) == len(splits)
     for split in bare:
         images = splits.pop(split)

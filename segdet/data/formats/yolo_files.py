@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from segdet.data.formats import class_list, matching
-from segdet.data.formats.base import SPLIT_FOLDERS, images_under, load_json, noting, read_text, there
+from segdet.data.formats.base import SPLIT_FOLDERS, folder_there, images_under, load_json, noting, read_text, there
 from segdet.data.formats.layout import Tree, files_in
 from segdet.data.images import is_image
 from segdet.data.records import Problem
@@ -78,6 +78,13 @@ def _first_row(file: Path) -> str:
     return next((line for line in content.splitlines() if line.strip()), "")
 
 
+def _texts(folder: Path) -> list[Path]:
+    """Whatever has the name of a label file, so that a folder or a dead link in its place is reported."""
+    if not folder_there(folder):
+        return []
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() == ".txt" and file.name[0] != ".")
+
+
 class Labels:
     """Finds the label file of an image: in the folder of labels that belongs to a folder of images, else beside it."""
 
@@ -96,10 +103,14 @@ class Labels:
         all_matches: matching.Matches[Path] = matching.Matches()
         for folder, some in folders.items():
             place = self.folder(folder)
-            matches = matching.by_stem(files_in(place, ".txt"), place, some, folder)
+            matches = matching.by_stem(_texts(place), place, some, folder)
             all_matches.images.update(matches.images)
             all_matches.doubts += matches.doubts
         return all_matches
+
+    def empty(self, folder: Path) -> bool:
+        """Whether a folder is there for labels alone and holds none."""
+        return folder_there(folder) and not _texts(folder) and not any(is_image(file) for file in folder.iterdir())
 
     def folder(self, images: Path) -> Path:
         """The folder of label files for a folder of images, in any case of its name."""
