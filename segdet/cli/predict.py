@@ -50,6 +50,7 @@ def predict(
     threads: int | None = typer.Option(None, min=1, help="Threads of the network.  \\[default: all cores]"),
 ) -> None:
     """Find objects in photographs and videos: segdet predict image.jpg"""
+    from segdet.data.records import Unread
     from segdet.data.tiff import bands_of
     from segdet.inference.job import run_job
     from segdet.inference.models import find_model
@@ -59,11 +60,13 @@ def predict(
     from segdet.inference.writing import kinds_of
 
     chosen = None if bands is None else bands_of(bands)
-    sources = expand(source, out or Path("runs"))
+    left_out: list[Unread] = []
+    sources = expand(source, out or Path("runs"), left_out)
     file = find_model(model)
     predictor = Predictor(file, conf, tile, settled(file, device, sources, threads), threads, imgsz, down_to)
     kinds = kinds_of(save, predictor.session.metadata.task)
     result = run_job(
         predictor, sources, out, kinds, skip_done=skip_done, smooth=smooth, bands=chosen, coco_ids=coco_ids
     )
-    output.emit(result.to_dict(), result.sentence())
+    groups = [one.to_dict() for one in left_out]
+    output.emit({**result.to_dict(), "left_out": groups}, result.sentence())

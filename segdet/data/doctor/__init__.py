@@ -107,4 +107,5 @@ def figures(dataset: Dataset) -> dict[str, Any]:
         "licence": dataset.licence,
         "classes": {name: objects[index] for index, name in enumerate(dataset.classes)},
         "splits": splits,
+        "files": dataset.account.to_dict() if dataset.account is not None else None,
     }

@@ -81,4 +81,4 @@ def _names(row: str) -> list[str]:
     plain = [row, re.sub(r"\s+-?[01]$", "", row), row.split()[0]]
     names = [re.sub(r"\\([\"\\])", r"\1", quoted[1])] if quoted else plain
     paths = [PurePosixPath(name.replace("\\", "/")) for name in names]
-    return [str(form) for path in paths for form in (path, *([path.with_suffix("")] if is_image(path) else []))]
+    return [str(form) for path in paths for form in (path, *([path.with_suffix("")] if is_image(Path(path)) else []))]

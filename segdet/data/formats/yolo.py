@@ -118,6 +118,9 @@ def _read(path: Path, name: str, evidence: str) -> Dataset:
     bare = sum(record.image not in label_of for records in splits.values() for record in records)
     if bare:
         notes.append(f"{bare} images without a label file count as background")
+    if card is not None and isinstance(content.get("names"), str) and any(one.kind == "class" for one in problems):
+        what = f"`names` is a single name, but rows of the labels have other classes; {class_names.EXAMPLE}"
+        problems.append(Problem(card, what, "malformed"))
     if not names:
         names = [f"class_{index}" for index in range(highest + 1)]
         without = "no data.yaml or classes.txt" if card is None else f"no class names in {card.name}"
