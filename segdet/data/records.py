@@ -151,7 +151,7 @@ class Unread:
 
     def __str__(self) -> str:
         shown = ", ".join(self.examples[:3])
-        return one_line(f"{self.count} {self.what}: {shown}{', ...' if self.count > 3 else ''}")
+        return one_line(f"{self.what}: {self.count} ({shown}{', ...' if self.count > 3 else ''})")
 
 
 @dataclass(frozen=True, slots=True)

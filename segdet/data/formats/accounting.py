@@ -119,7 +119,7 @@ class _Books:
         elif masks:
             self._count("labels-other", sniffing.MASKS, folder, masks)
         if others:
-            self._count("image-unlisted", "images that no label file or list names", folder, others)
+            self._count("image-unlisted", "images in no list and in no label file", folder, others)
 
     def _mask_like(self, folder: Folder, name: str) -> bool:
         """Whether an image lies in a folder for masks and has the name of a picture that was read."""
