@@ -132,7 +132,7 @@ class _Books:
     def _add_labels(self, folder: Folder, names: Sequence[str], ending: str, among_labels: bool) -> None:
         seen = [sniffing.sniff(folder.path / name) for name in names[:_SNIFFED]]
         kind = next((one.kind for one in seen if one.kind), None)
-        if among_labels or (kind is not None and kind in self.own):
+        if kind in self.own or (kind is None and among_labels):
             self._count(
                 "label-orphan", f"label files{f' ({kind})' if kind else ''} of no image that was read", folder, names
             )
