@@ -56,7 +56,7 @@ class Leftovers:
         if ending in OTHER_IMAGES:
             self.count("image-format", "images in formats that segdet does not decode", files, short)
         elif ending in ARCHIVES:
-            self.count("archive", "archives; unpack them if they belong here", files, short)
+            self.count("archive", "archives", files, short)
         else:
             if ending not in self._endings and len(self._endings) >= _ENDINGS:
                 ending = "other endings"
