@@ -144,3 +144,18 @@ def test_info_and_check_tell_what_was_not_read(tmp_path: Path, cli: Cli) -> None
     assert json.loads((tmp_path / "out/check.json").read_text())["files"] == described
     page = (tmp_path / "out/check.html").read_text()
     assert "What was not read" in page and "images/train/b.heic" in page and "labels/train/&lt;gone&gt;.txt" in page
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_names_in_upper_case_are_read_as_well(name: str, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    FORMATS[name](root)
+    before = formats.read(root)
+    for path in sorted(root.rglob("*"), key=lambda path: -len(path.parts)):
+        path.rename(path.with_name(path.name.upper()))
+    after = formats.read(root)
+    assert_complete(after, root)
+    assert after.classes == before.classes and after.problems == before.problems
+    assert [[len(record.instances) for record in records] for records in after.splits.values()] == [
+        [len(record.instances) for record in records] for records in before.splits.values()
+    ]

@@ -43,7 +43,7 @@ class _File:
 
 def _recognise(path: Path) -> str | None:
     if path.is_file():
-        return f"{path.name}, a COCO JSON file" if path.suffix == ".json" else None
+        return f"{path.name}, a COCO JSON file" if path.suffix.lower() == ".json" else None
     return ", ".join(str(file.relative_to(path)) for file in coco_files.find(path).values()) or None
 
 
@@ -260,16 +260,13 @@ def _record(
 
 
 def _name(image: dict[str, Any], file: _File) -> matching.Name:
-    """What the file calls an image. A path of another machine or an address decides by its end, among the images there are."""
-    name = image.get("file_name")
-    if not isinstance(name, str) or not name:
+    said = image.get("file_name")
+    if not isinstance(said, str) or not said:
         raise Malformed(file.path, f"image {image['id']} has no file_name")
-    parts = matching.parts_of(name)
-    if not parts or parts[-1] == "..":
+    name = matching.named(said, file.images)
+    if name is None:
         raise Malformed(file.path, f"image {image['id']} has a file_name that no file can have")
-    # Links inside the folder are the owner's, and may lead anywhere; a name may not.
-    below = ".." not in parts and "://" not in name and not name.startswith(("/", "\\"))
-    return matching.Name((file.images.joinpath(*parts),) if below else (), (name,))
+    return name
 
 
 def _instance(

@@ -24,7 +24,7 @@ from segdet.data.formats.base import (
     split_named,
     split_of,
 )
-from segdet.data.formats.layout import Tree
+from segdet.data.formats.layout import Tree, file_in
 from segdet.data.formats.xml_files import number, parse, root_tag
 from segdet.data.records import (
     Dataset,
@@ -43,19 +43,21 @@ _OPEN = ("polyline", "points", "cuboid", "skeleton", "tag")  # nothing that a ma
 
 def _recognise(path: Path) -> str | None:
     if path.is_file():
-        return f"{path.name}, a CVAT XML file" if path.suffix == ".xml" and root_tag(path) == "annotations" else None
+        return (
+            f"{path.name}, a CVAT XML file"
+            if path.suffix.lower() == ".xml" and root_tag(path) == "annotations"
+            else None
+        )
     files = _files(path)
     return ", ".join(str(file.relative_to(path)) for file in files.values()) if files else None
 
 
 def _files(root: Path) -> dict[str, Path]:
     """Annotation files by split; "" when the file itself names the splits."""
-    alone = root / "annotations.xml"
-    found = {"": alone} if alone.is_file() else {}
-    if not found:
-        files = {split: folder / alone.name for split, folder in Tree(root).splits().items()}
-        found = {split: file for split, file in files.items() if file.is_file()}
-    return {split: file for split, file in found.items() if root_tag(file) == "annotations"}
+    folders = {"": root, **Tree(root).splits()}
+    files = {split: file_in(folder, "annotations.xml") for split, folder in folders.items()}
+    found = {split: file for split, file in files.items() if file is not None and root_tag(file) == "annotations"}
+    return {"": found[""]} if "" in found else found
 
 
 def _read(path: Path, name: str, evidence: str) -> Dataset:
@@ -113,12 +115,10 @@ def _classes(roots: Iterable[ElementTree.Element]) -> tuple[str, ...]:
 def _images(elements: Sequence[ElementTree.Element], file: Path, problems: list[Problem]) -> matching.Matches[int]:
     """The image of each element: below `images/`, below the file's folder, or by the longest matching end of its name."""
     folder = file.parent
-    names = {}
-    for index, element in enumerate(elements):
-        parts = matching.parts_of(element.get("name", ""))
-        below = bool(parts) and ".." not in parts and not element.get("name", "").startswith(("/", "\\"))
-        places = (folder.joinpath("images", *parts), folder.joinpath(*parts)) if below else ()
-        names[index] = matching.Name(places, (element.get("name", ""),))
+    names = {
+        index: matching.named(element.get("name", ""), folder / "images", folder) or matching.Name()
+        for index, element in enumerate(elements)
+    }
     matches = matching.match(names, lambda: images_under(folder), folder)
     matching.report(matches.doubts, folder, problems, lambda index: (file, _shown(elements[index])))
     return matches

@@ -35,7 +35,7 @@ def _recognise(path: Path) -> str | None:
 
 def _root(path: Path) -> Path:
     """The folder itself, or that of a data.yaml."""
-    return path.parent if path.is_file() and path.suffix in (".yaml", ".yml") else path
+    return path.parent if path.is_file() and path.suffix.lower() in (".yaml", ".yml") else path
 
 
 def _folders(root: Path) -> list[tuple[str | None, Path, Path]]:

@@ -97,6 +97,19 @@ def match(
     return result
 
 
+def named(name: str, *folders: Path) -> Name | None:
+    """The name of an image that a label file lists by a path: below one of the folders, else by the end of its path.
+
+    Links inside the folders are the owner's and may lead anywhere; a name may not. A path of another machine or an address
+    decides by its end alone. None for what no file can be called.
+    """
+    parts = parts_of(name)
+    if not parts or parts[-1] == "..":
+        return None
+    below = ".." not in parts and "://" not in name and not name.startswith(("/", "\\"))
+    return Name(tuple(folder.joinpath(*parts) for folder in folders) if below else (), (name,))
+
+
 def by_stem(labels: Iterable[Path], folder: Path, images: Sequence[Path], image_root: Path) -> Matches[Path]:
     """Match label files below `folder`, whose place and stem are those of their images below `image_root`."""
     names = {label: Name((), (label.relative_to(folder).with_suffix("").as_posix(),)) for label in labels}

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from segdet.data.formats import matching
 from segdet.data.formats.base import SPLIT_FOLDERS, noting, read_text
+from segdet.data.formats.layout import Tree, file_in
 from segdet.data.images import is_image
 from segdet.data.records import Problem
 
@@ -25,8 +26,10 @@ def splits(
     """
     placed: dict[Path, str] = {}
     lost: set[str] = set()
+    tree = Tree(lists)
     for kind in ("Segmentation", "Main") if masked else ("Main", "Segmentation"):
-        some = _files(lists / kind)
+        folder = tree.at(kind)
+        some = _files(folder) if folder is not None else {}
         if not some or (placed and not masked):
             continue
         notes.append(f"splits from ImageSets/{kind}")
@@ -50,7 +53,7 @@ def _files(folder: Path) -> dict[str, Path]:
     """The list of each split; `trainval` where there is no list for train."""
     files: dict[str, Path] = {}
     for split, names in _LISTS:
-        file = next((folder / f"{name}.txt" for name in names if (folder / f"{name}.txt").is_file()), None)
+        file = next((file for name in names if (file := file_in(folder, f"{name}.txt")) is not None), None)
         if file is not None:
             files.setdefault(split, file)
     return files

@@ -27,7 +27,7 @@ from segdet.data.formats.base import (
     read_text,
     there,
 )
-from segdet.data.formats.layout import Tree
+from segdet.data.formats.layout import Tree, file_in, files_in
 from segdet.data.images import is_image
 from segdet.data.records import (
     Dataset,
@@ -42,7 +42,7 @@ _SPLIT_KEYS = {"train": ("train",), "val": ("val", "validation", "valid"), "test
 
 def _recognise(path: Path) -> str | None:
     if path.is_file():
-        is_card = {".yaml": _is_card, ".yml": _is_card, ".data": _is_darknet_card}.get(path.suffix)
+        is_card = {".yaml": _is_card, ".yml": _is_card, ".data": _is_darknet_card}.get(path.suffix.lower())
         return f"{path.name} with class names" if is_card is not None and is_card(path) else None
     card = _card_of(path)
     if card is not None:
@@ -80,7 +80,7 @@ def _read(path: Path, name: str, evidence: str) -> Dataset:
     keypoints = 0
     if card is not None:
         with noting(problems):
-            if card.suffix == ".data":
+            if card.suffix.lower() == ".data":
                 content = yolo_files.darknet_card(card, problems)
                 names = content.get("names", [])
             else:
@@ -144,14 +144,10 @@ def _is_card(path: Path) -> bool:
 
 
 def _card_of(folder: Path) -> Path | None:
-    candidates = [
-        folder / "data.yaml",
-        folder / "data.yml",
-        *sorted(folder.glob("*.yaml")),
-        *sorted(folder.glob("*.yml")),
-    ]
-    darknet = (file for file in sorted(folder.glob("*.data")) if _is_darknet_card(file))
-    return next((path for path in candidates if path.is_file() and _is_card(path)), None) or next(darknet, None)
+    usual = (file_in(folder, name) for name in ("data.yaml", "data.yml"))
+    candidates = [*filter(None, usual), *files_in(folder, ".yaml"), *files_in(folder, ".yml")]
+    darknet = (file for file in files_in(folder, ".data") if _is_darknet_card(file))
+    return next(filter(_is_card, candidates), None) or next(darknet, None)
 
 
 def _is_darknet_card(path: Path) -> bool:
@@ -249,7 +245,7 @@ def _images_of(entry: str, content: dict[str, Any], root: Path, problems: list[P
     for candidate in (*places, *spelled):
         if folder_there(candidate):
             return images_under(candidate)
-        if candidate.suffix == ".txt" and there(candidate):
+        if candidate.suffix.lower() == ".txt" and there(candidate):
             return _listed(candidate, root, problems)
     return []
 

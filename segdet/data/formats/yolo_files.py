@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from segdet.data.formats import class_list, matching
 from segdet.data.formats.base import SPLIT_FOLDERS, folder_there, images_under, load_json, noting, read_text, there
-from segdet.data.formats.layout import Tree, files_in
+from segdet.data.formats.layout import Tree, file_in, files_in
 from segdet.data.images import is_image
 from segdet.data.records import Problem
 
@@ -144,13 +144,15 @@ def class_names(
         if not folder.is_relative_to(root):
             continue
         for name in _NAME_FILES:
-            file = folder / name
-            if file.is_file():
+            file = file_in(folder, name)
+            if file is not None:
                 with noting(problems):
-                    names = _noted(file) if file.suffix == ".json" else _lines(file)
+                    names = _noted(file) if name.endswith(".json") else _lines(file)
                     if names:
                         return names, file
-    for file in sorted(set(root.glob("*.y*ml")) - {read}):  # a card that names classes but no splits
+    for file in sorted(
+        {*files_in(root, ".yaml"), *files_in(root, ".yml")} - {read}
+    ):  # a card that names classes but no splits
         with noting(problems):
             card = class_list.card(file)
             if card is not None and card.names:
