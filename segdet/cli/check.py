@@ -50,6 +50,8 @@ def check(
         }  # fmt: skip
     files.write_json(folder / "check.json", result)
     lines = _told(found)
+    if dataset.account is not None:
+        lines += ["what was not read:" if dataset.account.left_out else "every file was read:", *dataset.account.lines]
     if cleaned is not None:
         lines.append(
             f"{cleaned.folder}: a cleaned copy in {cleaned.layout} layout, {cleaned.images} images; "

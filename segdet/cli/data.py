@@ -66,6 +66,8 @@ def info(data: str = typer.Argument(..., help="Dataset name, folder or COCO file
         lines.append(f"no object is labelled: there is nothing to learn{marked}")
     if described["foreground"] is not None:
         lines.append(f"foreground: {described['foreground']:.2%} of the pixels of {described['sampled']} images")
+    if dataset.account is not None:
+        lines += dataset.account.lines
     if dataset.problems:
         lines.append(
             f"{len(dataset.problems)} things left out; the first: " + "; ".join(str(p) for p in dataset.problems[:3])

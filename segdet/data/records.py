@@ -127,6 +127,7 @@ Reason = Literal[
     "labels-other",  # labels of another kind than those that were read
     "problem",  # a file that is the subject of a problem
     "archive",  # a file to be unpacked
+    "result",  # what an earlier prediction wrote
     "dead-end",  # a link or folder that cannot be followed or opened
     "unknown",  # anything else
 ]
@@ -144,9 +145,13 @@ class Unread:
     count: int
     examples: tuple[str, ...]
 
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return {"reason": self.reason, "what": self.what, "count": self.count, "examples": list(self.examples)}
+
     def __str__(self) -> str:
         shown = ", ".join(self.examples[:3])
-        return f"{self.count} {self.what}: {shown}{', ...' if self.count > 3 else ''}"
+        return one_line(f"{self.what}: {self.count} ({shown}{', ...' if self.count > 3 else ''})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,14 +175,15 @@ class Account:
         read = f"{self.images} as images, {self.labels} as labels, lists or class names"
         return f"{self.files} files: {read}, {self.left_out} not read"
 
+    @property
+    def lines(self) -> list[str]:
+        """In words: how many files were read, and a line for each reason to leave some out."""
+        return [str(self), *(f"  not read: {one}" for one in self.unread)]
+
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
-        groups = [
-            {"reason": one.reason, "what": one.what, "count": one.count, "examples": list(one.examples)}
-            for one in self.unread
-        ]
         counts = {"files": self.files, "images": self.images, "labels": self.labels, "left_out": self.left_out}
-        return {**counts, "unread": groups}
+        return {**counts, "unread": [one.to_dict() for one in self.unread]}
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "splits": by_split(dataset),
         "foreground": float(np.mean(shares)) if shares else None,
         "sampled": len(spread),
+        "files": dataset.account.to_dict() if dataset.account is not None else None,
         "problems": [str(problem) for problem in dataset.problems],
     }
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from segdet.console import progress, say
 from segdet.data.images import ImageError
+from segdet.data.records import Unread
 from segdet.data.tiff import Bands, TiffPicture, bands_of
 from segdet.errors import InputError, InvalidOption, setting
 from segdet.files import new_folder, sha256_of
@@ -34,7 +35,14 @@ Row = dict[str, Any]
 
 @dataclass
 class JobResult:
-    """What was predicted and written, what had to be skipped (path -> reason), and how many were done before."""
+    """What a job did.
+
+    Attributes:
+        images: a row for each image that was predicted.
+        skipped: path -> reason of each image that could not be used.
+        before: how many an earlier run had done.
+        left_out: groups of files in the source folders that are no images.
+    """
 
     folder: Path
     model: Path
@@ -42,11 +50,13 @@ class JobResult:
     images: list[Row] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     before: int = 0
+    left_out: list[Row] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON output: the folder, the model, and per image its classes and files, without outlines."""
         about = {"out": str(self.folder), "model": str(self.model), "device": self.device}
-        return {**about, "images": self.images, "skipped": self.skipped, "done_before": self.before}
+        done = {"images": self.images, "skipped": self.skipped, "done_before": self.before}
+        return {**about, **done, "left_out": self.left_out}
 
     def sentence(self) -> str:
         """The result in words."""
@@ -80,14 +90,15 @@ def predict_sources(sources: Sequence[str | Path], config: PredictConfig) -> Job
         InputError: no such file, an unusable model, device or setting, or no image that could be read.
     """
     bands = None if config.bands is None else bands_of(config.bands)
-    expanded = expand([str(source) for source in sources], config.out or Path("runs"))
+    left_out: list[Unread] = []
+    expanded = expand([str(source) for source in sources], config.out or Path("runs"), left_out)
     file = find_model(config.model)
     device = settled(file, config.device, expanded, config.threads)
     predictor = open_predictor(
         file, config.threshold, config.tile, device, config.threads, config.imgsz, config.multiscale_to
     )
     kinds = kinds_of(config.save, predictor.session.metadata.task)
-    return run_job(
+    result = run_job(
         predictor,
         expanded,
         config.out,
@@ -97,6 +108,8 @@ def predict_sources(sources: Sequence[str | Path], config: PredictConfig) -> Job
         bands=bands,
         coco_ids=config.coco_ids,
     )
+    result.left_out = [group.to_dict() for group in left_out]
+    return result
 
 
 def run_job(

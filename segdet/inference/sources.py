@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import glob
 import sys
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from segdet.console import say
+from segdet.data.folders import DeadEnd, walk
 from segdet.data.images import EXTENSIONS, is_image
+from segdet.data.leftovers import Leftovers
+from segdet.data.records import Unread
 from segdet.errors import InputError
 from segdet.inference import ledger
 from segdet.inference.coco_ids import unique_names
@@ -47,13 +51,14 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEOS and not path.name.startswith(".")
 
 
-def expand(sources: Sequence[str], out: Path | None = None) -> list[Source]:
+def expand(sources: Sequence[str], out: Path | None = None, left_out: list[Unread] | None = None) -> list[Source]:
     """Images and videos behind files, folders (with all below), glob patterns, lists (`.txt`: a path a line, relative to
     the list or the working folder) and `-` (standard input: an image, or such a list), in order, each once.
 
     Args:
         out: where results go. Folders and patterns leave out what lies in it, or, where they start in it themselves, what
             earlier runs wrote there: they would predict their own results.
+        left_out: receives the other files of the folders, and why they are no sources.
 
     Raises:
         InputError: a source that does not exist or leads to no image.
@@ -61,6 +66,7 @@ def expand(sources: Sequence[str], out: Path | None = None) -> list[Source]:
     found: dict[Path, Path] = {}  # file -> name before it is made unique
     given: dict[Path, bytes] = {}
     results = _Results(out)
+    leftovers = Leftovers()
     for source in sources:
         if not source.strip():
             raise InputError('"": no name of an image or folder (a shell variable without a value?)')
@@ -75,10 +81,15 @@ def expand(sources: Sequence[str], out: Path | None = None) -> list[Source]:
             text = _text(Path(source))
             _add_lines(text, source, Path(source).parent, found)
         else:
-            _add(source, found, results)
-    if results.met:
-        count = f"{len(results.met)} file{'s' if len(results.met) != 1 else ''}"
-        say(f"left out {count} in {out}, where the results go")
+            _add(source, found, results, leftovers)
+    pictures = sum(map(_is_source, results.met))
+    if pictures:
+        say(f"left out {pictures} file{'s' if pictures != 1 else ''} in {out}, where the results go")
+    for one in leftovers.unread():
+        say(f"left out {one}")
+    if left_out is not None:
+        leftovers.count("result", "results of segdet, in the folder where results go", sorted(results.met))
+        left_out += leftovers.unread()
     names = unique_names([relative.as_posix() for relative in found.values()])
     return [Source(file, name, given.get(file)) for file, name in zip(found, names, strict=True)]
 
@@ -91,42 +102,68 @@ class _Results:
         self._written = set() if out is None else ledger.read(out).written
         self.met: set[Path] = set()
 
-    def without(self, files: Iterable[Path], start: Path) -> list[Path]:
-        """The `files`, which were found from `start` on, that are no results."""
-        place, folder = start.resolve(), self._folder
-        if folder is None:
-            return list(files)
-        below = folder != place and folder.is_relative_to(place)
-        kept = []
-        for file in files:
-            whole = place / file.relative_to(start)
-            if whole.is_relative_to(folder) and (below or whole.relative_to(folder).as_posix() in self._written):
-                self.met.add(whole)
-            else:
-                kept.append(file)
-        return kept
+    def holds(self, file: Path, start: Path) -> bool:
+        """Whether a `file`, which was reached from `start` on, is a result; it is noted as such."""
+        if self._folder is None:
+            return False
+        place = start.resolve()
+        whole = place / file.relative_to(start)
+        below = self._folder != place and self._folder.is_relative_to(place)
+        if whole.is_relative_to(self._folder) and (
+            below or whole.relative_to(self._folder).as_posix() in self._written
+        ):
+            self.met.add(whole)
+            return True
+        return False
 
 
-def _add(source: str, found: dict[Path, Path], results: _Results) -> None:
+def _add(source: str, found: dict[Path, Path], results: _Results, leftovers: Leftovers) -> None:
     path = expanded(source)
     if path.is_dir():
-        inside = sorted(p for p in path.rglob("*") if (is_image(p) or is_video(p)) and p.is_file())
-        inside = results.without(inside, path)
+        inside = _inside(path, results, leftovers)
         if not inside:
             but = " but results of segdet" if results.met else ""
-            raise InputError(f"{source}: no image in that folder{but} (segdet reads {_endings()})")
+            others = "; ".join(str(one) for one in leftovers.unread()[:3])
+            seen = f"; it holds {others}" if others else ""
+            raise InputError(f"{source}: no image in that folder{but}{seen} (segdet reads {_endings()})")
         found.update({file: file.relative_to(path) for file in inside if file not in found})
     elif path.is_file():
         found.setdefault(path, Path(path.name))
     else:
         names = (Path(name) for name in sorted(glob.glob(str(path), recursive=True)))
-        matched = results.without((name for name in names if is_image(name) or is_video(name)), _start(path))
+        start = _start(path)
+        matched = [name for name in names if _is_source(name) and not results.holds(name, start)]
         if not matched:
             raise InputError(
                 f"{source}: no such file or folder"
                 + (", and nothing matches the pattern" if glob.has_magic(source) else "")
             )
         found.update({file: Path(file.name) for file in matched if file.is_file() and file not in found})
+
+
+def _is_source(file: Path) -> bool:
+    return is_image(file) or is_video(file)
+
+
+def _inside(folder: Path, results: _Results, leftovers: Leftovers) -> list[Path]:
+    """The images and videos below a folder, sorted; every other file is counted as left out."""
+    dead_ends: list[DeadEnd] = []
+    inside: list[Path] = []
+    for place in walk(folder, dead_ends):
+        others: dict[str, list[Path]] = defaultdict(list)
+        for name in place.files:
+            file = place.path / name
+            if results.holds(file, folder):
+                continue
+            if _is_source(file):
+                inside.append(file)
+            else:
+                others[file.suffix.lower()].append(file)
+        for ending, files in others.items():
+            leftovers.count_ending(ending, files)
+    for end in dead_ends:
+        leftovers.count_dead_end(end)
+    return sorted(inside)
 
 
 def _start(pattern: Path) -> Path:

@@ -13,7 +13,7 @@ import numpy as np
 from segdet.data import rasterize
 from segdet.data.doctor.findings import Case, Checkup, Finding
 from segdet.data.images import ImageError, encode_jpeg, read_image, resize
-from segdet.data.records import Box, Dataset, Record, iterate
+from segdet.data.records import Account, Box, Dataset, Record, iterate
 from segdet.drawing import colour_of
 from segdet.files import write_text
 from segdet.reporting import page
@@ -45,6 +45,7 @@ def write(path: Path, dataset: Dataset, checkup: Checkup) -> None:
         "<h2>Findings</h2>",
         _contents(checkup),
         *(_finding(finding, number, records, dataset.root) for number, finding in enumerate(checkup.findings)),
+        *_not_read(dataset.account),
         "<h2>Classes</h2>",
         _classes(figures["classes"]),
     ]
@@ -67,6 +68,19 @@ def _splits(figures: Mapping[str, Any]) -> str:
         "<p class=sub>A photograph and its augmented copies (x.rf.&hellip;) are one photograph.</p>" if copies else ""
     )
     return f"<div style='overflow-x:auto'><table>{head}{''.join(rows)}</table></div>{told}"
+
+
+def _not_read(account: Account | None) -> list[str]:
+    """What became of the files in the folder, with a row for each reason to leave some out."""
+    if account is None:
+        return []
+    body = ["<h2 id='not-read'>What was not read</h2>", f"<p>{escape(account)}.</p>"]
+    rows = []
+    for one in account.unread:
+        more = f" and {one.count - len(one.examples)} more" if one.count > len(one.examples) else ""
+        shown = ", ".join(f"<code>{escape(name)}</code>" for name in one.examples)
+        rows.append(f"<tr><td class=n>{one.count}<td>{escape(one.what)}<td>{shown}{more}")
+    return [*body, page.table(("files", "what", "examples"), rows)] if rows else body
 
 
 def _contents(checkup: Checkup) -> str:

@@ -72,6 +72,35 @@ def test_the_usual_folder_is_not_predicted_either(cli: Cli, model: Path, tmp_pat
         assert names(done) == ["a.png"] and lines(done) == said
 
 
+def test_every_file_of_a_folder_is_accounted_for(cli: Cli, model: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    draw(photos / "a.png", photos / "site/b.png")
+    (photos / "c.jpg").write_text("no picture")
+    (photos / "d.HEIC").write_bytes(b"x")
+    (photos / "notes.txt").write_text("x")
+    (photos / "dead.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    draw(tmp_path / "elsewhere/e.png")
+    (photos / "linked").symlink_to(tmp_path / "elsewhere")
+    before: list[Path] = []
+    for _ in range(2):
+        done = cli("predict", photos, "--model", model, "--out", photos / "found", "--json")
+        assert sorted(names(done)) == ["a.png", "b.png", "e.png"]
+        told = json.loads(done.stdout)
+        reasons = {one["reason"]: one["count"] for one in told["left_out"]}
+        assert reasons.pop("result", 0) == len(before)
+        assert reasons == {"image-format": 1, "unknown": 1, "dead-end": 1} and len(told["skipped"]) == 1
+        for part in ("does not decode: 1", "d.HEIC", "notes.txt", "dead.jpg"):
+            assert any(line.startswith("left out") and part in line for line in lines(done))
+        before = [path for path in (photos / "found").rglob("*") if path.is_file() and path.name[0] != "."]
+
+
+def test_a_folder_without_a_picture_says_what_it_holds(cli: Cli, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.heic").write_bytes(b"x")
+    (line,) = lines(cli("predict", "photos", "--model", model, cwd=tmp_path), 2)
+    assert "does not decode: 1 (photos/a.heic)" in line
+
+
 def test_results_beside_the_sources_are_not_predicted(cli: Cli, model: Path, tmp_path: Path) -> None:
     draw(tmp_path / "a.png", tmp_path / "b.png")
     video(tmp_path / "walk.mp4", 2)

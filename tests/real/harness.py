@@ -186,7 +186,7 @@ def _plain(words: Iterable[str]) -> str:
 class Reads:
     """`data info` reads the folder.
 
-    images: how many in each split. objects: in all splits. classes: their names. share: smallest and largest share of
+    images: how many in each split. objects: in all splits, crowds too. classes: their names. share: smallest and largest share of
     the pixels that the objects cover.
     """
 
@@ -200,7 +200,7 @@ class Reads:
             return f"refused: {place.info.last}"
         seen = place.described
         images = {split: row["images"] for split, row in seen["splits"].items()}
-        objects = sum(row["objects"] for row in seen["splits"].values())
+        objects = sum(row["objects"] + row["crowds"] for row in seen["splits"].values())
         if self.images and images != dict(self.images):
             return f"images {images}"
         if self.objects is not None and objects != self.objects:

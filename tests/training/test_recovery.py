@@ -77,7 +77,9 @@ def test_a_loss_that_stays_no_number_ends_the_run_in_clear_words(
 ) -> None:
     bad = _Bad(set(range(1, 1000)))
     monkeypatch.setattr(SegmentationTask, "loss", lambda *arguments: bad(*arguments))
-    with pytest.raises(SegdetError, match=r"not a number \(epoch 1, step 6\), also after going back 3 times .*lower lr"):
+    with pytest.raises(
+        SegdetError, match=r"not a number \(epoch 1, step 6\), also after going back 3 times .*lower lr"
+    ):
         segdet.train("unet", str(walls), **TINY, epochs=1, out=str(tmp_path))
     assert bad.count == 24
     state = checkpoints.load_state(tmp_path / "unet-walls")

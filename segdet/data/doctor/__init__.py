@@ -14,7 +14,7 @@ import numpy as np
 
 from segdet.data import rasterize
 from segdet.data.boxes import area_of
-from segdet.data.doctor import copies, exports, labels, pictures, shares, upright
+from segdet.data.doctor import copies, exports, labels, pictures, shares, unread, upright
 from segdet.data.doctor.copies import Pair
 from segdet.data.doctor.findings import Checkup, Finding, by_severity
 from segdet.data.doctor.scan import Facts, scan
@@ -65,6 +65,7 @@ def _findings(dataset: Dataset, facts: dict[Path, Facts]) -> Iterator[Finding]:
     yield from upright.check(dataset, facts)
     yield from pictures.check(dataset, facts)
     yield from exports.check(dataset.root)
+    yield from unread.check(dataset.account)
     val = dataset.splits.get("val")
     if val is None:
         yield Finding("no-validation", "note", "no validation split", "Training holds photographs out of train.", 0)
@@ -107,4 +108,5 @@ def figures(dataset: Dataset) -> dict[str, Any]:
         "licence": dataset.licence,
         "classes": {name: objects[index] for index, name in enumerate(dataset.classes)},
         "splits": splits,
+        "files": dataset.account.to_dict() if dataset.account is not None else None,
     }

@@ -58,6 +58,10 @@ _TOLD: dict[Kind, tuple[str, Severity, str, str]] = {
         "pixels-ignored", "note", "masks with pixels to be ignored",
         "With one class they count as background, in training and in scores.",
     ),
+    "ambiguous": (
+        "label-ambiguous", "error", "labels and images of which nobody can say which belong together",
+        "They are left out. Give the files different names, or name the images in the labels with folder and ending.",
+    ),
     "stray": ("file-stray", "note", "files that are no label files", "They are not read; nothing to do if they belong there."),
 }  # fmt: skip
 

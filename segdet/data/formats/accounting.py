@@ -12,56 +12,15 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from segdet.data.folders import DeadEnd, Folder, walk
 from segdet.data.formats import sniffing
 from segdet.data.images import EXTENSIONS
+from segdet.data.leftovers import ARCHIVES, OTHER_IMAGES, Leftovers
 from segdet.data.records import Account, Dataset, Kind, Reason, Unread, iterate
 
-_EXAMPLES = 10  # of each reason
-_ENDINGS = 12  # unknown endings told apart
 _SNIFFED = 3  # files opened of each folder and ending
-_OTHER_IMAGES = frozenset(
-    [
-        ".heic",
-        ".heif",
-        ".avif",
-        ".jp2",
-        ".j2k",
-        ".jxl",
-        ".jxr",
-        ".dng",
-        ".cr2",
-        ".cr3",
-        ".crw",
-        ".nef",
-        ".arw",
-        ".raf",
-        ".orf",
-        ".rw2",
-        ".raw",
-        ".psd",
-        ".svg",
-        ".exr",
-        ".hdr",
-        ".tga",
-        ".pbm",
-        ".pgm",
-        ".ppm",
-        ".pnm",
-        ".pcx",
-        ".ico",
-        ".dcm",
-        ".ecw",
-        ".sid",
-        ".emf",
-        ".wmf",
-        ".eps",
-    ]
-)
-_ARCHIVES = frozenset([".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"])
 
 # What a problem says of the file that it is about, where that file was not used.
 _PROBLEMS: dict[Kind, str] = {
@@ -76,15 +35,6 @@ _PROBLEMS: dict[Kind, str] = {
     "stray": "files that are no label files",
 }
 
-_Key = tuple[Reason, str]
-
-
-@dataclass
-class _Group:
-    count: int = 0
-    examples: list[str] = field(default_factory=list)
-    classes: set[str] = field(default_factory=set)
-
 
 class _Real:
     """Absolute paths without links, for many files of few folders."""
@@ -95,7 +45,10 @@ class _Real:
     def of(self, path: Path) -> str:
         folder, name = os.path.split(path)
         if folder not in self._folders:
-            self._folders[folder] = os.path.realpath(folder)
+            try:
+                self._folders[folder] = os.path.realpath(folder)
+            except ValueError:  # a name out of a label file that no file can have
+                self._folders[folder] = folder
         return self.at(self._folders[folder], name)
 
     @staticmethod
@@ -118,10 +71,10 @@ class _Books:
                 for path in (problem.path, problem.image):
                     if path is not None:
                         self.problems.setdefault(real.of(path), problem.kind)
-        self.groups: dict[_Key, _Group] = defaultdict(_Group)
+        self.leftovers = Leftovers()
+        self.other_classes: dict[str, set[str]] = defaultdict(set)  # by kind of the labels that were not read
         self.own = self._own_kinds()
         self._stems: set[str] | None = None
-        self._endings: set[str] = set()
 
     def _own_kinds(self) -> set[str]:
         """What kinds of labels were read, by a few files of each ending."""
@@ -151,10 +104,8 @@ class _Books:
         for ending, some in alike.items():
             if ending in EXTENSIONS:
                 self._add_images(folder, some, ending in neighbours)
-            elif ending in _OTHER_IMAGES:
-                self._count("image-format", "images in formats that segdet does not decode", folder, some)
-            elif ending in _ARCHIVES:
-                self._count("archive", "archives; unpack them if they belong to the dataset", folder, some)
+            elif ending in OTHER_IMAGES or ending in ARCHIVES:
+                self.leftovers.count_ending(ending, [folder.path / name for name in some], self.short)
             else:
                 self._add_labels(folder, some, ending, ending in neighbours)
 
@@ -168,7 +119,7 @@ class _Books:
         elif masks:
             self._count("labels-other", sniffing.MASKS, folder, masks)
         if others:
-            self._count("image-unlisted", "images that no label file or list names", folder, others)
+            self._count("image-unlisted", "images in no list and in no label file", folder, others)
 
     def _mask_like(self, folder: Folder, name: str) -> bool:
         """Whether an image lies in a folder for masks and has the name of a picture that was read."""
@@ -181,48 +132,33 @@ class _Books:
     def _add_labels(self, folder: Folder, names: Sequence[str], ending: str, among_labels: bool) -> None:
         seen = [sniffing.sniff(folder.path / name) for name in names[:_SNIFFED]]
         kind = next((one.kind for one in seen if one.kind), None)
-        if among_labels or (kind is not None and kind in self.own):
+        if kind in self.own or (kind is None and among_labels):
             self._count(
                 "label-orphan", f"label files{f' ({kind})' if kind else ''} of no image that was read", folder, names
             )
         elif kind is not None:
             self._count("labels-other", kind, folder, names)
-            self.groups["labels-other", kind].classes.update(*(one.classes for one in seen))
+            self.other_classes[kind].update(*(one.classes for one in seen))
         else:
-            if ending not in self._endings and len(self._endings) >= _ENDINGS:
-                ending = "other endings"
-            self._endings.add(ending)
-            self._count("unknown", f"other files ({ending or 'without ending'})", folder, names)
+            self.leftovers.count_ending(ending, [folder.path / name for name in names], self.short)
 
     def _count(self, reason: Reason, what: str, folder: Folder, names: Sequence[str]) -> None:
-        group = self.groups[reason, what]
-        group.count += len(names)
-        for name in names[: _EXAMPLES - len(group.examples)]:
-            group.examples.append(self.short(folder.path / name))
+        self.leftovers.count(reason, what, [folder.path / name for name in names], self.short)
 
     def short(self, path: Path) -> str:
         return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)
 
     def unread(self, dead_ends: Sequence[DeadEnd]) -> tuple[Unread, ...]:
-        own = ", ".join(sorted(self.own))
-        found = []
-        for (reason, what), group in self.groups.items():
-            if reason == "labels-other":
-                named = sorted(group.classes)
-                classes = f"; classes {', '.join(named[:8])}{', ...' if len(named) > 8 else ''}" if named else ""
-                what = (
-                    f"files with labels of another kind ({what}{classes}) beside those that were read ({own or 'none'})"
-                )
-            found.append(Unread(reason, what, group.count, tuple(group.examples)))
-        order = {reason: place for place, reason in enumerate(Reason.__args__)}  # type: ignore[attr-defined]
-        by_why: dict[str, list[str]] = defaultdict(list)
         for end in dead_ends:
-            by_why[end.why].append(self.short(end.path))
-        found += [
-            Unread("dead-end", f"entries that were not followed: {why}", len(paths), tuple(paths[:_EXAMPLES]))
-            for why, paths in by_why.items()
-        ]
-        return tuple(sorted(found, key=lambda one: (order[one.reason], -one.count, one.what)))
+            self.leftovers.count_dead_end(end, self.short)
+        return self.leftovers.unread(self._spelled)
+
+    def _spelled(self, reason: Reason, what: str) -> str:
+        if reason != "labels-other":
+            return what
+        own, named = ", ".join(sorted(self.own)), sorted(self.other_classes[what])
+        classes = f"; classes {', '.join(named[:8])}{', ...' if len(named) > 8 else ''}" if named else ""
+        return f"files with labels of another kind ({what}{classes}) beside those that were read ({own or 'none'})"
 
 
 def account(dataset: Dataset, consumed: Iterable[Path]) -> Account:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import yaml
 
 from segdet.data import index
-from segdet.data.folders import files_under
+from segdet.data.folders import walk
 from segdet.data.images import ImageError, is_image
 from segdet.data.records import Dataset, Problem, Record
 from segdet.errors import InputError
@@ -103,8 +103,16 @@ def header_size(image: Path, problems: list[Problem]) -> tuple[int, int] | None:
 
 
 def images_under(folder: Path) -> list[Path]:
-    """All image files below `folder`, sorted, so that the order is the same on every machine."""
-    return sorted(path for path in files_under(folder) if is_image(path))
+    """All image files below `folder`, sorted, so that the order is the same on every machine.
+
+    A folder with the name of an image is among them, so that its reader reports it.
+    """
+    return sorted(
+        path
+        for at in walk(folder)
+        for path in (*([at.path] if at.path != folder else []), *(at.path / name for name in at.files))
+        if is_image(path)
+    )
 
 
 def there(path: Path) -> bool:
@@ -143,7 +151,7 @@ def read_text(file: Path, what: str, errors: str = "strict") -> str:
     """A text file as UTF-8, or as its byte order mark says; `errors` as for `text.decoded`.
 
     Raises:
-        Malformed: it cannot be read; the message ends with `what` it should be. FileNotFoundError: there is none.
+        Malformed: it cannot be read; the message ends with `what` it should be.
     """
     try:
         content = file.read_bytes()
@@ -151,8 +159,6 @@ def read_text(file: Path, what: str, errors: str = "strict") -> str:
     except UnicodeDecodeError as error:
         row = content.count(b"\n", 0, error.start) + 1
         raise Malformed(file, f"not a text file (row {row} is not UTF-8); {what}") from error
-    except FileNotFoundError:
-        raise
     except OSError as error:
         raise Malformed(file, f"cannot be read ({error.strerror}); {what}") from error
     consume(file)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
-from segdet.data.formats import class_list
-from segdet.data.formats.base import Adapter, Malformed, header_size, in_order, noting, read_text, there
+from segdet.data.formats import class_list, matching
+from segdet.data.formats.base import Adapter, Malformed, header_size, images_under, in_order, noting, read_text
 from segdet.data.formats.coco_files import image_folder
 from segdet.data.formats.layout import Tree, files_in, folders_in, split_of_file, split_said
 from segdet.data.records import Dataset, Instance, Problem, Record, clean_box, photograph_of
@@ -100,30 +100,37 @@ def _rows(file: Path, problems: list[Problem]) -> Iterator[_Row]:
 def _records(
     file: Path, root: Path, rows: Sequence[_Row], classes: Sequence[str], problems: list[Problem]
 ) -> list[Record]:
-    by_image: dict[str, list[_Row]] = {}
+    rows_of: dict[str, list[_Row]] = {}
     for row in rows:
-        by_image.setdefault(row.image.replace("\\", "/"), []).append(row)
-    folder = image_folder(file, root, list(by_image))
-    records = []
-    for name, some in by_image.items():
-        record = _record(file, folder, name, some, classes, problems)
-        if record is not None:
-            records.append(record)
-    return records
+        rows_of.setdefault(row.image, []).append(row)
+    folder = image_folder(file, root, list(rows_of))
+    names: dict[str, matching.Name] = {}
+    for said, some in rows_of.items():
+        name = matching.named(said, folder)
+        if name is None:
+            what = f"row {some[0].number}: no file can be called {said[:80]!r}; correct it"
+            problems.append(Problem(file, what, "malformed"))
+        else:
+            names[said] = name
+    matches = matching.match(names, lambda: images_under(folder), folder)
+    matching.report(matches.doubts, folder, problems, lambda said: (file, f"row {rows_of[said][0].number}"))
+    by_image: dict[Path, list[_Row]] = {}
+    for said in names:
+        if said in matches.images:
+            by_image.setdefault(matches.images[said], []).extend(rows_of[said])
+        elif ".." in matching.parts_of(said):
+            what = f"row {rows_of[said][0].number}: the file name {said[:80]!r} leads out of the dataset; correct it"
+            problems.append(Problem(file, what, "malformed"))
+        elif said not in matches.doubtful:
+            missing = folder.joinpath(*matching.parts_of(said))
+            problems.append(Problem(missing, f"listed in {file.name} but not there", "image-missing"))
+    made = (_record(file, image, some, classes, problems) for image, some in by_image.items())
+    return [record for record in made if record is not None]
 
 
 def _record(
-    file: Path, folder: Path, name: str, rows: Sequence[_Row], classes: Sequence[str], problems: list[Problem]
+    file: Path, image: Path, rows: Sequence[_Row], classes: Sequence[str], problems: list[Problem]
 ) -> Record | None:
-    parts = PurePosixPath(name)
-    if not name or "\0" in name or len(name) > 1000 or parts.is_absolute() or ".." in parts.parts:
-        what = f"row {rows[0].number}: the file name {name[:80]!r} leads out of the dataset; correct it"
-        problems.append(Problem(file, what, "malformed"))
-        return None
-    image = folder / parts
-    if not there(image):
-        problems.append(Problem(image, f"listed in {file.name} but not there", "image-missing"))
-        return None
     size = header_size(image, problems)
     if size is None:
         return None

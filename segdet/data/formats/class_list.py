@@ -12,6 +12,7 @@ import numpy as np
 
 from segdet.data.formats import class_names
 from segdet.data.formats.base import Malformed, load_yaml, noting, read_text
+from segdet.data.formats.layout import file_in, files_in
 from segdet.data.records import Problem
 
 BACKGROUND = frozenset({"background", "_background_", "__background__", "bg", "unlabeled", "unlabelled", "void"})
@@ -41,10 +42,11 @@ def find(root: Path, problems: list[Problem]) -> ClassList | None:
         ("class_names.txt", lines),
         ("classes.txt", lines),
     ):
-        if (root / name).is_file():
+        file = file_in(root, name)
+        if file is not None:
             with noting(problems):
-                return load(root / name, problems)
-    for file in sorted(root.glob("*.y*ml")):
+                return load(file, problems)
+    for file in (*files_in(root, ".yaml"), *files_in(root, ".yml")):
         with noting(problems):
             found = card(file)
             if found is not None:

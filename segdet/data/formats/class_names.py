@@ -9,7 +9,7 @@ import yaml
 
 from segdet.data.formats.base import Malformed, read_text
 
-_EXAMPLE = "write names: [crack, spalling] or, by number, names: {0: crack, 1: spalling}"
+EXAMPLE = "write names: [crack, spalling] or, by number, names: {0: crack, 1: spalling}"
 _NUMBER = re.compile(r"([+-]?[0-9]+)(\.0*)?")
 
 
@@ -109,4 +109,4 @@ def _blank(node: yaml.Node) -> bool:
 
 
 def _unreadable(file: Path, key: str) -> Malformed:
-    return Malformed(file, f"`{key}` must be a list of class names (or a mapping from numbers to names): {_EXAMPLE}")
+    return Malformed(file, f"`{key}` must be a list of class names (or a mapping from numbers to names): {EXAMPLE}")

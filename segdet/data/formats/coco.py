@@ -7,17 +7,17 @@ share with a real class. `area` is not read: Roboflow stores the box's.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from segdet.data import masks
-from segdet.data.formats import coco_files
-from segdet.data.formats.base import Adapter, Malformed, header_size, load_json, noting, there
+from segdet.data.formats import coco_files, matching
+from segdet.data.formats.base import Adapter, Malformed, header_size, images_under, load_json, noting
 from segdet.data.formats.coco_values import flag, identity, numbers, outline, side
 from segdet.data.records import (
     Dataset,
@@ -37,12 +37,13 @@ _REFERENCES = ("image_id", "category_id")
 @dataclass(frozen=True)
 class _File:
     path: Path
+    root: Path
     images: Path  # folder that `file_name` is relative to
 
 
 def _recognise(path: Path) -> str | None:
     if path.is_file():
-        return f"{path.name}, a COCO JSON file" if path.suffix == ".json" else None
+        return f"{path.name}, a COCO JSON file" if path.suffix.lower() == ".json" else None
     return ", ".join(str(file.relative_to(path)) for file in coco_files.find(path).values()) or None
 
 
@@ -55,23 +56,16 @@ def _read(path: Path, name: str, evidence: str) -> Dataset:
     for split, file in found.items():
         with noting(problems):
             contents[split] = _load(file, problems)
-            files[split] = _placed(file, root, contents[split], problems)
+            named = [
+                image["file_name"] for image in contents[split]["images"] if isinstance(image.get("file_name"), str)
+            ]
+            files[split] = _File(file, root, coco_files.image_folder(file, root, named))
     categories = _categories(contents, files, problems)
     classes = tuple(dict.fromkeys(categories.values()))
     labels = {number: classes.index(name) for number, name in categories.items()}
     splits = {split: _records(content, files[split], labels, problems) for split, content in contents.items()}
     notes = (evidence, *_same_names(categories), *_crowds(splits))
     return Dataset(name, root, "COCO", classes, splits, tuple(problems), _licence(contents), notes)
-
-
-def _placed(file: Path, root: Path, content: dict[str, Any], problems: list[Problem]) -> _File:
-    """The file with the folder of its images; a problem when not one image that it lists is there."""
-    names = [image["file_name"] for image in content["images"] if isinstance(image.get("file_name"), str)]
-    folder = coco_files.image_folder(file, root, names)
-    placed = _File(file, folder)
-    if names and not any(there(folder / name.replace("\\", "/")) for name in names):
-        problems.append(Problem(file, coco_files.none_there(file, root, names), "image-missing"))
-    return placed
 
 
 def _load(file: Path, problems: list[Problem]) -> dict[str, Any]:
@@ -162,12 +156,28 @@ def _records(
             what = f"{len(some)} annotations of image {' '.join(str(image_id).split())[:40]}, which is not listed"
             problems.append(Problem(file.path, what, "orphan"))
     _corner_boxes(content["annotations"], {image["id"]: image for image in content["images"]}, file, problems)
-    records = []
-    for image in _once(content["images"], by_image, file, problems):
+    names: dict[int, matching.Name] = {}
+    for image in content["images"]:
         with noting(problems):
-            record = _record(image, by_image.get(image["id"], []), file, labels, problems)
-            if record is not None:
-                records.append(record)
+            names[image["id"]] = _name(image, file)
+    matches = matching.match(names, lambda: images_under(file.images), file.images)
+    matching.report(matches.doubts, file.images, problems, lambda number: (file.path, f"image {number}"))
+    if names and not matches.images and not matches.doubts:
+        said = [image["file_name"] for image in content["images"] if image["id"] in names]
+        problems.append(Problem(file.path, coco_files.none_there(file.path, file.root, said), "image-missing"))
+    entries: dict[Path, list[dict[str, Any]]] = defaultdict(list)
+    for image in content["images"]:
+        if image["id"] in matches.images:
+            entries[matches.images[image["id"]]].append(image)
+        elif image["id"] in names and image["id"] not in matches.doubtful:
+            listed = file.images.joinpath(*matching.parts_of(image["file_name"]))
+            problems.append(Problem(listed, f"listed in {file.path.name} but not there", "image-missing"))
+    records = []
+    for path, same in entries.items():
+        for image in _once(same, by_image, file, problems):
+            with noting(problems):
+                record = _record(image, by_image.get(image["id"], []), path, file, labels, problems)
+                records += [record] if record is not None else []
     return tuple(records)
 
 
@@ -176,24 +186,19 @@ def _key(value: Any) -> Any:
 
 
 def _once(
-    images: Sequence[dict[str, Any]], by_image: Mapping[Any, Any], file: _File, problems: list[Problem]
-) -> Iterator[dict[str, Any]]:
-    """The images, each file once: under several ids, each copy would lack the labels of the others."""
-    entries: dict[str, list[dict[str, Any]]] = {}
-    for image in images:
-        entries.setdefault(PurePosixPath(str(image.get("file_name")).replace("\\", "/")).as_posix(), []).append(image)
-    for name, same in entries.items():
-        labelled = [image for image in same if image["id"] in by_image]
-        ids = ", ".join(str(image["id"]) for image in same[:8])
-        if len(same) > 1 and isinstance(same[0].get("file_name"), str):
-            if len(labelled) > 1:
-                what = f"{name} is listed as images {ids}, and each copy lacks the other's labels; give all the same id"
-                problems.append(Problem(file.path, what[:400], "malformed"))
-            else:
-                what = f"{name} is listed as images {ids}; the one with labels is kept"
-                problems.append(Problem(file.path, what[:400], "repeated"))
-            same = (labelled or same)[:1]
-        yield from same
+    same: Sequence[dict[str, Any]], by_image: Mapping[Any, Any], file: _File, problems: list[Problem]
+) -> Sequence[dict[str, Any]]:
+    """The entries of one image file: one, unless several hold labels. Each copy would lack the labels of the others."""
+    if len(same) == 1:
+        return same
+    labelled = [image for image in same if image["id"] in by_image]
+    listed = f"{same[0]['file_name']} is listed as images {', '.join(str(image['id']) for image in same[:8])}"
+    if len(labelled) > 1:
+        what = f"{listed}, and each copy lacks the other's labels; give all the same id"
+        problems.append(Problem(file.path, what[:400], "malformed"))
+    else:
+        problems.append(Problem(file.path, f"{listed}; the one with labels is kept"[:400], "repeated"))
+    return (labelled or same)[:1]
 
 
 def _corner_boxes(
@@ -222,14 +227,11 @@ def _corner_boxes(
 def _record(
     image: dict[str, Any],
     annotations: list[dict[str, Any]],
+    path: Path,
     file: _File,
     labels: Mapping[int, int],
     problems: list[Problem],
 ) -> Record | None:
-    path = _image_path(image, file)
-    if not there(path):
-        problems.append(Problem(path, f"listed in {file.path.name} but not there", "image-missing"))
-        return None
     size = header_size(path, problems)
     if size is None:
         return None
@@ -257,16 +259,14 @@ def _record(
     return Record(path, width, height, tuple(instances), photograph_of(path))
 
 
-def _image_path(image: dict[str, Any], file: _File) -> Path:
-    name = image.get("file_name")
-    if not isinstance(name, str) or not name:
+def _name(image: dict[str, Any], file: _File) -> matching.Name:
+    said = image.get("file_name")
+    if not isinstance(said, str) or not said:
         raise Malformed(file.path, f"image {image['id']} has no file_name")
-    if "\0" in name or len(name) > 1000:
+    name = matching.named(said, file.images)
+    if name is None:
         raise Malformed(file.path, f"image {image['id']} has a file_name that no file can have")
-    parts = PurePosixPath(name.replace("\\", "/"))  # written on Windows
-    if parts.is_absolute() or ".." in parts.parts:  # links inside the folder are the owner's, and may lead anywhere
-        raise Malformed(file.path, f"file_name {name!r} leads out of {file.images}; correct it")
-    return file.images / parts
+    return name
 
 
 def _instance(

@@ -10,9 +10,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from segdet.data.formats.base import SPLIT_FOLDERS, there
+from segdet.data.formats.base import SPLIT_FOLDERS, images_under, there
 from segdet.data.formats.layout import Tree, files_in, holds_lists, split_of_file
-from segdet.data.images import is_image
 from segdet.errors import InputError
 
 _LISTS = ("images", "annotations", "categories")
@@ -75,20 +74,32 @@ def root_of(file: Path) -> Path:
 
 
 def image_folder(file: Path, root: Path, names: Sequence[str]) -> Path:
-    """The folder that the file names in a COCO file are relative to: the one in which most of them are there.
+    """The folder that the file names in a COCO file are relative to: the usual one in which most of them are there.
 
-    Where none of them is there, it is the first of the usual folders, which messages then name.
+    Where another folder holds more of them, it is that one. Where several do, it is the dataset's own folder: then the
+    longest matching end of each path decides. Where none of them is anywhere, it is the first of the usual folders, which
+    messages then name.
     """
-    names = [name for name in names if _relative(name)]
+    names = [name.replace("\\", "/") for name in names if _relative(name)]
     sample = names[:: max(1, len(names) // _ASKED)][:_ASKED]
-    best: tuple[int, Path] | None = None
+
+    def count(folder: Path) -> int:
+        return sum(there(folder / name) for name in sample)
+
+    best: tuple[int, Path] = (-1, root)
     for folder in _folders(file, root):
-        count = sum(there(folder / name.replace("\\", "/")) for name in sample)
-        if best is None or count > best[0]:
-            best = (count, folder)
-        if count == len(sample):
-            break
-    return best[1] if best is not None else root
+        held = count(folder)
+        if held > best[0]:
+            best = (held, folder)
+        if held == len(sample):
+            return folder
+    others = {folder: held for folder in image_folders(root) if (held := count(folder)) > best[0]}
+    whole = [folder for folder, held in others.items() if held == len(sample)]
+    if len(whole) == 1:
+        return whole[0]
+    if others:
+        return next(iter(others)) if len(others) == 1 else root
+    return best[1]
 
 
 def _relative(name: str) -> bool:
@@ -109,15 +120,13 @@ def _folders(file: Path, root: Path) -> Iterator[Path]:
         yield from (folder for at in (name, f"images/{name}", f"data/{name}") if (folder := tree.at(at)) is not None)
     yield from (folder for name in ("images", "data") if (folder := tree.at(name)) is not None)
     yield root
-    yield from image_folders(root)
 
 
 def image_folders(root: Path) -> dict[Path, int]:
     """The folders at or below a root that directly hold images, with how many each holds, sorted."""
     counts: dict[Path, int] = {}
-    for path in root.rglob("*"):
-        if is_image(path):
-            counts[path.parent] = counts.get(path.parent, 0) + 1
+    for image in images_under(root):
+        counts[image.parent] = counts.get(image.parent, 0) + 1
     return dict(sorted(counts.items()))
 
 

@@ -6,14 +6,14 @@ Polylines, points, cuboids and skeletons enclose nothing and are counted and lef
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 import numpy as np
 
 from segdet.data import masks
-from segdet.data.formats import shapes
+from segdet.data.formats import matching, shapes
 from segdet.data.formats.base import (
     Adapter,
     Malformed,
@@ -23,9 +23,8 @@ from segdet.data.formats.base import (
     noting,
     split_named,
     split_of,
-    there,
 )
-from segdet.data.formats.layout import Tree
+from segdet.data.formats.layout import Tree, file_in
 from segdet.data.formats.xml_files import number, parse, root_tag
 from segdet.data.records import (
     Dataset,
@@ -44,19 +43,21 @@ _OPEN = ("polyline", "points", "cuboid", "skeleton", "tag")  # nothing that a ma
 
 def _recognise(path: Path) -> str | None:
     if path.is_file():
-        return f"{path.name}, a CVAT XML file" if path.suffix == ".xml" and root_tag(path) == "annotations" else None
+        return (
+            f"{path.name}, a CVAT XML file"
+            if path.suffix.lower() == ".xml" and root_tag(path) == "annotations"
+            else None
+        )
     files = _files(path)
     return ", ".join(str(file.relative_to(path)) for file in files.values()) if files else None
 
 
 def _files(root: Path) -> dict[str, Path]:
     """Annotation files by split; "" when the file itself names the splits."""
-    alone = root / "annotations.xml"
-    found = {"": alone} if alone.is_file() else {}
-    if not found:
-        files = {split: folder / alone.name for split, folder in Tree(root).splits().items()}
-        found = {split: file for split, file in files.items() if file.is_file()}
-    return {split: file for split, file in found.items() if root_tag(file) == "annotations"}
+    folders = {"": root, **Tree(root).splits()}
+    files = {split: file_in(folder, "annotations.xml") for split, folder in folders.items()}
+    found = {split: file for split, file in files.items() if file is not None and root_tag(file) == "annotations"}
+    return {"": found[""]} if "" in found else found
 
 
 def _read(path: Path, name: str, evidence: str) -> Dataset:
@@ -71,10 +72,15 @@ def _read(path: Path, name: str, evidence: str) -> Dataset:
     splits: dict[str, list[Record]] = {}
     for split in roots:
         file = files[split]
-        images = _Images(file.parent)
+        elements = roots[split].findall("image")
+        matches = _images(elements, file, problems)
         ignored: Counter[str] = Counter()
-        for element in roots[split].findall("image"):
-            record = _record(element, file, images, classes, problems, ignored)
+        for index, element in enumerate(elements):
+            record = None
+            if index in matches.images:
+                record = _record(element, file, matches.images[index], classes, problems, ignored)
+            elif index not in matches.doubtful:
+                problems.append(Problem(file, f"{_shown(element)}: no such image in {file.parent}", "image-missing"))
             if record is not None:
                 splits.setdefault(split or _split(element), []).append(record)
         if ignored:
@@ -106,24 +112,21 @@ def _classes(roots: Iterable[ElementTree.Element]) -> tuple[str, ...]:
     return (*named, *sorted(used - set(named) - {""}))
 
 
-class _Images:
-    """Finds images by the names in the file: below `images/`, below the file's folder, or by the last part alone."""
+def _images(elements: Sequence[ElementTree.Element], file: Path, problems: list[Problem]) -> matching.Matches[int]:
+    """The image of each element: below `images/`, below the file's folder, or by the longest matching end of its name."""
+    folder = file.parent
+    names = {
+        index: matching.named(element.get("name", ""), folder / "images", folder) or matching.Name()
+        for index, element in enumerate(elements)
+    }
+    matches = matching.match(names, lambda: images_under(folder), folder)
+    matching.report(matches.doubts, folder, problems, lambda index: (file, _shown(elements[index])))
+    return matches
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.by_name: dict[str, Path] | None = None
 
-    def find(self, name: str) -> Path | None:
-        relative = PurePosixPath(name.replace("\\", "/"))
-        if "\0" in name or len(name) > 1000 or not relative.name:
-            return None
-        for base in (self.folder / "images", self.folder):
-            path = base / relative
-            if not relative.is_absolute() and ".." not in relative.parts and there(path):
-                return path
-        if self.by_name is None:
-            self.by_name = {image.name: image for image in reversed(images_under(self.folder))}
-        return self.by_name.get(relative.name)
+def _shown(element: ElementTree.Element) -> str:
+    """What to call an image of the file in messages."""
+    return f"image {element.get('id', '?')[:20]} ({' '.join(element.get('name', '').split())[:80]})"
 
 
 def _split(element: ElementTree.Element) -> str:
@@ -135,17 +138,12 @@ def _split(element: ElementTree.Element) -> str:
 def _record(
     element: ElementTree.Element,
     file: Path,
-    images: _Images,
+    path: Path,
     classes: tuple[str, ...],
     problems: list[Problem],
     ignored: Counter[str],
 ) -> Record | None:
-    name = element.get("name", "")
-    shown = f"image {element.get('id', '?')[:20]} ({' '.join(name.split())[:80]})"
-    path = images.find(name)
-    if path is None:
-        problems.append(Problem(file, f"{shown}: no such image in {images.folder}", "image-missing"))
-        return None
+    shown = _shown(element)
     size = header_size(path, problems)
     if size is None:
         return None

@@ -1,8 +1,9 @@
 """LabelMe: a JSON file for each image, with polygons, rectangles, circles and masks.
 
 `imageData` (a copy of the picture) is not read; `labelme_pictures` writes it to a file. `imagePath` is often wrong
-(another machine's folders, backslashes), so the image is looked for beside the file by several names. Shapes of one
-`group_id` and label are parts of one object.
+(another machine's folders, backslashes), so the image is looked for beside the file by several names, then below the
+dataset's folder by the longest matching end of its path and of the file's own. Shapes of one `group_id` and label are
+parts of one object.
 """
 
 from __future__ import annotations
@@ -11,18 +12,22 @@ import base64
 import binascii
 import io
 import math
+import posixpath
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from segdet.data import masks, rasterize
-from segdet.data.formats import labelme_pictures, shapes
+from segdet.data.folders import files_under
+from segdet.data.formats import labelme_pictures, matching, shapes
 from segdet.data.formats.base import (
     Adapter,
+    give_up,
     header_size,
     images_under,
     in_order,
@@ -30,7 +35,6 @@ from segdet.data.formats.base import (
     noting,
     read_text,
     split_of,
-    there,
 )
 from segdet.data.formats.class_names import whole
 from segdet.data.formats.layout import holds_lists
@@ -61,7 +65,9 @@ def _recognise(path: Path) -> str | None:
 
 
 def _files(root: Path) -> list[Path]:
-    return sorted(file for file in root.rglob("*.json") if not file.name.startswith((".", "_")))
+    return sorted(
+        file for file in files_under(root) if file.suffix.lower() == ".json" and not file.name.startswith("_")
+    )
 
 
 def _read(path: Path, name: str, evidence: str) -> Dataset:
@@ -74,17 +80,26 @@ def _read(path: Path, name: str, evidence: str) -> Dataset:
             if content is not None:
                 contents[file] = content
     classes = _classes(path, contents, problems)
-    images = {image.name: image for image in reversed(images_under(path))}
+    images = images_under(path)
+    names = {file: _named(file, content, path) for file, content in contents.items()}
+    matches = matching.match(names, lambda: images, path)
+    matching.report(matches.doubts, path, problems)
     splits: dict[str, list[Record]] = {}
     for file, content in contents.items():
-        record = _record(file, content, path, images, classes, problems, ignored)
-        if record is not None:
+        record = None
+        if file in matches.images:
+            record = _record(file, content, matches.images[file], classes, problems, ignored)
+        elif file not in matches.doubtful:
+            problems.append(Problem(file, _missing(file, content), "image-missing"))
+        if record is None:
+            give_up(file)
+        else:
             splits.setdefault(split_of(file, path), []).append(record)
     if ignored:
         said = ", ".join(f"{count} {kind}" for kind, count in sorted(ignored.items()))
         problems.append(Problem(path, f"shapes that enclose nothing: {said}", "open"))
     notes = [evidence]
-    without = len(images) - len({record.image.name for records in splits.values() for record in records})
+    without = len(images) - len({record.image for records in splits.values() for record in records})
     if without:
         notes.append(f"{without} images without a usable JSON file are left out")
     return Dataset(name, path, "LabelMe", classes, in_order(splits), tuple(problems), None, tuple(notes))
@@ -122,18 +137,11 @@ def _classes(root: Path, contents: dict[Path, dict[str, Any]], problems: list[Pr
 def _record(
     file: Path,
     content: dict[str, Any],
-    root: Path,
-    images: dict[str, Path],
+    path: Path,
     classes: tuple[str, ...],
     problems: list[Problem],
     ignored: Counter[str],
 ) -> Record | None:
-    path = _image(file, content, root, images)
-    if path is None:
-        told = " ".join(str(content.get("imagePath")).split())[:80]
-        way_out = f"; {labelme_pictures.advice(file)}" if labelme_pictures.has_picture(content) else ""
-        problems.append(Problem(file, f"its image {told} is not there{way_out}", "image-missing"))
-        return None
     size = header_size(path, problems)
     if size is None:
         return None
@@ -168,18 +176,31 @@ def _record(
     return Record(path, width, height, instances, photograph_of(path), ignore)
 
 
-def _image(file: Path, content: dict[str, Any], root: Path, images: dict[str, Path]) -> Path | None:
-    """The image a file is about: where it says, else of that name beside it, else of the file's own name."""
-    told = str(content.get("imagePath") or "").replace("\\", "/")
-    if "\0" not in told and 0 < len(told) < 1000:
-        relative = file.parent / told
-        if is_image(relative) and there(relative) and relative.resolve().is_relative_to(root.resolve()):
-            return relative
-        named = file.parent / PurePosixPath(told).name
-        if is_image(named) and there(named):
-            return named
-    own = next((image for image in sorted(file.parent.glob(f"{_literal(file.stem)}.*")) if is_image(image)), None)
-    return own or images.get(PurePosixPath(told).name)
+def _named(file: Path, content: dict[str, Any], root: Path) -> matching.Name:
+    """What a file calls its image: where it says, else of that name beside it, else of the file's own name."""
+    named = str(content.get("imagePath") or "")
+    parts = matching.parts_of(named)
+    own = file.relative_to(root).with_suffix("").as_posix()
+    if not parts:
+        return matching.Name(tuple(_beside(file)), (own,))
+    below = posixpath.normpath(posixpath.join(posixpath.dirname(own), *parts))
+    places = [root / below] if not below.startswith("..") and not named.startswith("/") else []
+    places = [place for place in (*places, file.parent / parts[-1]) if is_image(place)]
+    return matching.Name((*places, *_beside(file)), (below, own))
+
+
+def _beside(file: Path) -> Iterator[Path]:
+    """The image beside a file that has its stem, where there is just one."""
+    images = [image for image in sorted(file.parent.glob(f"{_literal(file.stem)}.*")) if is_image(image)]
+    if len(images) == 1:
+        yield images[0]
+
+
+def _missing(file: Path, content: dict[str, Any]) -> str:
+    """Why a file has no image, and what helps."""
+    named = " ".join(str(content.get("imagePath")).split())[:80]
+    way_out = f"; {labelme_pictures.advice(file)}" if labelme_pictures.has_picture(content) else ""
+    return f"its image {named} is not there{way_out}"
 
 
 def _literal(text: str) -> str:

@@ -8,6 +8,7 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from segdet.data.folders import files_under
 from segdet.data.formats.base import Malformed, load_json
 from segdet.data.formats.layout import holds_lists
 from segdet.data.images import ImageError, header, is_image
@@ -34,7 +35,9 @@ def unpack(root: Path) -> tuple[list[Path], list[str]]:
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give the folder with the LabelMe files")
-    files = [file for file in sorted(root.rglob("*.json")) if holds_lists(file, "shapes")]
+    files = [
+        file for file in sorted(files_under(root)) if file.suffix.lower() == ".json" and holds_lists(file, "shapes")
+    ]
     if not files:
         raise InputError(f"{root}: no LabelMe file (JSON with a list `shapes`) in it; give the folder that holds them")
     written: list[Path] = []

@@ -71,6 +71,12 @@ def files_in(folder: Path, suffix: str) -> list[Path]:
     return [folder / name for name in names]
 
 
+def file_in(folder: Path, name: str) -> Path | None:
+    """The file of that name in a folder, in any case; one of exactly that name is preferred."""
+    files = [file for file in files_in(folder, name.lower()) if len(file.name) == len(name)]
+    return next((file for file in files if file.name == name), files[0] if files else None)
+
+
 def split_of_file(file: Path, root: Path) -> str:
     """The split that a label file is about, "train" where neither its name nor a folder says so.
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from segdet.data.folders import files_under
 from segdet.data.formats import class_list
 from segdet.data.formats.base import SPLIT_FOLDERS, Adapter, images_under, in_order, split_of
 from segdet.data.formats.layout import Tree
 from segdet.data.formats.mask_records import Pair, read_pairs
+from segdet.data.formats.matching import Name, match, pairs
+from segdet.data.formats.sniffing import MASK_SUFFIXES
 from segdet.data.images import is_image
 from segdet.data.records import Dataset, Problem
 
@@ -22,7 +25,6 @@ _PLAIN = (
     ("images", "labels"), ("images", "annotations"), ("images", "gt"), ("images", "ground_truth"), ("image", "label"),
 )  # fmt: skip
 _SPLIT = tuple(f"{{}}{s}{i}|{{}}{s}{m}" for s in ("/", "_") for i, m in (*_PLAIN, ("img", "lab"), ("img", "mask")))
-_SUFFIXES = ("", "_mask", "-mask", "_masks", "_label", "_labels", "_gt", "_seg", "_lab")
 
 
 def _recognise(path: Path) -> str | None:
@@ -33,7 +35,7 @@ def _recognise(path: Path) -> str | None:
 
 def _root(path: Path) -> Path:
     """The folder itself, or that of a data.yaml."""
-    return path.parent if path.is_file() and path.suffix in (".yaml", ".yml") else path
+    return path.parent if path.is_file() and path.suffix.lower() in (".yaml", ".yml") else path
 
 
 def _folders(root: Path) -> list[tuple[str | None, Path, Path]]:
@@ -67,13 +69,14 @@ def _pair(tree: Tree, images: str, masks: str) -> tuple[Path, Path] | None:
     if pair[0] is None or pair[1] is None:
         return None
     labels = Tree(pair[0].parent).at("labels")
-    if any(next(folder.rglob("*.txt"), None) is not None for folder in (pair[1], labels) if folder is not None):
-        return None
+    for folder in (pair[1], labels):
+        if folder is not None and any(file.suffix.lower() == ".txt" for file in files_under(folder)):
+            return None
     return (pair[0], pair[1]) if _has_image(pair[0]) and _has_image(pair[1]) else None
 
 
 def _has_image(folder: Path) -> bool:
-    return next((True for path in folder.rglob("*") if is_image(path)), False)
+    return any(is_image(file) for file in files_under(folder))
 
 
 def _read(path: Path, name: str, evidence: str) -> Dataset:
@@ -91,17 +94,16 @@ def _read(path: Path, name: str, evidence: str) -> Dataset:
 
 def _pairs(images: Path, masks: Path, problems: list[Problem]) -> list[Pair]:
     """Pairs with the same place and stem, or a mask's stem with a suffix such as `_mask`; others are reported."""
-    by_key = {mask.relative_to(masks).with_suffix("").as_posix(): mask for mask in images_under(masks)}
-    found = []
-    for image in images_under(images):
-        key = image.relative_to(images).with_suffix("").as_posix()
-        taken = next((key + suffix for suffix in _SUFFIXES if key + suffix in by_key), None)
-        if taken is None:
-            problems.append(Problem(image, f"no mask of that name in {masks}", "unlabelled", image))
-        else:
-            found.append((image, by_key.pop(taken)))
-    problems.extend(Problem(mask, f"no image of that name in {images}", "orphan", mask) for mask in by_key.values())
-    return found
+    pictures, stamps = images_under(images), images_under(masks)
+    names = {mask: Name((), tuple(_stems(mask.relative_to(masks)))) for mask in stamps}
+    return pairs(match(names, lambda: pictures, images, parallel=True), pictures, stamps, images.parent, problems)
+
+
+def _stems(mask: Path) -> Iterator[str]:
+    """The stem of the image that a mask belongs to: its own, or what its suffix leaves."""
+    stem = mask.with_suffix("").as_posix()
+    yield stem
+    yield from (stem[: -len(suffix)] for suffix in MASK_SUFFIXES if stem.lower().endswith(suffix))
 
 
 ADAPTER = Adapter(

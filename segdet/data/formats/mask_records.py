@@ -12,7 +12,7 @@ from typing import Any
 
 from segdet.data import masks
 from segdet.data.formats import mask_image
-from segdet.data.formats.base import header_size
+from segdet.data.formats.base import consume, header_size
 from segdet.data.formats.class_list import ClassList
 from segdet.data.formats.mask_colours import UNKNOWN, coding_of
 from segdet.data.formats.mask_image import BLACK, Colour, MaskImage
@@ -78,6 +78,7 @@ def read_pairs(
         problems.extend(trouble)
         if picture is None or doubt:
             continue
+        consume(mask)
         strange = sorted(set(regions) - set(meaning.labels) - meaning.ignored - {0, UNKNOWN})
         if UNKNOWN in regions:
             what = f"colour {coding.unknown(picture)} is in no class list; those pixels are ignored"

@@ -75,13 +75,13 @@ def match(
     """
     result: Matches[K] = Matches()
     claims: dict[Path, list[tuple[_Rank, K]]] = defaultdict(list)
-    index: _Index | None = None
+    index: Index | None = None
     for key, name in names.items():
         place = next((place for place in name.places if there(place)), None)
         if place is not None:
             claims[place].append((_EXACT, key))
             continue
-        index = index or _Index(images(), root)
+        index = index or Index(images(), root)
         rank, fitting = index.find(name.paths, parallel)
         if len(fitting) == 1:
             claims[fitting[0]].append((rank, key))
@@ -97,10 +97,42 @@ def match(
     return result
 
 
-def by_stem(labels: Iterable[Path], label_root: Path, images: Sequence[Path], image_root: Path) -> Matches[Path]:
-    """Label files in folders parallel to the images', each with its image's stem or whole name."""
-    names = {label: Name((), (_stem(label, label_root),)) for label in labels}
+def named(name: str, *folders: Path) -> Name | None:
+    """The name of an image that a label file lists by a path: below one of the folders, else by the end of its path.
+
+    Links inside the folders are the owner's and may lead anywhere; a name may not. A path of another machine or an address
+    decides by its end alone. None for what no file can be called.
+    """
+    parts = parts_of(name)
+    if not parts or parts[-1] == "..":
+        return None
+    below = ".." not in parts and "://" not in name and not name.startswith(("/", "\\"))
+    return Name(tuple(folder.joinpath(*parts) for folder in folders) if below else (), (name,))
+
+
+def by_stem(labels: Iterable[Path], folder: Path, images: Sequence[Path], image_root: Path) -> Matches[Path]:
+    """Match label files below `folder`, whose place and stem are those of their images below `image_root`."""
+    names = {label: Name((), (label.relative_to(folder).with_suffix("").as_posix(),)) for label in labels}
     return match(names, lambda: images, image_root, parallel=True)
+
+
+def pairs(
+    matches: Matches[Path], images: Iterable[Path], labels: Iterable[Path], root: Path, problems: list[Problem]
+) -> list[tuple[Path, Path]]:
+    """(image, label file) in the order of `images`; every image and label file without the other becomes a problem."""
+    label_of = {image: label for label, image in matches.images.items()}
+    doubtful = matches.doubtful
+    found = []
+    for image in images:
+        if image in label_of:
+            found.append((image, label_of[image]))
+        elif image not in doubtful:
+            problems.append(Problem(image, "no mask of that name", "unlabelled", image))
+    for label in labels:
+        if label not in matches.images and label not in doubtful:
+            problems.append(Problem(label, "no image of that name", "orphan", label))
+    report(matches.doubts, root, problems)
+    return found
 
 
 def report(
@@ -135,7 +167,7 @@ def report(
             problems.append(Problem(image, text, "ambiguous", image))
 
 
-class _Index:
+class Index:
     """Images by name and by stem, whatever the case."""
 
     def __init__(self, images: Iterable[Path], root: Path) -> None:
@@ -147,7 +179,7 @@ class _Index:
             self.by_stem[image.stem.casefold()].append(image)
 
     def find(self, paths: Sequence[str], parallel: bool) -> tuple[_Rank, list[Path]]:
-        """The images that fit best, and how well."""
+        """How well the best images fit what a label calls its image (see `Name.paths`), and those images."""
         fitting: list[Path] = []
         rank: _Rank = (0, 0, 0)
         for place, path in enumerate(paths):
@@ -202,7 +234,3 @@ def parts_of(path: str) -> tuple[str, ...]:
         except ValueError:
             return ()
     return tuple(part for part in path.replace("\\", "/").split("/") if part not in ("", "."))
-
-
-def _stem(label: Path, root: Path) -> str:
-    return label.relative_to(root).with_suffix("").as_posix()

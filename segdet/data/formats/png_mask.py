@@ -10,24 +10,26 @@ from pathlib import Path
 
 from segdet.data.formats import class_list
 from segdet.data.formats.base import Adapter, Malformed, in_order, noting
-from segdet.data.formats.layout import Tree
+from segdet.data.formats.layout import Tree, file_in
 from segdet.data.formats.mask_records import Pair, read_pairs
+from segdet.data.formats.matching import Name, match, pairs
 from segdet.data.images import is_image
 from segdet.data.records import Dataset, Problem
 
 _SUFFIX = "_mask"
+_CLASSES = "_classes.csv"
 
 
 def _recognise(path: Path) -> str | None:
     found = _folders(path) if path.is_dir() else {}
-    return ", ".join(str((folder / "_classes.csv").relative_to(path)) for folder in found.values()) or None
+    return ", ".join(str((folder / _CLASSES).relative_to(path)) for folder in found.values()) or None
 
 
 def _folders(root: Path) -> dict[str, Path]:
     """Folders with a `_classes.csv`, by split."""
     folders = Tree(root).splits()
-    found = {split: folder for split, folder in folders.items() if (folder / "_classes.csv").is_file()}
-    if not found and (root / "_classes.csv").is_file():
+    found = {split: folder for split, folder in folders.items() if file_in(folder, _CLASSES) is not None}
+    if not found and file_in(root, _CLASSES) is not None:
         found["train"] = root
     return found
 
@@ -39,7 +41,7 @@ def _read(path: Path, name: str, evidence: str) -> Dataset:
     for split, folder in _folders(path).items():
         pairs[split] = _pairs(folder, problems)
         with noting(problems):
-            own = _listed(folder / "_classes.csv", problems)
+            own = _listed(file_in(folder, _CLASSES) or folder / _CLASSES, problems)
             if listed is not None and own.names != listed.names:
                 raise Malformed(own.source, f"other classes than {listed.source}; export all splits together")
             listed = own
@@ -58,17 +60,11 @@ def _listed(file: Path, problems: list[Problem]) -> class_list.ClassList:
 
 def _pairs(folder: Path, problems: list[Problem]) -> list[Pair]:
     """Images with their masks; an image without one is left out, since nobody said that it is empty."""
-    images = {file.stem: file for file in sorted(folder.iterdir()) if is_image(file)}
-    found = []
-    for stem, image in images.items():
-        mask = images.get(stem + _SUFFIX)
-        if mask is not None:
-            found.append((image, mask))
-        elif not stem.endswith(_SUFFIX):
-            problems.append(Problem(image, f"no mask {stem}{_SUFFIX}.png beside it", "unlabelled", image))
-        elif stem.removesuffix(_SUFFIX) not in images:
-            problems.append(Problem(image, "a mask without its image", "orphan", image))
-    return found
+    files = [file for file in sorted(folder.iterdir()) if is_image(file)]
+    masks = [file for file in files if file.stem.lower().endswith(_SUFFIX)]
+    images = [file for file in files if file not in set(masks)]
+    names = {mask: Name((), (mask.stem[: -len(_SUFFIX)],)) for mask in masks}
+    return pairs(match(names, lambda: images, folder, parallel=True), images, masks, folder, problems)
 
 
 ADAPTER = Adapter("png-mask", "PNG masks (x.jpg, x_mask.png, _classes.csv)", _recognise, _read)

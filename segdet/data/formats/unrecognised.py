@@ -12,8 +12,8 @@ from pathlib import Path
 from segdet.data.formats.layout import folders_in
 from segdet.data.formats.xml_files import root_tag
 from segdet.data.images import is_image
+from segdet.data.leftovers import ARCHIVES
 
-_ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"})
 _LABELS = frozenset({".txt", ".json", ".xml", ".csv"})
 # Names of folders that are a part of a dataset rather than a dataset.
 _PARTS = frozenset({
@@ -107,7 +107,7 @@ def _kind(file: Path) -> str:
     if is_image(file):
         return "image"
     ending = file.suffix.lower()
-    if ending in _ARCHIVES:
+    if ending in ARCHIVES:
         return "archive"
     return "video" if (mimetypes.guess_type(file.name)[0] or "").startswith("video/") else ending
 

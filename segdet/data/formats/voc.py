@@ -8,8 +8,9 @@ XML files as ImageSets/Main does (`splits.for_task` leaves them out of segmentat
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -18,21 +19,21 @@ from xml.etree import ElementTree
 import numpy as np
 
 from segdet.data import masks
-from segdet.data.formats import class_list, mask_image, voc_folders
+from segdet.data.formats import class_list, mask_image, matching, voc_folders, voc_lists
 from segdet.data.formats.base import (
     SPLIT_FOLDERS,
     Adapter,
     Malformed,
+    consume,
     header_size,
     images_under,
     in_order,
     noting,
-    read_text,
     split_of,
 )
 from segdet.data.formats.mask_records import read_pairs
 from segdet.data.formats.voc_folders import Folders
-from segdet.data.formats.xml_files import number, parse
+from segdet.data.formats.xml_files import number, parse, read_root
 from segdet.data.images import ImageError
 from segdet.data.records import (
     Box,
@@ -67,11 +68,12 @@ class _Notation:
 
 
 class _Wanted(NamedTuple):
-    """An image that takes part: its split, its file, and what its XML file says, where it has one."""
+    """An image that takes part: its split, its file, what its XML file says and its mask, where it has them."""
 
     split: str
     image: Path
     notation: _Notation | None
+    mask: Path | None
 
 
 def _recognise(path: Path) -> str | None:
@@ -89,7 +91,7 @@ def _read(path: Path, name: str, evidence: str) -> Dataset:
     if masked is not None:
         classes, splits = _read_masks(path, masked, listed, problems, notes)
     else:
-        wanted = [one for part in parts for one in _wanted(part, {}, problems, notes)]
+        wanted = [one for part in parts for one in _wanted(part._replace(classes=None), problems, notes)]
         classes = _named(wanted, listed)
         splits = _boxed(wanted, classes, problems)
     return Dataset(name, path, "Pascal VOC", classes, in_order(splits), tuple(problems), None, tuple(notes))
@@ -102,90 +104,78 @@ def _read_masks(
     problems: list[Problem],
     notes: list[str],
 ) -> tuple[tuple[str, ...], dict[str, list[Record]]]:
-    assert folders.classes is not None
-    stamps = {mask.stem: mask for mask in images_under(folders.classes)}
-    wanted = _wanted(folders, stamps, problems, notes)
-    masked = [one for one in wanted if one.image.stem in stamps]
-    others = [one for one in wanted if one.image.stem not in stamps and one.notation is not None]
+    wanted = _wanted(folders, problems, notes)
+    masked = [one for one in wanted if one.mask is not None]
+    others = [one for one in wanted if one.mask is None]
     pairs: dict[str, list[tuple[Path, Path]]] = {split: [] for split in SPLIT_FOLDERS}
     for one in masked:
-        pairs[one.split].append((one.image, stamps[one.image.stem]))
+        assert one.mask is not None
+        pairs[one.split].append((one.image, one.mask))
     meaning, records = read_pairs(pairs, listed or _standard(root, wanted), root, problems)
     notes.append(meaning.why)
     if others:
         notes.append(f"{len(masked)} images with masks, {len(others)} with boxes only")
-    numbered = {mask.stem: mask for mask in images_under(folders.objects)} if folders.objects is not None else {}
+    numbered = _of_images(images_under(folders.objects), folders.objects, folders, problems) if folders.objects else {}
     notations = {one.image: one.notation for one in masked}
     for split, some in records.items():
-        apart = [_apart(record, numbered.get(record.image.stem), problems) for record in some]
+        apart = [_apart(record, numbered.get(record.image), problems) for record in some]
         records[split] = [_with_boxes(record, notations[record.image], meaning.classes, problems) for record in apart]
     for split, some in _boxed(others, meaning.classes, problems).items():
         records[split] += some
     return meaning.classes, records
 
 
-def _wanted(folders: Folders, stamps: Mapping[str, Path], problems: list[Problem], notes: list[str]) -> list[_Wanted]:
-    """The images that take part, each with its XML file: with masks and without, but not without both.
-
-    Where images and XML files lie side by side, each image has the XML file beside it, else the one of its name.
-    """
+def _wanted(folders: Folders, problems: list[Problem], notes: list[str]) -> list[_Wanted]:
+    """The images that take part, each with its XML file and its mask: with both or one of them, but not without."""
     pictures = folders.images.images()
     annotations = folders.annotations
     files = annotations.xml_files() if annotations is not None else []
-    beside = annotations == folders.images
-
-    def key(file: Path) -> str:
-        return file.relative_to(folders.images.path).with_suffix("").as_posix() if beside else file.stem
-
-    images = {key(image): image for image in pictures}
-    by_key = {key(file): file for file in files}
-    placed = _listed_splits(folders, images, stamps, problems, notes)
+    stamps = images_under(folders.classes) if folders.classes is not None else []
+    before = len(problems)
+    file_of = _of_images(files, annotations.path, folders, problems) if annotations is not None else {}
+    mask_of = _of_images(stamps, folders.classes, folders, problems) if folders.classes is not None else {}
+    doubtful = {problem.path for problem in problems[before:] if problem.kind == "ambiguous"}
+    placed: dict[Path, str] = {}
+    if folders.lists is not None:
+        index = matching.Index(pictures, folders.images.path)
+        placed = voc_lists.splits(folders.lists, index, bool(stamps), problems, notes)
     listed = bool(placed)
     if not listed:
-        placed = {name: folders.split or split_of(image, folders.images.path) for name, image in images.items()}
-        if set(placed.values()) == {"train"} and folders.split is None and not beside:
+        placed = {image: folders.split or split_of(image, folders.images.path) for image in pictures}
+        if set(placed.values()) == {"train"} and folders.split is None and annotations != folders.images:
             notes.append("no ImageSets lists: all images are train")
     found: list[_Wanted] = []
-    for name, split in placed.items():
-        image = images.get(name)
-        if image is None:
-            what = "listed in ImageSets but not there"
-            problems.append(Problem(folders.images.path / name, what, "image-missing"))
-        elif name in by_key:
+    for image, split in placed.items():
+        if image in file_of:
             with noting(problems, image):
-                found.append(_Wanted(split, image, _notation(by_key[name])))
-        elif name in stamps:
-            found.append(_Wanted(split, image, None))
-        else:
+                found.append(_Wanted(split, image, _notation(file_of[image]), mask_of.get(image)))
+        elif image in mask_of:
+            found.append(_Wanted(split, image, None, mask_of[image]))
+        elif image not in doubtful:
             lacking = f"no {image.stem}.xml in {(annotations or folders.images).path.name}"
             lacking += f" and no mask in {folders.classes.name}" if folders.classes is not None and stamps else ""
             problems.append(Problem(image, lacking, "unlabelled", image))
     if not listed:
-        for name in by_key.keys() - images.keys():
-            problems.append(Problem(by_key[name], f"no image of that name in {folders.images.path}", "orphan"))
+        for file in sorted(set(files) - set(file_of.values()) - doubtful):
+            problems.append(Problem(file, f"no image of that name in {folders.images.path}", "orphan"))
     return found
 
 
-def _listed_splits(
-    folders: Folders,
-    images: Mapping[str, Path],
-    stamps: Mapping[str, Path],
-    problems: list[Problem],
-    notes: list[str],
-) -> dict[str, str]:
-    """Splits by image as the lists in ImageSets divide them; nothing where there are no lists."""
-    placed: dict[str, str] = {}
-    if folders.lists is None:
-        return placed
-    for kind in ("Segmentation", "Main") if stamps else ("Main", "Segmentation"):
-        listed = _listed(folders.lists / kind, images, problems)
-        if not listed or (placed and not stamps):
-            continue
-        notes.append(f"splits from ImageSets/{kind}")
-        for split, stems in listed.items():
-            for stem in stems:
-                placed.setdefault(stem, split)
-    return placed
+def _of_images(files: Sequence[Path], top: Path, folders: Folders, problems: list[Problem]) -> dict[Path, Path]:
+    """XML files or masks below `top` by image: of the same place and name. What an XML file says decides between twins."""
+    pictures = folders.images.images()
+    twins = Counter(image.stem.casefold() for image in pictures)
+    names = {}
+    for file in files:
+        said: tuple[str, ...] = ()
+        if twins[file.stem.casefold()] > 1 and file.suffix.lower() == ".xml":
+            with suppress(Malformed):  # reported by those who read the whole file
+                element = read_root(file)
+                said = (f"{element.findtext('folder') or ''}/{element.findtext('filename') or ''}",)
+        names[file] = matching.Name((), (file.relative_to(top).with_suffix("").as_posix(), *said))
+    matches = matching.match(names, lambda: pictures, folders.images.path, parallel=True)
+    matching.report(matches.doubts, folders.images.path.parent, problems)
+    return {image: file for file, image in matches.images.items()}
 
 
 def _standard(root: Path, wanted: Sequence[_Wanted]) -> class_list.ClassList | None:
@@ -195,31 +185,6 @@ def _standard(root: Path, wanted: Sequence[_Wanted]) -> class_list.ClassList | N
         return None
     names = class_list.VOC_CLASSES if found <= set(class_list.VOC_CLASSES) else ("background", *sorted(found))
     return class_list.ClassList(dict(enumerate(names)), root / "Annotations", class_list.VOC_COLOURS)
-
-
-def _listed(folder: Path, images: Mapping[str, Path], problems: list[Problem]) -> dict[str, list[str]]:
-    """Stems by split from the lists in a folder of ImageSets."""
-    found: dict[str, list[str]] = {}
-    for split, names in (*SPLIT_FOLDERS.items(), ("train", ("trainval", "default"))):
-        file = next((folder / f"{name}.txt" for name in names if (folder / f"{name}.txt").is_file()), None)
-        if split in found or file is None:
-            continue
-        with noting(problems):
-            rows = read_text(file, "a list has one image name a line", "surrogateescape").splitlines()
-            stems = (_stem(row.strip(), images) for row in rows if row.strip())
-            found[split] = list(dict.fromkeys(stems))
-    return found
-
-
-def _stem(row: str, images: Mapping[str, Path]) -> str:
-    """The image that a row names: in quotes where the name has spaces, alone, or before the 1 or -1 of a class list."""
-    quoted = re.match(r'"((?:[^"\\]|\\.)*)"', row)
-    names = (
-        [re.sub(r"\\([\"\\])", r"\1", quoted[1])] if quoted else [row, re.sub(r"\s+-?[01]$", "", row), row.split()[0]]
-    )
-    last = [Path(name.replace("\\", "/")).name for name in names]
-    stems = [stem for name in last for stem in (name, Path(name).stem)]
-    return next((stem for stem in stems if stem in images), stems[-1])
 
 
 def _named(wanted: Sequence[_Wanted], listed: class_list.ClassList | None) -> tuple[str, ...]:
@@ -232,7 +197,7 @@ def _named(wanted: Sequence[_Wanted], listed: class_list.ClassList | None) -> tu
 def _boxed(wanted: Sequence[_Wanted], classes: Sequence[str], problems: list[Problem]) -> dict[str, list[Record]]:
     """Records with the objects of their XML files."""
     splits: dict[str, list[Record]] = {}
-    for split, image, notation in wanted:
+    for split, image, notation, _ in wanted:
         size = header_size(image, problems)
         instances = None
         if size is not None and notation is not None:
@@ -323,6 +288,7 @@ def _apart(record: Record, numbered: Path | None, problems: list[Problem]) -> Re
         what = f"is {index.shape[1]}x{index.shape[0]}, its image {record.width}x{record.height}"
         problems.append(Problem(numbered, what, "size", record.image))
         return record
+    consume(numbered)
     found = []
     for region in record.instances:
         assert region.rle is not None

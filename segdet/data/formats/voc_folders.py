@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from segdet.data.folders import files_under
 from segdet.data.formats.base import images_under
 from segdet.data.formats.layout import Tree, files_in, folders_in
 from segdet.data.formats.xml_files import root_tag
@@ -33,7 +34,7 @@ class Place(NamedTuple):
         """The XML files in it, sorted."""
         if not self.deep:
             return files_in(self.path, ".xml")
-        return sorted(f for f in self.path.rglob("*") if f.suffix.lower() == ".xml" and not f.name.startswith("."))
+        return sorted(file for file in files_under(self.path) if file.suffix.lower() == ".xml")
 
 
 class Folders(NamedTuple):

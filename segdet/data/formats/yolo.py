@@ -1,21 +1,21 @@
 """YOLO text labels, boxes and polygons, in the arrangements that `yolo_files` knows.
 
-`data.yaml` (Darknet: `obj.data`) names classes and splits; `labels/` mirrors `images/`. A row is `class x1 y1 x2 y2 ...`, normalised, at
-least three points; a row of five numbers is a box `class x_centre y_centre width height`. An empty or missing label
-file is an image without objects. Paths in data.yaml are often wrong (`../train/images`, absolute paths of another
+`data.yaml` (Darknet: `obj.data`) names classes and splits; `labels/` mirrors `images/`. A row is `class x1 y1 x2 y2 ...`,
+normalised, at least three points; a row of five numbers is a box `class x_centre y_centre width height`. An empty label
+file is an image without objects, and so is a missing one, unless no image of the split has any. Paths in data.yaml are
+often wrong (`../train/images`, absolute paths of another
 machine), so they are tried in several ways before the folders themselves decide.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from segdet.data.formats import class_names, yolo_files
+from segdet.data.folders import files_under
+from segdet.data.formats import class_names, matching, yolo_files, yolo_rows
 from segdet.data.formats.base import (
     Adapter,
     Malformed,
@@ -27,27 +27,22 @@ from segdet.data.formats.base import (
     read_text,
     there,
 )
+from segdet.data.formats.layout import Tree, file_in, files_in
 from segdet.data.images import is_image
 from segdet.data.records import (
     Dataset,
-    Fault,
-    Instance,
     Problem,
     Record,
-    box_of,
-    clean_box,
-    clean_polygon,
     photograph_of,
 )
 from segdet.text import decoded
 
-_MAX_CLASSES = 10_000
 _SPLIT_KEYS = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test",)}
 
 
 def _recognise(path: Path) -> str | None:
     if path.is_file():
-        is_card = {".yaml": _is_card, ".yml": _is_card, ".data": _is_darknet_card}.get(path.suffix)
+        is_card = {".yaml": _is_card, ".yml": _is_card, ".data": _is_darknet_card}.get(path.suffix.lower())
         return f"{path.name} with class names" if is_card is not None and is_card(path) else None
     card = _card_of(path)
     if card is not None:
@@ -72,9 +67,8 @@ def _holds_rows(folder: Path) -> bool:
     """A folder for label files: text files, or nothing at all (all background), but no labels of another kind."""
     if not folder.is_dir():
         return False
-    if next(folder.rglob("*.txt"), None) is not None:
-        return True
-    return not any(is_image(file) or file.suffix.lower() in (".json", ".xml", ".csv") for file in folder.rglob("*"))
+    endings = {".png" if is_image(file) else file.suffix.lower() for file in files_under(folder)}
+    return ".txt" in endings or endings.isdisjoint((".png", ".json", ".xml", ".csv"))
 
 
 def _read(path: Path, name: str, evidence: str) -> Dataset:
@@ -86,34 +80,47 @@ def _read(path: Path, name: str, evidence: str) -> Dataset:
     keypoints = 0
     if card is not None:
         with noting(problems):
-            if card.suffix == ".data":
+            if card.suffix.lower() == ".data":
                 content = yolo_files.darknet_card(card, problems)
                 names = content.get("names", [])
             else:
                 content = _load_card(card)
                 names = _class_names(content, card)
                 keypoints = _keypoints(content, card)
+    images = _split_images(content, root, card, problems)
     labels = yolo_files.Labels(root)
-    images_by_split = _split_images(content, root, card, problems)
+    files = labels.match([image for some in images.values() for image in some])
+    matching.report(files.doubts, root, problems)
+    label_of = {image: file for file, image in files.images.items()}
+    _drop_unlabelled(images, label_of, labels, root, problems)
     notes = [evidence]
     if keypoints:
         notes.append("pose labels (kpt_shape): read as boxes, keypoints are not used")
     if not names:
-        parents = {image.parent for images in images_by_split.values() for image in images}
+        parents = {image.parent for some in images.values() for image in some}
         places = sorted(parents | {labels.folder(parent) for parent in parents})
         names, source = yolo_files.class_names(root, places, card, problems)
         if source is not None:
             notes.append(f"class names from {source.relative_to(root).as_posix()}")
     splits: dict[str, tuple[Record, ...]] = {}
     highest = -1
-    for split, images in images_by_split.items():
+    doubtful = files.doubtful
+    for split, some in images.items():
         records = []
-        for image in images:
-            record = _read_record(image, labels, len(names) if names else None, keypoints, problems)
+        for image in some:
+            record = None
+            if image not in doubtful:
+                record = _read_record(image, label_of.get(image), len(names) if names else None, keypoints, problems)
             if record is not None:
                 records.append(record)
                 highest = max([highest, *(instance.label for instance in record.instances)])
         splits[split] = tuple(records)
+    bare = sum(record.image not in label_of for records in splits.values() for record in records)
+    if bare:
+        notes.append(f"{bare} images without a label file count as background")
+    if card is not None and isinstance(content.get("names"), str) and any(one.kind == "class" for one in problems):
+        what = f"`names` is a single name, but rows of the labels have other classes; {class_names.EXAMPLE}"
+        problems.append(Problem(card, what, "malformed"))
     if not names:
         names = [f"class_{index}" for index in range(highest + 1)]
         without = "no data.yaml or classes.txt" if card is None else f"no class names in {card.name}"
@@ -137,14 +144,10 @@ def _is_card(path: Path) -> bool:
 
 
 def _card_of(folder: Path) -> Path | None:
-    candidates = [
-        folder / "data.yaml",
-        folder / "data.yml",
-        *sorted(folder.glob("*.yaml")),
-        *sorted(folder.glob("*.yml")),
-    ]
-    darknet = (file for file in sorted(folder.glob("*.data")) if _is_darknet_card(file))
-    return next((path for path in candidates if path.is_file() and _is_card(path)), None) or next(darknet, None)
+    usual = (file_in(folder, name) for name in ("data.yaml", "data.yml"))
+    candidates = [*filter(None, usual), *files_in(folder, ".yaml"), *files_in(folder, ".yml")]
+    darknet = (file for file in files_in(folder, ".data") if _is_darknet_card(file))
+    return next(filter(_is_card, candidates), None) or next(darknet, None)
 
 
 def _is_darknet_card(path: Path) -> bool:
@@ -170,8 +173,8 @@ def _class_names(content: dict[str, Any], card: Path) -> list[str]:
         count = class_names.whole(content["nc"])
         if count is None:
             raise Malformed(card, f"nc is {str(content['nc'])[:40]!r}, not a whole number; correct or remove it")
-        if count > _MAX_CLASSES:
-            raise Malformed(card, f"nc is {count}; at most {_MAX_CLASSES} classes are possible")
+        if count > yolo_rows.MAX_CLASSES:
+            raise Malformed(card, f"nc is {count}; at most {yolo_rows.MAX_CLASSES} classes are possible")
     if not names:
         return [f"class_{index}" for index in range(count or 0)]
     if set(names) != set(range(len(names))):
@@ -211,9 +214,14 @@ def _split_images(
     for split, keys in _SPLIT_KEYS.items():
         entry = next((content[key] for key in keys if content.get(key)), None)
         images: list[Path] = []
-        if entry is not None:
-            for one in entry if isinstance(entry, list) else [entry]:
-                images.extend(_images_of(str(one), content, root, problems))
+        lost: list[str] = []
+        for one in entry if isinstance(entry, list) else [] if entry is None else [entry]:
+            some = _images_of(str(one), content, root, problems)
+            images.extend(some)
+            lost += [] if some else [" ".join(str(one).split())[:200]]
+        if images and lost and card is not None:
+            what = f"{split}: {', '.join(lost[:3])} leads to no image; correct the path in the file or remove it"
+            problems.append(Problem(card, what, "malformed" if split == "train" else "image-missing"))
         if not images and split in looked_up:
             images = looked_up[split].files()
         if images:
@@ -230,10 +238,14 @@ def _split_images(
 def _images_of(entry: str, content: dict[str, Any], root: Path, problems: list[Problem]) -> list[Path]:
     """The images behind one entry of data.yaml: a folder, or a text file that lists images."""
     base = root / str(content.get("path") or "").replace("\\", "/")
-    for candidate in _places(entry, base, root):
+    places = list(_places(entry, base, root))
+    tree = Tree(root)
+    below = (place.relative_to(root).as_posix() for place in places if place.is_relative_to(root))
+    spelled = (folder for at in below if (folder := tree.at(at)) is not None)  # in any case
+    for candidate in (*places, *spelled):
         if folder_there(candidate):
             return images_under(candidate)
-        if candidate.suffix == ".txt" and there(candidate):
+        if candidate.suffix.lower() == ".txt" and there(candidate):
             return _listed(candidate, root, problems)
     return []
 
@@ -267,95 +279,53 @@ def _listed(listing: Path, root: Path, problems: list[Problem]) -> list[Path]:
     return images
 
 
+def _drop_unlabelled(
+    splits: dict[str, list[Path]],
+    label_of: Mapping[Path, Path],
+    labels: yolo_files.Labels,
+    root: Path,
+    problems: list[Problem],
+) -> None:
+    """Take out splits without a folder of labels, or whose label files all belong to other images.
+
+    Nobody said that their images show nothing. An empty folder of labels says so.
+    """
+    folders = {split: {labels.folder(image.parent) for image in images} for split, images in splits.items()}
+    used = {file.parent for file in label_of.values()}
+    bare = [split for split, some in folders.items() if not any(at in used or labels.empty(at) for at in some)]
+    whole = len(bare) == len(splits)
+    for split in bare:
+        images = splits.pop(split)
+        expected = labels.folder(images[0].parent) / f"{images[0].stem}.txt"
+        what = f"{split}: not one label file for its {len(images)} images (the first should be {_short(expected, root)}"
+        elsewhere = next((file for file in files_under(root) if file.name == expected.name), None)
+        what += f"; {_short(elsewhere, root)} is there: rename its folder)" if elsewhere is not None else ")"
+        what += "; save empty files for images without objects"
+        problems.append(Problem(root, what, "malformed" if whole else "unlabelled"))
+
+
+def _short(path: Path, root: Path) -> Path:
+    return path.relative_to(root) if path.is_relative_to(root) else path
+
+
 def _read_record(
-    image: Path, labels: yolo_files.Labels, classes: int | None, keypoints: int, problems: list[Problem]
+    image: Path, file: Path | None, classes: int | None, keypoints: int, problems: list[Problem]
 ) -> Record | None:
     """The record of an image; None when its size or its labels cannot be known."""
     size = header_size(image, problems)
     if size is None:
         return None
     height, width = size
-    file = labels.file(image)
+    if file is None:
+        return Record(image, width, height, (), photograph_of(image))
     text: str | None = None
     with noting(problems, image):
-        try:
-            text = read_text(file, "export the labels again or remove it")
-        except FileNotFoundError:
-            text = ""
+        text = read_text(file, "export the labels again or remove it")
     if text is None:
         return None
-    instances, found = _instances(text, width, height, classes, keypoints)
+    instances, found = yolo_rows.instances(text, width, height, classes, keypoints)
     problems.extend(Problem(file, fault.what, fault.kind, image) for fault in found)
     return Record(image, width, height, tuple(instances), photograph_of(image))
-
-
-def _instances(
-    text: str, width: int, height: int, classes: int | None, keypoints: int
-) -> tuple[list[Instance], list[Fault]]:
-    seen: set[str] = set()
-    boxes: list[Instance] = []
-    outlines: list[Instance] = []
-    rows: list[int] = []  # where the boxes stand
-    faults = []
-    for number, line in enumerate(text.splitlines(), 1):
-        row = line.strip()
-        if not row:
-            continue
-        if row in seen:
-            faults.append(Fault("repeated", f"row {number}: the same as an earlier row"))
-            continue
-        seen.add(row)
-        instance, fault = _instance(row, width, height, classes, keypoints)
-        if fault is not None:
-            faults.append(Fault(fault.kind, f"row {number}: {fault.what}"))
-        if instance is not None:
-            (outlines if instance.polygons else boxes).append(instance)
-            rows += [] if instance.polygons else [number]
-    if boxes and outlines:
-        told = ", ".join(map(str, rows[:3]))
-        faults.append(Fault("boxed", f"row {told}: a box among polygons; it counts for detection, not for masks"))
-    return [*outlines, *boxes], faults
-
-
-def _instance(
-    row: str, width: int, height: int, classes: int | None, keypoints: int
-) -> tuple[Instance | None, Fault | None]:
-    read = _numbers(row, keypoints)
-    if isinstance(read, Fault):
-        return None, read
-    label, values = read
-    if not 0 <= label < (_MAX_CLASSES if classes is None else classes):
-        known = f"in the list of classes (0..{classes - 1})" if classes else "a class number"
-        return None, Fault("class", f"class {label} is not {known}")
-    if len(values) == 4:
-        x, y, w, h = values * np.array([width, height, width, height])
-        box, fault = clean_box((x - w / 2, y - h / 2, x + w / 2, y + h / 2), width, height)
-        return (Instance(label, (), box) if box is not None else None), fault
-    polygon, fault = clean_polygon(values.reshape(-1, 2) * [width, height], width, height)
-    return (Instance(label, (polygon,), box_of([polygon])) if polygon is not None else None), fault
-
-
-def _numbers(row: str, keypoints: int) -> tuple[int, np.ndarray] | Fault:
-    """Class and coordinates of one row; of a pose only the box."""
-    try:
-        label, *values = map(float, row.split())
-        if label != int(label):
-            raise ValueError
-    except (ValueError, OverflowError):
-        shown = row if len(row) <= 40 else row[:37] + "..."
-        return Fault("malformed", f"not `class x y ...` in numbers: {shown!r}; correct or remove it")
-    if keypoints:
-        if len(values) not in (4, 4 + keypoints):
-            what = f"{len(values)} values after the class; kpt_shape says {4 + keypoints} (a box and its keypoints)"
-            return Fault("malformed", f"{what}; correct the row or kpt_shape")
-        values = values[:4]
-    if len(values) != 4 and (len(values) < 6 or len(values) % 2):
-        what = f"{len(values)} coordinates; a box has 4, a polygon an even number from 6 on; correct or remove it"
-        return Fault("malformed", what)
-    numbers = np.array(values)
-    if not np.abs(numbers).max() <= 1e9:  # far outside stays outside, without overflow; what is not finite stays so
-        numbers = np.where(np.isfinite(numbers), np.clip(numbers, -1e9, 1e9), numbers)
-    return int(label), numbers
 
 
 ADAPTER = Adapter(

@@ -7,14 +7,15 @@ Darknet export, CVAT (YOLO 1.1) and labelImg put text files beside the images.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from segdet.data.formats import class_list
-from segdet.data.formats.base import SPLIT_FOLDERS, images_under, load_json, noting, read_text, there
-from segdet.data.formats.layout import Tree, files_in
+from segdet.data.formats import class_list, matching
+from segdet.data.formats.base import SPLIT_FOLDERS, folder_there, images_under, load_json, noting, read_text, there
+from segdet.data.formats.layout import Tree, file_in, files_in
 from segdet.data.images import is_image
 from segdet.data.records import Problem
 
@@ -62,8 +63,9 @@ def _flat_folders(tree: Tree) -> dict[str, Images]:
 
 def has_rows_beside(folder: Path) -> bool:
     """Whether images in a folder have text files of the same name that hold rows of numbers, as YOLO's do."""
-    stems = {file.stem for file in folder.iterdir() if is_image(file)}
-    texts = [file for file in files_in(folder, ".txt") if file.stem in stems]
+    images = [file for file in folder.iterdir() if is_image(file)]
+    names = {name.casefold() for image in images for name in (image.stem, image.name)}
+    texts = [file for file in files_in(folder, ".txt") if file.stem.casefold() in names]
     return any(_ROW.fullmatch(_first_row(file)) for file in islice(texts, _ASKED))
 
 
@@ -76,6 +78,13 @@ def _first_row(file: Path) -> str:
     return next((line for line in content.splitlines() if line.strip()), "")
 
 
+def _texts(folder: Path) -> list[Path]:
+    """Whatever has the name of a label file, so that a folder or a dead link in its place is reported."""
+    if not folder_there(folder):
+        return []
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() == ".txt" and file.name[0] != ".")
+
+
 class Labels:
     """Finds the label file of an image: in the folder of labels that belongs to a folder of images, else beside it."""
 
@@ -83,9 +92,25 @@ class Labels:
         self.root = root
         self._folders: dict[Path, Path] = {}
 
-    def file(self, image: Path) -> Path:
-        """`labels/.../x.txt` for `images/.../x.jpg`, else `x.txt` beside the image; it need not be there."""
-        return self.folder(image.parent) / f"{image.stem}.txt"
+    def match(self, images: Iterable[Path]) -> matching.Matches[Path]:
+        """The label files of images: `labels/.../x.txt` for `images/.../x.jpg`, else `x.txt` beside the image.
+
+        The case of names does not count, and a name may keep the image's ending (`x.jpg.txt`).
+        """
+        folders: dict[Path, list[Path]] = defaultdict(list)
+        for image in dict.fromkeys(images):
+            folders[image.parent].append(image)
+        all_matches: matching.Matches[Path] = matching.Matches()
+        for folder, some in folders.items():
+            place = self.folder(folder)
+            matches = matching.by_stem(_texts(place), place, some, folder)
+            all_matches.images.update(matches.images)
+            all_matches.doubts += matches.doubts
+        return all_matches
+
+    def empty(self, folder: Path) -> bool:
+        """Whether a folder is there for labels alone and holds none."""
+        return folder_there(folder) and not _texts(folder) and not any(is_image(file) for file in folder.iterdir())
 
     def folder(self, images: Path) -> Path:
         """The folder of label files for a folder of images, in any case of its name."""
@@ -119,13 +144,15 @@ def class_names(
         if not folder.is_relative_to(root):
             continue
         for name in _NAME_FILES:
-            file = folder / name
-            if file.is_file():
+            file = file_in(folder, name)
+            if file is not None:
                 with noting(problems):
-                    names = _noted(file) if file.suffix == ".json" else _lines(file)
+                    names = _noted(file) if name.endswith(".json") else _lines(file)
                     if names:
                         return names, file
-    for file in sorted(set(root.glob("*.y*ml")) - {read}):  # a card that names classes but no splits
+    for file in sorted(
+        {*files_in(root, ".yaml"), *files_in(root, ".yml")} - {read}
+    ):  # a card that names classes but no splits
         with noting(problems):
             card = class_list.card(file)
             if card is not None and card.names:
