@@ -1,9 +1,11 @@
-"""Folders of the user: the cache, and paths that begin with `~`."""
+"""Paths: the cache folder, names that begin with `~`, and names that are not UTF-8."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -30,6 +32,23 @@ def expanded(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         return Path(path)
+
+
+@contextmanager
+def nameable(path: Path) -> Iterator[str]:
+    """Yield a name for the file `path` that libraries in C++ can open: they refuse names that are not UTF-8.
+
+    Such a file gets a link in a temporary folder for as long as the block runs.
+    """
+    with ExitStack() as stack:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="segdet-"))
+            link = Path(folder) / f"file{path.suffix if path.suffix.isascii() else ''}"
+            link.symlink_to(path.absolute())
+            path = link
+        yield str(path)
 
 
 @cache

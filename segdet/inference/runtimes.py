@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from segdet.errors import InputError
-from segdet.places import cache_folder
+from segdet.places import cache_folder, nameable
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 _LONGEST = 300  # characters of another library's message
@@ -58,7 +58,8 @@ class OnnxRuntime:
             runtime.preload_dlls()  # finds the CUDA libraries that came by pip
         providers = [PROVIDERS["cpu"]] if kind == "cpu" else [(wanted, _options(kind, number)), *_behind(kind, number)]
         try:
-            self._session = runtime.InferenceSession(str(path), options, providers=providers)
+            with nameable(path) as name:
+                self._session = runtime.InferenceSession(name, options, providers=providers)
         except Exception as error:  # ONNX Runtime's own exception classes have no common public base
             raise InputError(f"{path}: not an ONNX file that can be run ({short(error)})") from error
         running = self._session.get_providers()[0]

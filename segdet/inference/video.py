@@ -22,6 +22,7 @@ from segdet.inference.predictor import Predictor
 from segdet.inference.results import Prediction
 from segdet.inference.sources import Source
 from segdet.inference.writing import Files, row_of, write_image
+from segdet.places import nameable
 
 _AHEAD = 4  # frames decoded while one is worked on
 _USUAL_RATE = 25.0  # frames a second of a video that does not say
@@ -60,7 +61,8 @@ def open_clip(path: Path) -> Clip:
     if not path.is_file():
         raise ImageError(f"{path}: no such file")
     _hush()
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    with nameable(path) as name:
+        capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG)
     if not capture.isOpened():
         raise ImageError(f"{path}: not a video that OpenCV reads, or damaged; convert it to MP4 (ffmpeg -i IN OUT.mp4)")
     rate = capture.get(cv2.CAP_PROP_FPS)
@@ -162,7 +164,8 @@ class _Canvas:
     def __init__(self, path: Path, first: np.ndarray, rate: float) -> None:
         self._height, self._width = (max(2, side // 2 * 2) for side in first.shape[:2])
         code = cv2.VideoWriter_fourcc(*"mp4v")  # type: ignore[attr-defined]
-        self._writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, code, rate, (self._width, self._height))
+        with nameable(path) as name:
+            self._writer = cv2.VideoWriter(name, cv2.CAP_FFMPEG, code, rate, (self._width, self._height))
         if not self._writer.isOpened():
             raise SegdetError(f"{path}: this OpenCV cannot write MP4 videos; leave overlay out of --save")
 
