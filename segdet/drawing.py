@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
@@ -45,10 +45,12 @@ def overlay(image: np.ndarray, mask: np.ndarray, opacity: float = 0.55) -> np.nd
 def agreement(image: np.ndarray, prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Where two masks agree: found green, false red, missed blue, over a greyed photograph. RGB uint8 `[H, W, 3]`."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    out = np.repeat((grey * 0.6 + 90).clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
-    out[(prediction > 0) & (prediction == target)] = (0, 150, 80)
-    out[(prediction > 0) & (prediction != target)] = (220, 40, 40)
-    out[(prediction == 0) & (target > 0)] = (30, 90, 220)
+    pale = (np.arange(256) * 0.6 + 90).clip(0, 255).astype(np.uint8)[grey]
+    out = cv2.cvtColor(pale, cv2.COLOR_GRAY2RGB)
+    rows, columns = np.nonzero((prediction > 0) | (target > 0))
+    marked, labelled = prediction[rows, columns], target[rows, columns]
+    kind = np.where(marked == 0, 2, np.where(marked == labelled, 0, 1))
+    out[rows, columns] = np.array([(0, 150, 80), (220, 40, 40), (30, 90, 220)], np.uint8)[kind]
     return out
 
 
@@ -104,8 +106,11 @@ def _plate(
     pen.text((x + line - left, y + line - top), text, fill=(0, 0, 0) if bright else (255, 255, 255), font=font)
 
 
-def grid(pictures: Sequence[np.ndarray], columns: int, side: int = 320) -> np.ndarray:
-    """Pictures RGB uint8 of any size in rows of `columns`, each fitted into `side` pixels on white."""
+def grid(pictures: Iterable[np.ndarray], columns: int, side: int = 320) -> np.ndarray:
+    """Pictures RGB uint8 of any size in rows of `columns`, each fitted into `side` pixels on white.
+
+    They are taken one by one: give an iterator where they are large.
+    """
     from segdet.data.images import resize
 
     fitted = []

@@ -27,6 +27,11 @@ def setting(name: str, value: object = None) -> str:
     return f"{_OPEN}{name}{'' if value is None else f'={value}'}{_CLOSE}"
 
 
+def one_line(text: str) -> str:
+    """The text with line breaks, which file names may hold, written as `\\n` and `\\r`."""
+    return text.replace("\r", "\\r").replace("\n", "\\n")
+
+
 def python_name(name: str, value: str | None) -> str:
     """Render a setting as a Python argument: `imgsz` or `imgsz=320`."""
     return name if value is None else f"{name}={value}"
@@ -50,7 +55,7 @@ class SegdetError(Exception):
         Args:
             name: turns the Python name of a setting and its value (or None) into the words of the reader.
         """
-        return _REFERENCE.sub(lambda match: name(match[1], match[2]), self.message)
+        return one_line(_REFERENCE.sub(lambda match: name(match[1], match[2]), self.message))
 
     def __str__(self) -> str:
         return self.render()

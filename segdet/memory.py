@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # <malloc.h>
 _MOST = 16 * 2**30
 _HUGE = 2 * 2**20
 
@@ -16,16 +17,30 @@ def keep_freed_memory() -> bool:
     a training step's processor time; the doctor's image pyramids likewise. Peak memory stays the same. Returns whether it
     could be set (Linux with glibc).
     """
-    m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4  # <malloc.h>
     try:
         libc = ctypes.CDLL("libc.so.6")
-        settings = ((m_mmap_max, 0), (m_trim_threshold, -1), (m_top_pad, 256 * 2**20))
+        settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1), (_TOP_PAD, 256 * 2**20))
         kept = all(libc.mallopt(*setting) == 1 for setting in settings)
         if kept:
             _prefer_huge_pages(libc)
     except (OSError, AttributeError):
         return False
     return kept
+
+
+def return_freed_memory() -> bool:
+    """Undo `keep_freed_memory`: give back what is free now, and from here on what will be, also in processes that are forked.
+
+    Returns whether it could be done.
+    """
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        settings = ((_MMAP_MAX, 65_536), (_TRIM_THRESHOLD, 128 * 2**10), (_TOP_PAD, 128 * 2**10))  # glibc's own
+        back = all(libc.mallopt(*setting) == 1 for setting in settings)
+        libc.malloc_trim(0)
+    except (OSError, AttributeError):
+        return False
+    return back
 
 
 def _prefer_huge_pages(libc: ctypes.CDLL) -> None:

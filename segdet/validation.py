@@ -16,22 +16,23 @@ import torch
 
 from segdet.console import progress
 from segdet.data import degrade as degradations
-from segdet.data.batches import Batch, SegmentationSamples, evaluation_plan
+from segdet.data import learnable
+from segdet.data.batches import Batch, SegmentationSamples, evaluation_plan, largest
 from segdet.data.images import ImageError, read_ahead, resize
 from segdet.data.records import Problem, Record
 from segdet.data.stream import Stream, default_workers
-from segdet.errors import InputError
+from segdet.errors import InputError, InvalidOption
 from segdet.evaluation import detection, segmentation
 from segdet.evaluation.detection import DetectionEvaluation, Detections
 from segdet.evaluation.mask_errors import MaskError
 from segdet.evaluation.operating import DEFAULT, Rule, parse
 from segdet.evaluation.segmentation import Answer, Evaluation
 from segdet.evaluation.tally import Tally
-from segdet.inference import levels, sizes
+from segdet.inference import levels, sizes, tiling
 from segdet.inference.session import Session, open_session
 from segdet.metadata import Metadata
 from segdet.models import devices, weights
-from segdet.models.common import bounded, normalise, predict
+from segdet.models.network import Network
 
 Counted = TypeVar("Counted", Evaluation, DetectionEvaluation)
 
@@ -66,8 +67,8 @@ def validate(
 ) -> Measured[Any]:
     """Measure weights (safetensors) or an ONNX file on `records`, in float32.
 
-    On "val" the threshold is chosen anew, by `rule` or the one the file was made with; on any other split the stored one is
-    used. The model's task decides what is counted, and with it the kind of evaluation.
+    On "val" the threshold is chosen again, by `rule` or the one the file was made with; on any other split, and where no object is
+    labelled, the stored one is used. The model's task decides what is counted, and with it the kind of evaluation.
 
     Args:
         imgsz: the longer side (segmentation) or the network's side (detection) images are resized to before the network. Scores
@@ -90,7 +91,12 @@ def validate(
     spoil = degradations.named(degrade) if degrade is not None else None
     if spoil is not None and rule is not None:
         raise InputError(f"--operate {rule} with --degrade {degrade}: thresholds are chosen on the images as they are")
-    chosen_here = split == "val" and spoil is None
+    objects = learnable.has_objects(records, metadata.task, len(metadata.classes))
+    if rule is not None and not objects:
+        raise InvalidOption(
+            "operate", rule, f"no object is labelled in the {len(records)} images of {split}", "choose it on others"
+        )
+    chosen_here = split == "val" and spoil is None and (objects or metadata.threshold is None)
     threshold = None if chosen_here or metadata.threshold is None else metadata.threshold
     rule = rule or parse(metadata.operate or DEFAULT)
     if metadata.task == "detection":
@@ -102,7 +108,10 @@ def validate(
         if spoil is not None:
             answer = _spoilt(answer, spoil)
         samples = SegmentationSamples(records, len(metadata.classes))
-        batches = Stream(samples, evaluation_plan(records, batch), default_workers() if workers is None else workers)
+        plan = evaluation_plan(records, batch)
+        batches = Stream(
+            samples, plan, default_workers() if workers is None else workers, largest=largest(plan, records)
+        )
         with progress(f"measuring on {split}", len(records)) as advance:
             masks = segmentation.evaluate(answer, batches, records, metadata.classes, advance, keep=True)
         judged = segmentation.judge(masks, split, rule, threshold)
@@ -145,7 +154,9 @@ def _speed(result: Evaluation | DetectionEvaluation, session: Session | None, de
     else:
         runtime = f"torch {torch.__version__}"
     name = (
-        torch.cuda.get_device_name() if device.startswith("cuda") and torch.cuda.is_available() else platform.machine()
+        torch.cuda.get_device_name(device)
+        if device.startswith("cuda") and torch.cuda.is_available()
+        else platform.machine()
     )
     return {
         "seconds_per_image": result.seconds / max(1, len(result.indices)),
@@ -157,16 +168,12 @@ def _speed(result: Evaluation | DetectionEvaluation, session: Session | None, de
 
 def _torch_masks(source: Path, device: str) -> Callable[[Batch], Answer]:
     model, metadata = weights.load(source)
-    model.to(device, memory_format=torch.channels_last)
+    network = Network(model.to(device, memory_format=torch.channels_last), metadata)
 
+    @devices.full_float32()
     def answer(batch: Batch) -> Answer:
-        if len(metadata.classes) == 1:
-            return predict(model, batch.images, metadata.mean, metadata.std)
-        with torch.inference_mode():  # as the exported graph does
-            inputs = normalise(batch.images.to(device), metadata.mean, metadata.std)
-            logits = bounded(model, inputs, getattr(model, "most_pixels", None))
-            confidence, index = logits.softmax(dim=1).max(dim=1)
-        return index.to(torch.uint8).cpu().numpy(), confidence.cpu().numpy()
+        mask, confidence = tiling.answers(network, batch.images.numpy())
+        return confidence if network.one_class else (mask, confidence)
 
     return answer
 
@@ -175,12 +182,12 @@ def _onnx_masks(session: Session) -> Callable[[Batch], Answer]:
     metadata = session.metadata
 
     def look(image: np.ndarray) -> np.ndarray:
-        return np.asarray(session.run(image[None])[1][0])
+        return np.asarray(tiling.answers(session, image[None])[1][0])
 
     def answer(batch: Batch) -> Answer:
         images = batch.images.numpy()
-        mask, confidence = session.run(images)
-        if len(metadata.classes) > 1:
+        mask, confidence = tiling.answers(session, images)
+        if not session.one_class:
             return mask, confidence
         pairs = zip(images, confidence, strict=True)
         return np.stack([levels.looked_again(*pair, metadata.down_to, look) for pair in pairs])
@@ -242,7 +249,12 @@ def _torch_detections(source: Path, device: str, imgsz: int | None) -> Callable[
     from segdet.models.detector import load_detector
 
     predict_boxes, _ = load_detector(source, device, imgsz)
-    return lambda batch: [Detections(*found) for found in predict_boxes(batch.images)]
+
+    @devices.full_float32()
+    def answer(batch: _Images) -> list[Detections]:
+        return [Detections(*found) for found in predict_boxes(batch.images)]
+
+    return answer
 
 
 def _onnx_detections(session: Session) -> Callable[[_Images], list[Detections]]:

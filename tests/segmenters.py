@@ -66,9 +66,9 @@ def thin_model(path: Path, down_to: int | None = None) -> Path:
     return _saved(path, _THIN_GRAPH, ["crack"], 0.5, down_to)
 
 
-def dark_model(path: Path) -> Path:
-    """Confidence is 1 - brightness; threshold 0.5."""
-    return _saved(path, _GRAPH, ["crack"], 0.5)
+def dark_model(path: Path, threshold: float = 0.5, precision: str | None = None) -> Path:
+    """Confidence is 1 - brightness; `precision` is only what the file says about itself."""
+    return _saved(path, _GRAPH, ["crack"], threshold, precision=precision)
 
 
 def channel_model(path: Path) -> Path:
@@ -76,14 +76,21 @@ def channel_model(path: Path) -> Path:
     return _saved(path, _CLASSES_GRAPH, ["moss", "stain"], None)
 
 
-def _saved(path: Path, graph: str, classes: list[str], threshold: float | None, down_to: int | None = None) -> Path:
+def _saved(
+    path: Path,
+    graph: str,
+    classes: list[str],
+    threshold: float | None,
+    down_to: int | None = None,
+    precision: str | None = None,
+) -> Path:
     model = onnx.parser.parse_model(graph)
     onnx.checker.check_model(model, full_check=True)
     entry = model.metadata_props.add()
     about = Metadata(
         schema=1, task="segmentation", arch="dark", backbone="none", classes=classes, imgsz=64, mean=[0.5] * 3,
         std=[0.5] * 3, threshold=threshold, data=DataSource(name="dark", sha256="0" * 64), version="0",
-        down_to=down_to,
+        down_to=down_to, precision=precision,
     )  # fmt: skip
     entry.key, entry.value = KEY, about.to_json()
     onnx.save(model, path)

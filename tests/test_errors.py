@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 from segdet.cli.main import run
-from segdet.errors import InvalidOption, SegdetError, setting
+from segdet.data.records import Problem
+from segdet.errors import InputError, InvalidOption, SegdetError, setting
 
 
 def test_python_renders_the_parameter_name() -> None:
@@ -39,3 +41,9 @@ def test_errors_survive_pickling() -> None:
     assert str(error) == "use batch=2"
     option = pickle.loads(pickle.dumps(InvalidOption("batch", 0, "must be positive")))  # noqa: S301
     assert (option.field, str(option)) == ("batch", "batch=0: must be positive")
+
+
+def test_a_line_break_in_a_file_name_does_not_break_the_line() -> None:
+    path = Path("a\nb.jpg")
+    assert str(InputError(f"{path}: not an image")) == "a\\nb.jpg: not an image"
+    assert str(Problem(path, "no mask of that name")) == "a\\nb.jpg: no mask of that name"

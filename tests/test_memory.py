@@ -11,7 +11,8 @@ import pytest
 _SCRIPT = """
 import resource
 import numpy as np
-from segdet.memory import keep_freed_memory
+import psutil
+from segdet.memory import keep_freed_memory, return_freed_memory
 
 def pages():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -24,6 +25,10 @@ first = pages()
 for _ in range(5):
     np.ones(25_000_000)
 print("again", pages() - first)
+assert return_freed_memory()
+print("left", (psutil.Process().memory_info().rss // 1024 - before) // 1024)
+np.ones(25_000_000)
+print("later", (psutil.Process().memory_info().rss // 1024 - before) // 1024)
 """
 
 
@@ -34,3 +39,4 @@ def test_memory_is_kept_and_what_is_not_touched_costs_nothing() -> None:
     figures = dict(line.split() for line in done.stdout.splitlines())
     assert int(figures["reserved"]) < 50, "MB"
     assert int(figures["again"]) < 1000
+    assert int(figures["left"]) < 100 and int(figures["later"]) < 100, "MB, where 200 were free"

@@ -17,7 +17,7 @@ _EXAMPLES = 3
 
 
 def check(
-    data: str = typer.Argument(..., help="Dataset name or folder."),
+    data: str = typer.Argument(..., help="Dataset name, folder or COCO file."),
     fix: Path | None = typer.Option(None, help="Write a cleaned copy to this new folder; the source is not touched."),
     out: Path | None = typer.Option(None, help="Folder for the page and the JSON.  \\[default: a new runs/check-NAME]"),
     quick: bool = typer.Option(False, help="Skip the search for photographs of the same object."),

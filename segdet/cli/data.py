@@ -1,4 +1,4 @@
-"""`segdet data list`, `info`, `convert` and `split`"""
+"""`segdet data list`, `info`, `convert`, `unpack` and `split`"""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def list_datasets() -> None:
     output.emit({"datasets": found}, output.table(rows))
 
 
-def info(data: str = typer.Argument(..., help="Dataset name or folder.")) -> None:
+def info(data: str = typer.Argument(..., help="Dataset name, folder or COCO file.")) -> None:
     """What a dataset holds: its layout, classes, splits, sizes, and what could not be used."""
     from segdet.console import progress
     from segdet.data import catalog, summary
@@ -45,15 +45,25 @@ def info(data: str = typer.Argument(..., help="Dataset name or folder.")) -> Non
     with progress(f"drawing {data}", drawn) as advance:
         dataset = catalog.load(data, lambda done, total: advance(1))
     described = summary.describe(dataset)
-    rows: list[tuple[str, ...]] = [("split", "images", "photographs", "objects", "empty", "sizes")]
+    from segdet.data.learnable import shortened
+
+    crowds = any(row["crowds"] for row in described["splits"].values())
+    columns = ("images", "photographs", "objects", *(("crowds",) if crowds else ()), "empty", "sizes")
+    rows: list[tuple[str, ...]] = [("split", *columns)]
     for split, row in described["splits"].items():
-        rows.append((split, *(str(row[key]) for key in ("images", "photographs", "objects", "empty", "sizes"))))
+        rows.append((split, *(str(row[key]) for key in columns)))
     lines = [
         f"{dataset.name} in {dataset.root}: {dataset.format} ({'; '.join(dataset.notes)})",
         f"licence: {dataset.licence or 'not stated'}; sha256 {described['sha256'][:16]}",
         output.table(rows),
         "classes: " + ", ".join(f"{name} ({count})" for name, count in described["objects"].items()),
     ]
+    for split, row in described["splits"].items():
+        if row["lacking"]:
+            lines.append(f"no object in {split} of: {shortened(row['lacking'])}")
+    if not any(described["objects"].values()):
+        marked = "; all labels are marked as crowds (`iscrowd`), which are left out of training" if crowds else ""
+        lines.append(f"no object is labelled: there is nothing to learn{marked}")
     if described["foreground"] is not None:
         lines.append(f"foreground: {described['foreground']:.2%} of the pixels of {described['sampled']} images")
     if dataset.problems:
@@ -64,7 +74,7 @@ def info(data: str = typer.Argument(..., help="Dataset name or folder.")) -> Non
 
 
 def convert(
-    data: str = typer.Argument(..., help="Dataset name or folder."),
+    data: str = typer.Argument(..., help="Dataset name, folder or COCO file."),
     folder: Path = typer.Argument(..., help="Folder to make."),
     to: str = typer.Option(..., help="coco, yolo, png-mask or voc."),
     compare: str = typer.Option("200", help="Images whose masks are compared with the original: a number, or all."),
@@ -76,8 +86,22 @@ def convert(
     output.emit(report.to_dict(), _told(report))
 
 
+def unpack(
+    folder: Path = typer.Argument(..., help="Folder with LabelMe's JSON files."),
+) -> None:
+    """Write the pictures that LabelMe files hold inside (imageData) beside them, where they are missing."""
+    from segdet.data.formats import labelme_pictures
+
+    written, problems = labelme_pictures.unpack(folder)
+    if problems and not written:
+        more = f" (and {len(problems) - 1} more files)" if len(problems) > 1 else ""
+        raise InputError(f"{problems[0]}{more}")
+    lines = [f"{folder}: {len(written)} pictures written", *(f"left out: {problem}" for problem in problems)]
+    output.emit({"written": [str(file) for file in written], "problems": problems}, "\n".join(lines))
+
+
 def split(
-    data: str = typer.Argument(..., help="Dataset name or folder."),
+    data: str = typer.Argument(..., help="Dataset name, folder or COCO file."),
     folder: Path = typer.Argument(..., help="Folder to make."),
     val: float = typer.Option(0.2, help="Share of the photographs for validation."),
     test: float = typer.Option(0.0, help="Share of the photographs for testing."),

@@ -58,6 +58,7 @@ DATA_COMMANDS: dict[str, Callable[..., None]] = {
     "info": data.info,
     "check": check.check,
     "convert": data.convert,
+    "unpack": data.unpack,
     "split": data.split,
     "download": download.download,
 }

@@ -36,12 +36,21 @@ def predict(
         help="What to write. Segmentation: overlay, mask, json (by default), confidence, csv, coco, geojson, yolo; "
         "detection: overlay, json (by default), csv, coco, geojson, yolo.",
     ),
+    bands: str | None = typer.Option(
+        None,
+        help="TIFFs: numbers of the bands to read as red, green and blue (4,3,2), or of one.  \\[default: the first]",
+    ),
+    coco_ids: Path | None = typer.Option(
+        None,
+        help="COCO file of these images (instances_val.json): the COCO results carry its ids, so that the two join.",
+    ),
     device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:N, tensorrt, openvino or openvino:f32."),
     skip_done: bool = typer.Option(False, help="Leave out what an earlier run into --out has done already."),
     smooth: float = typer.Option(0.0, help="Videos: share of the previous frames' confidence that stays, 0 to 1."),
     threads: int | None = typer.Option(None, min=1, help="Threads of the network.  \\[default: all cores]"),
 ) -> None:
     """Find objects in photographs and videos: segdet predict image.jpg"""
+    from segdet.data.tiff import bands_of
     from segdet.inference.job import run_job
     from segdet.inference.models import find_model
     from segdet.inference.predictor import Predictor
@@ -49,9 +58,12 @@ def predict(
     from segdet.inference.sources import expand
     from segdet.inference.writing import kinds_of
 
+    chosen = None if bands is None else bands_of(bands)
     sources = expand(source, out or Path("runs"))
     file = find_model(model)
     predictor = Predictor(file, conf, tile, settled(file, device, sources, threads), threads, imgsz, down_to)
     kinds = kinds_of(save, predictor.session.metadata.task)
-    result = run_job(predictor, sources, out, kinds, skip_done=skip_done, smooth=smooth)
+    result = run_job(
+        predictor, sources, out, kinds, skip_done=skip_done, smooth=smooth, bands=chosen, coco_ids=coco_ids
+    )
     output.emit(result.to_dict(), result.sentence())

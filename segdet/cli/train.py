@@ -19,7 +19,7 @@ def train(
     arch: str | None = typer.Argument(
         None, help="Architecture: fcn, unet, deeplabv3, deeplabv3plus, segmenter, dfine, detr", show_default=False
     ),
-    data: str | None = typer.Option(None, help="Dataset: a name (see `segdet data list`) or a folder."),
+    data: str | None = typer.Option(None, help="Dataset: a name (see `segdet data list`) a folder, or a COCO file."),
     mix: list[str] | None = typer.Option(
         None, help="A further dataset and the share of every epoch that comes from it: NAME=0.3 (several times)."
     ),

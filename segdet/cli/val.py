@@ -165,9 +165,11 @@ def _table(metrics: dict[str, Any]) -> str:
             rows.append((name, f"{metrics[name]:.4f}", f"{interval[0]:.4f} .. {interval[1]:.4f}" if interval else ""))
     if not detection and metrics["calibration"]:
         rows.append(("calibration error (ece)", f"{metrics['calibration']['ece']:.4f}", ""))
-    if "oracle" in metrics:
+    if metrics.get("oracle", {}).get("ods") is not None:
         rows.append(("oracle: ods, ois", f"{metrics['oracle']['ods']:.4f}, {metrics['oracle']['ois']:.4f}", ""))
     told = [heading, output.table(rows)]
+    if not metrics["labelled_images"]:
+        told = [heading, "no object is labelled in these images: nothing can be measured but false alarms"]
     if len(metrics["classes"]) > 1:
         told.append(_classes(metrics["classes"], ("ap", "ap50") if detection else ("iou", "f1", "f1_2px", "cldice")))
     if detection:

@@ -144,3 +144,8 @@ def evaluation_plan(records: Sequence[Record], batch: int, rank: int = 0, world:
         step = max(1, min(batch, 8_000_000 // (height * width)))  # keeps memory about constant for large photographs
         plan.extend([(0, index) for index in indices[i : i + step]] for i in range(0, len(indices), step))
     return plan[rank::world]
+
+
+def largest(plan: Sequence[Sequence[Key]], records: Sequence[Record]) -> int:
+    """Bytes of the images and masks of the largest batch of an `evaluation_plan`."""
+    return max((sum(4 * records[key[1]].width * records[key[1]].height for key in keys) for keys in plan), default=0)

@@ -58,15 +58,14 @@ def parts(instance: Instance, smallest: int = 1) -> list[Instance]:
         return [instance]
     whole = masks.decode(instance.rle)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(whole, connectivity=8)
+    kept = stats[:, cv2.CC_STAT_AREA] >= smallest
+    kept[0] = False
+    regions = masks.regions(np.where(kept, np.arange(count, dtype=np.int32), 0)[labels])
     found = []
-    for index in range(1, count):
-        x, y, width, height, area = (int(value) for value in stats[index])
-        if area >= smallest:
-            stamp = np.zeros_like(whole)
-            inside = slice(y, y + height), slice(x, x + width)
-            stamp[inside] = labels[inside] == index
-            box = (float(x), float(y), float(x + width), float(y + height))
-            found.append(replace(instance, box=box, rle=masks.encode(stamp), merged=False))
+    for index in np.flatnonzero(kept):
+        x, y, width, height = (float(value) for value in stats[index, :4])
+        box = (x, y, x + width, y + height)
+        found.append(replace(instance, box=box, rle=regions[int(index)], merged=False))
     return found
 
 

@@ -9,7 +9,7 @@ On the crack set this draws 4 % more area than the outline encloses (0.1 px alon
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -22,6 +22,8 @@ IGNORE = 255  # label of pixels that count neither for nor against, in class-ind
 
 _SCALE = 4
 _SHIFT = 4  # fillPoly's fixed-point bits: vertices are rounded to 1/16 of a sub-pixel
+_MARGIN = 3  # pixels above and below what is kept: bands are cut in there
+_CANVAS = 1 << 28  # sub-pixels drawn at once; what is larger is drawn in bands
 _HALF = 128  # 8-bit coverage that stands for one half: round(255 * 8 / 16)
 
 
@@ -36,17 +38,48 @@ def coverage(polygons: Sequence[np.ndarray], height: int, width: int) -> np.ndar
         uint8 `[H, W]`, 0 = outside, 255 = fully inside, in steps of 1/16.
     """
     out = np.zeros((height, width), np.uint8)
-    for (x1, y1, x2, y2), members in _groups(polygons, height, width):
-        # A pixel of margin all around: fillPoly bends edges that reach the end of the canvas.
-        fine = np.zeros(((y2 - y1 + 2) * _SCALE, (x2 - x1 + 2) * _SCALE), np.uint8)
-        for polygon in members:  # one call each: together they would cancel out where they overlap
-            moved = np.asarray(polygon, np.float64) - [x1 - 1, y1 - 1]
-            # Sub-pixel k covers [k/4, (k+1)/4), so its centre is at (k + 0.5) / 4.
-            fixed = np.round((moved * _SCALE - 0.5) * (1 << _SHIFT)).astype(np.int32)
-            cv2.fillPoly(fine, [fixed], 255, shift=_SHIFT)
-        shares = cv2.resize(fine, (x2 - x1 + 2, y2 - y1 + 2), interpolation=cv2.INTER_AREA)
-        out[y1:y2, x1:x2] = np.maximum(out[y1:y2, x1:x2], shares[1:-1, 1:-1])
+    for part, shares in _drawn(polygons, height, width):
+        out[part] = np.maximum(out[part], shares)
     return out
+
+
+def _drawn(polygons: Sequence[np.ndarray], height: int, width: int) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
+    """Coverage uint8 of the parts of the image in which something lies, one by one."""
+    for (x1, y1, x2, y2), members in _groups(polygons, height, width):
+        rows = max(1, _CANVAS // ((x2 - x1 + 2) * _SCALE**2) - 2 * _MARGIN)
+        for top in range(y1, y2, rows):
+            bottom = min(y2, top + rows)
+            inside = members
+            if bottom - top < y2 - y1:
+                inside = [part for one in members if len(part := _between(one, top - 2, bottom + 2))]
+            yield (slice(top, bottom), slice(x1, x2)), _shares(inside, (x1, top, x2, bottom))
+
+
+def _shares(polygons: Sequence[np.ndarray], box: tuple[int, int, int, int]) -> np.ndarray:
+    """Coverage uint8 of the pixels in `box` (x1, y1, x2, y2)."""
+    x1, y1, x2, y2 = box
+    # A margin all around: fillPoly bends edges that reach the end of the canvas.
+    size = (x2 - x1 + 2, y2 - y1 + 2 * _MARGIN)
+    fine = np.zeros((size[1] * _SCALE, size[0] * _SCALE), np.uint8)
+    for polygon in polygons:  # one call each: together they would cancel out where they overlap
+        moved = np.asarray(polygon, np.float64) - [x1 - 1, y1 - _MARGIN]
+        # Sub-pixel k covers [k/4, (k+1)/4), so its centre is at (k + 0.5) / 4.
+        fixed = np.round((moved * _SCALE - 0.5) * (1 << _SHIFT)).astype(np.int32)
+        cv2.fillPoly(fine, [fixed], 255, shift=_SHIFT)
+    return cv2.resize(fine, size, interpolation=cv2.INTER_AREA)[_MARGIN:-_MARGIN, 1:-1]
+
+
+def _between(polygon: np.ndarray, low: float, high: float) -> np.ndarray:
+    """The part of an outline with y from `low` to `high`, float64 `[P, 2]`; cuts run along these two lines."""
+    points = np.asarray(polygon, np.float64)
+    for value, sign in ((low, 1), (high, -1)):
+        here = sign * (points[:, 1] - value)
+        after, there = np.roll(points, -1, axis=0), np.roll(here, -1)
+        crossing = (here < 0) != (there < 0)
+        share = here / np.where(crossing, here - there, 1.0)
+        meet = points + (after - points) * share[:, None]
+        points = np.stack([points, meet], axis=1)[np.stack([here >= 0, crossing], axis=1)]
+    return points
 
 
 def _groups(
@@ -96,7 +129,11 @@ def class_index(record: Record) -> np.ndarray:
     areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (instance.box for instance in record.instances)]
     for index in sorted(range(len(areas)), key=lambda i: (not record.instances[i].crowd, -areas[i])):
         instance = record.instances[index]
-        out[binary(_instances_coverage((instance,), *record.size))] = IGNORE if instance.crowd else instance.label + 1
+        value = IGNORE if instance.crowd else instance.label + 1
+        for part, shares in _drawn(instance.polygons, *record.size):
+            out[part][binary(shares)] = value
+        if instance.rle is not None:
+            out[masks.pixels(instance.rle)] = value
     return out
 
 
@@ -105,14 +142,9 @@ def target(record: Record, classes: int) -> np.ndarray:
     return binary(foreground(record)).astype(np.uint8) if classes == 1 else class_index(record)
 
 
-def _instances_coverage(instances: Iterable[Instance], height: int, width: int) -> np.ndarray:
-    polygons: list[np.ndarray] = []
-    stamps: list[np.ndarray] = []
-    for instance in instances:
-        if instance.rle is not None:
-            stamps.append(masks.decode(instance.rle) * np.uint8(255))
-        polygons.extend(instance.polygons)
-    cover = coverage(polygons, height, width)
-    for stamp in stamps:
-        np.maximum(cover, stamp, out=cover)
+def _instances_coverage(instances: Sequence[Instance], height: int, width: int) -> np.ndarray:
+    cover = coverage([polygon for instance in instances for polygon in instance.polygons], height, width)
+    stamps = [instance.rle for instance in instances if instance.rle is not None]
+    if stamps:
+        np.maximum(cover, masks.decode(masks.union(stamps)) * np.uint8(255), out=cover)
     return cover

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from segdet.errors import one_line
 from segdet.text import encoded
 
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2
@@ -90,6 +91,7 @@ Kind = Literal[
     "image-missing",  # an image that is listed but not there
     "unlabelled",  # an image without the label file that the others have
     "orphan",  # labels of an image that is not there or not listed
+    "ambiguous",  # a label that fits several images, or several labels that fit one
     "stray",  # a file that is no label file
 ]
 KEPT: frozenset[Kind] = frozenset({"boxed", "ignored"})  # told of, but nothing was left out
@@ -115,12 +117,75 @@ class Problem:
     image: Path | None = None
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.what}"
+        return one_line(f"{self.path}: {self.what}")
+
+
+Reason = Literal[
+    "image-format",  # an image whose ending segdet cannot decode
+    "image-unlisted",  # an image that no label file or list names
+    "label-orphan",  # a label file of the kind that was read, whose image was not
+    "labels-other",  # labels of another kind than those that were read
+    "problem",  # a file that is the subject of a problem
+    "archive",  # a file to be unpacked
+    "dead-end",  # a link or folder that cannot be followed or opened
+    "unknown",  # anything else
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Files of a dataset's folder that were not read, all for one reason.
+
+    reason: a stable name. what: in words. count: how many. examples: the first of them, relative to the folder.
+    """
+
+    reason: Reason
+    what: str
+    count: int
+    examples: tuple[str, ...]
+
+    def __str__(self) -> str:
+        shown = ", ".join(self.examples[:3])
+        return f"{self.count} {self.what}: {shown}{', ...' if self.count > 3 else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Every file in a dataset's folder, except hidden ones: `files` = `images` + `labels` + those in `unread`.
+
+    A file that several links lead to counts once. images: read as pictures. labels: read as labels, lists or class names.
+    """
+
+    files: int
+    images: int
+    labels: int
+    unread: tuple[Unread, ...] = ()
+
+    @property
+    def left_out(self) -> int:
+        """How many files were not read."""
+        return self.files - self.images - self.labels
+
+    def __str__(self) -> str:
+        read = f"{self.images} as images, {self.labels} as labels, lists or class names"
+        return f"{self.files} files: {read}, {self.left_out} not read"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        groups = [
+            {"reason": one.reason, "what": one.what, "count": one.count, "examples": list(one.examples)}
+            for one in self.unread
+        ]
+        counts = {"files": self.files, "images": self.images, "labels": self.labels, "left_out": self.left_out}
+        return {**counts, "unread": groups}
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset as read from disk: records by split ("train", "val", "test") and what was left out."""
+    """A dataset as read from disk: records by split ("train", "val", "test") and what was left out.
+
+    account: what became of every file in the folder; None for a dataset that does not come from one.
+    """
 
     name: str
     root: Path
@@ -130,6 +195,7 @@ class Dataset:
     problems: tuple[Problem, ...] = ()
     licence: str | None = None
     notes: tuple[str, ...] = field(default=())
+    account: Account | None = None
 
     def fingerprint(self) -> str:
         """SHA-256 over classes, file names, sizes and labels: changes whenever what a model would learn from does."""

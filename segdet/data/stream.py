@@ -21,7 +21,8 @@ from segdet.errors import SegdetError
 from segdet.machine import cores
 
 _TRIES = 3  # times that workers may die over one batch
-_AHEAD = 4  # batches that each worker prepares in advance
+_AHEAD = 4  # batches at most that each worker prepares in advance
+_WAITING = 400_000_000  # bytes of batches that wait, all workers together (but for one batch each)
 _DIED = re.compile(r"DataLoader worker \(pid.*?(\d+)")
 
 
@@ -32,12 +33,13 @@ class Stream:
     very batch that was due: samples depend on their keys only.
 
     Args:
-        plan: lists of keys; read anew for every pass. pin: batches are for a GPU.
+        plan: lists of keys; read again for every pass. pin: batches are for a GPU.
+        largest: bytes of the largest batch, where they are known: large ones are not prepared far in advance.
     """
 
     def __init__(
         self, samples: Dataset[Any], plan: Iterable[list[Key]], workers: int, pin: bool = False,
-        collate: Callable[[Sequence[Any]], Any] = collate,
+        collate: Callable[[Sequence[Any]], Any] = collate, largest: int = 0,
     ) -> None:  # fmt: skip
         self.samples, self.workers = samples, workers
         self._rest = _Rest(plan)
@@ -49,7 +51,7 @@ class Stream:
             pin_memory=pin,
             persistent_workers=workers > 0,
             worker_init_fn=_alone,
-            prefetch_factor=_AHEAD if workers else None,
+            prefetch_factor=_ahead(workers, largest) if workers else None,
         )
 
     def __iter__(self) -> Iterator[Any]:
@@ -72,7 +74,7 @@ class Stream:
                 if who is None:
                     raise
                 deaths += 1
-            self._end_workers()
+            self.close()
             if deaths == _TRIES:
                 raise SegdetError(
                     f"loader workers died {_TRIES} times over the same images ({self._names(done)}, or one soon after): "
@@ -93,8 +95,8 @@ class Stream:
             signal.signal(signal.SIGCHLD, before if before is not None else signal.SIG_DFL)
         return batches
 
-    def _end_workers(self) -> None:
-        """Give up the workers that are left; the next pass starts new ones."""
+    def close(self) -> None:
+        """Give up the workers that are left; a further pass starts new ones."""
         self._loader._iterator = None
 
     def _names(self, number: int) -> str:
@@ -102,6 +104,11 @@ class Stream:
         keys = next(iter(self._rest), [])
         records = getattr(self.samples, "records", None)
         return ", ".join(records[key[1]].image.name if records is not None else str(key) for key in keys[:4])
+
+
+def _ahead(workers: int, largest: int) -> int:
+    """Batches that each worker prepares in advance."""
+    return max(1, min(_AHEAD, _WAITING // max(1, workers * largest)))
 
 
 def _dead_worker(error: Exception) -> str | None:

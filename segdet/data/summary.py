@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from segdet.data import rasterize
+from segdet.data.learnable import crowds_in, lacking, without_crowds
 from segdet.data.records import Dataset, Record, by_photograph, iterate
 
 _SAMPLE = 100  # images whose masks are drawn to estimate the foreground
@@ -16,7 +17,7 @@ _SAMPLE = 100  # images whose masks are drawn to estimate the foreground
 
 def describe(dataset: Dataset) -> dict[str, Any]:
     """Everything `segdet data info` prints, as plain values."""
-    objects = Counter(instance.label for _, record in iterate(dataset) for instance in record.instances)
+    objects = without_crowds(record for _, record in iterate(dataset))
     records = [record for _, record in iterate(dataset)]
     outlined = [record for record in records if record.outlined]
     spread = [outlined[i] for i in np.linspace(0, len(outlined) - 1, min(_SAMPLE, len(outlined))).astype(int)]
@@ -38,8 +39,13 @@ def describe(dataset: Dataset) -> dict[str, Any]:
 
 
 def by_split(dataset: Dataset) -> dict[str, dict[str, Any]]:
-    """Images, photographs, objects, images without objects and the commonest sizes of each split."""
-    return {split: _split(found) for split, found in dataset.splits.items()}
+    """Images, photographs, objects, crowds, images without either, the commonest sizes of each split, and the classes it lacks."""
+    counts = {split: without_crowds(found) for split, found in dataset.splits.items()}
+    total = sum(counts.values(), Counter[int]())
+    return {
+        split: {**_split(found), "lacking": lacking(dataset, counts[split], total) if len(counts) > 1 else []}
+        for split, found in dataset.splits.items()
+    }
 
 
 def _split(records: Sequence[Record]) -> dict[str, Any]:
@@ -47,7 +53,8 @@ def _split(records: Sequence[Record]) -> dict[str, Any]:
     return {
         "images": len(records),
         "photographs": len(by_photograph(records)),
-        "objects": sum(len(record.instances) for record in records),
+        "objects": without_crowds(records).total(),
+        "crowds": crowds_in(records),
         "empty": sum(not record.instances for record in records),
         "sizes": ", ".join(f"{size} ({count})" for size, count in sizes),
     }

@@ -43,6 +43,11 @@ class BinaryScores:
     def __len__(self) -> int:
         return len(self.on)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether any pixel is labelled."""
+        return any(on.any() for on in self.on)
+
     def best_threshold(self) -> float:
         """The threshold k / BINS with the highest pooled F1, within 0.01 .. 0.99."""
         true, false, missed = _pooled(self.on, self.off)

@@ -28,7 +28,7 @@ class Calibration:
 
     def add(self, confidence: np.ndarray, right: np.ndarray) -> None:
         """Add pixels: float32 0..1 and bool of one shape."""
-        chosen = np.minimum((confidence * np.float32(BINS)).astype(np.uint8), BINS - 1).ravel()
+        chosen = np.minimum((confidence * np.float32(BINS)).astype(np.uint8), BINS - 1).ravel().astype(np.intp)
         self.pixels += np.bincount(chosen, minlength=BINS)
         self.confidence += np.bincount(chosen, confidence.ravel(), BINS)
         self.right += np.bincount(chosen[right.ravel()], minlength=BINS)

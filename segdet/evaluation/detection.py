@@ -15,7 +15,7 @@ from segdet.evaluation import bootstrap, detection_errors
 from segdet.evaluation.batch import AnyBatch
 from segdet.evaluation.coco import RECALLS, CocoScores, Detections, official
 from segdet.evaluation.matching import Matches, match_all
-from segdet.evaluation.operating import Rule
+from segdet.evaluation.operating import DEFAULT, NEUTRAL, Rule
 from segdet.evaluation.ratios import f1, precision, recall
 from segdet.evaluation.tally import BoxTally
 
@@ -66,18 +66,17 @@ class DetectionEvaluation:
             threshold: confidence from which a detection counts; None = the one with the best F1 on these very images.
 
         Returns:
-            "threshold", "ap" ... "ar_large" (0..1, None where no object is there to be found), "f1", "precision", "recall"
-            (1 where nothing is there and nothing was found, else 0 where one of both is empty).
+            "threshold", "ap" ... "ar_large" (0..1, None where no such object is labelled), "f1", "precision", "recall" (None
+            where no object is labelled at all).
         """
         scores, matches = self.counted()
-        chosen = matches.best_threshold() if threshold is None else threshold
-        right, wrong, missed = matches.at(chosen).sum(axis=0)
+        chosen = self.threshold(Rule()) if threshold is None else threshold
+        counts, labelled = matches.at(chosen).sum(axis=0), bool(matches.objects.any())
+        rates = {"f1": f1, "precision": precision, "recall": recall}
         return {
             "threshold": chosen,
             **scores.twelve,
-            "f1": float(f1(right, wrong, missed)),
-            "precision": float(precision(right, wrong, missed)),
-            "recall": float(recall(right, wrong, missed)),
+            **{name: float(rate(*counts)) if labelled else None for name, rate in rates.items()},
         }
 
     def threshold(self, rule: Rule) -> float:
@@ -87,6 +86,8 @@ class DetectionEvaluation:
             SegdetError: nothing fulfils the rule.
         """
         matches = self.counted()[1]
+        if not matches.objects.any() and rule.kind == DEFAULT:
+            return NEUTRAL
         return rule.choose(matches.curve(), matches.best_threshold())
 
     def tally(self, threshold: float) -> BoxTally:
@@ -207,7 +208,8 @@ def judge(result: DetectionEvaluation, split: str, rule: Rule | None = None, thr
             "split": split,
             "images": len(result.indices),
             "skipped": len(result.problems),
-            "operate": str(rule),
+            "labelled_images": int(tally.labelled.any(axis=1).sum()),
+            "operate": str(rule) if tally.labelled.any() else None,
             **metrics,
             "ci95": bootstrap.intervals(tally),
             "classes": result.per_class(),

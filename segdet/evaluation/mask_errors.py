@@ -6,18 +6,20 @@ pixels. For compact objects the same words hold with "too large" and "too small"
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
 
-from segdet.evaluation.thin import TOLERANCE
+from segdet.evaluation.thin import TOLERANCE, pieces
 
 KINDS = ("missed", "false", "broken", "too_wide", "too_thin")
 
 LEAST = 30  # wrong pixels from which an error is told of; gaps are told of from `_GAP` pixels of centre line on
 _GAP = 4
+_LISTED = 1_000_000  # pixels whose places are listed at once
 _RATIO, _WIDER = 1.5, 2.0  # a width is wrong when it is so many times the other, and so many pixels more
 
 Lines = tuple[np.ndarray, np.ndarray]  # centre lines of prediction and target, bool [H, W]
@@ -46,31 +48,36 @@ def find(prediction: np.ndarray, target: np.ndarray, lines: Lines, image: int = 
     - "false": a stretch of the marked centre line with nothing labelled there, likewise;
     - "too_wide", "too_thin": found, but more than 1.5 times as wide (or thin) as labelled, and by more than 2 pixels.
 
-    Every wrong pixel belongs to the nearest stretch.
+    Every wrong pixel belongs to the nearest stretch. All stretches are counted together: memory and time depend on the
+    size of the image, not on the number of errors.
     """
     if not prediction.any() and not target.any():
         return []
     ours, theirs = _Side(prediction, lines[0]), _Side(target, lines[1])
     lost, invented = theirs.alone(ours), ours.alone(theirs)
-    pieces: list[tuple[str, np.ndarray, np.ndarray]] = []  # kind, its stretch of line, the pixels that are wrong there
+    followed = theirs.line & ~lost
     missing, extra = target & ~prediction, prediction & ~target
-    for stretch in _stretches(lost):
-        kind = "broken" if _joins(stretch, theirs.line & ~lost) else "missed"
-        pieces.append((kind, stretch, missing & theirs.nearest_to(stretch)))
-    for stretch in _stretches(invented):
-        pieces.append(("false", stretch, extra & ours.nearest_to(stretch)))
+    missed = _Stretches(lost)
+    gaps = missed.joining(followed)
+    errors = [
+        ("broken" if gap else "missed", *row) for gap, row in zip(gaps, missed.measured(theirs, missing), strict=True)
+    ]
+    errors += [("false", *row) for row in _Stretches(invented).measured(ours, extra)]
     if ours.line.any():
-        own, other = theirs.width, ours.width_near()
-        found = theirs.line & ~lost
-        near_true = ~ours.nearest_to(invented)
+        _remove_near(extra, ours, invented)
+        own, other = theirs.width[followed[theirs.line]], ours.width_near(followed)
         for kind, wrong, small, large in (
-            ("too_wide", extra & near_true, own, other),
+            ("too_wide", extra, own, other),
             ("too_thin", missing, other, own),
         ):
-            flagged = found & (large >= _RATIO * small) & (large - small > _WIDER)
-            for stretch in _stretches(flagged, 2):
-                pieces.append((kind, stretch, wrong & theirs.nearest_to(stretch)))
-    return [error for piece in pieces if (error := _error(*piece, image, label)) is not None]
+            flagged = np.zeros_like(followed)
+            flagged[followed] = (large >= _RATIO * small) & (large - small > _WIDER)
+            errors += [(kind, *row) for row in _Stretches(flagged, 2).measured(theirs, wrong)]
+    return [
+        MaskError(image, label, kind, pixels, length, box)
+        for kind, pixels, length, box in errors
+        if pixels >= LEAST or (pixels > 0 and kind == "broken" and length >= _GAP)
+    ]
 
 
 def summary(errors: Iterable[MaskError]) -> dict[str, dict[str, int]]:
@@ -90,65 +97,137 @@ def largest(errors: Sequence[MaskError], kind: str) -> list[MaskError]:
 class _Side:
     """One of the two masks, with what is asked about its centre line.
 
-    width: float32 `[H, W]`, local width in pixels, right on the line.
+    width: local width in pixels along the line, float32 `[pixels of the line]`, row by row. pieces: of the mask, as in `thin.pieces`.
     """
 
     def __init__(self, mask: np.ndarray, line: np.ndarray) -> None:
         self.mask, self.line = mask, line
-        inside = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-        depth = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-        self.width = np.maximum(2 * depth - 1, 0)
-        if line.any():
-            # For every pixel of the image: the number of the pixel of the line that is nearest.
-            _, self._nearest = cv2.distanceTransformWithLabels(
-                (~line).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-            )
+        depth = np.zeros(mask.shape, np.float32)
+        self.pieces = list(pieces(mask))
+        for part, piece in self.pieces:
+            inside = cv2.copyMakeBorder(piece.view(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+            found = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+            depth[part][piece] = found[piece]
+        self.width = np.maximum(2 * depth[line] - 1, 0)
+
+    @cached_property
+    def _nearest(self) -> tuple[np.ndarray, np.ndarray]:
+        """For every pixel of the image a number of the nearest pixel of the line; and its place along the line, by that number."""
+        _, number = cv2.distanceTransformWithLabels(
+            (~self.line).view(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+        )
+        along = np.zeros(int(number.max()) + 1, np.int64)
+        along[number[self.line]] = np.arange(len(self.width))
+        return number, along
+
+    @cached_property
+    def _places(self) -> np.ndarray:
+        return np.flatnonzero(self.line)
 
     def alone(self, other: _Side) -> np.ndarray:
         """Pixels of this line with nothing of the other mask within half the local width and the tolerance: bool `[H, W]`."""
         if not other.mask.any():
             return self.line
-        away = cv2.distanceTransform((~other.mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        return np.asarray(self.line & (away > TOLERANCE + self.width / 2))
+        reach = TOLERANCE + self.width / 2
+        margin = int(np.ceil(reach.max(initial=0))) + 1
+        allowed = np.zeros(self.line.shape, np.float32)
+        allowed[self.line] = reach
+        out = np.zeros_like(self.line)
+        for part, line in _around(self, margin):
+            free = (~other.mask[part]).view(np.uint8)
+            away = cv2.distanceTransform(free, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+            out[part] |= line & (away > allowed[part])
+        return out
 
-    def nearest_to(self, stretch: np.ndarray) -> np.ndarray:
-        """Pixels of the image whose nearest pixel of this line is in `stretch` (part of the line): bool `[H, W]`."""
-        if not stretch.any():
-            return np.zeros_like(stretch)
-        chosen = np.zeros(int(self._nearest.max()) + 1, bool)
-        chosen[self._nearest[stretch]] = True
-        return np.asarray(chosen[self._nearest])
+    def nearest(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """The pixel of this line that is nearest to each pixel: int64 `[K]`, index into the flattened image."""
+        number, along = self._nearest
+        return np.asarray(self._places[along[number[rows, columns]]])
 
-    def width_near(self) -> np.ndarray:
-        """Width of this line where it is nearest to each pixel of the image: float32 `[H, W]`."""
-        of_number = np.zeros(int(self._nearest.max()) + 1, np.float32)
-        of_number[self._nearest[self.line]] = self.width[self.line]
-        return np.asarray(of_number[self._nearest])
-
-
-def _stretches(line: np.ndarray, gap: int = 0) -> Iterable[np.ndarray]:
-    """Connected parts of a line, bool `[H, W]` each; `gap` joins those that are a few pixels apart."""
-    drawn = line.astype(np.uint8)
-    if gap:
-        drawn = cv2.dilate(drawn, np.ones((2 * gap + 1,) * 2, np.uint8))
-    count, labels = cv2.connectedComponents(drawn, connectivity=8)
-    for number in range(1, count):
-        yield line & (labels == number)
+    def width_near(self, pixels: np.ndarray) -> np.ndarray:
+        """Width of this line where it is nearest to each of `pixels` (bool `[H, W]`): float32 `[K]`."""
+        number, along = self._nearest
+        return np.asarray(self.width[along[number[pixels]]])
 
 
-def _joins(stretch: np.ndarray, found: np.ndarray) -> bool:
-    """Whether a lost stretch touches two found ones that are not connected any other way."""
-    if stretch.sum() < _GAP:
-        return False
-    _, labels = cv2.connectedComponents(found.astype(np.uint8), connectivity=8)
-    touched = cv2.dilate(stretch.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
-    return len(set(np.unique(labels[touched])) - {0}) > 1
+class _Stretches:
+    """The connected parts of a line, numbered from 1 in the order of their first pixels.
+
+    Args:
+        line: bool `[H, W]`. gap: joins parts that are a few pixels apart.
+    """
+
+    def __init__(self, line: np.ndarray, gap: int = 0) -> None:
+        if not line.any():
+            self._count = 1
+            return
+        drawn = line.view(np.uint8)
+        if gap:
+            drawn = cv2.dilate(drawn, np.ones((2 * gap + 1,) * 2, np.uint8))
+        self._count, self._number = cv2.connectedComponents(drawn, connectivity=8)
+        self._number[~line] = 0
+        self._lengths = np.bincount(self._number[line], minlength=self._count)
+
+    def measured(self, side: _Side, wrong: np.ndarray) -> list[tuple[int, int, tuple[int, int, int, int]]]:
+        """What is wrong along each stretch: pixels, length of the stretch, and the box around the pixels.
+
+        Args:
+            side: whose line the stretches are part of. wrong: bool `[H, W]`; a pixel belongs to the nearest stretch.
+        """
+        if self._count == 1:
+            return []
+        pixels = np.zeros(self._count, np.int64)
+        low = np.full((2, self._count), np.iinfo(np.int64).max)
+        high = np.zeros((2, self._count), np.int64)
+        for rows, columns in _bands(wrong):
+            number = self._number.ravel()[side.nearest(rows, columns)]
+            pixels += np.bincount(number, minlength=self._count)
+            for axis, places in enumerate((columns, rows)):
+                np.minimum.at(low[axis], number, places)
+                np.maximum.at(high[axis], number, places + 1)
+        boxes = np.concatenate([low, high]).T.tolist()
+        return [
+            (int(pixels[k]), int(self._lengths[k]), (boxes[k][0], boxes[k][1], boxes[k][2], boxes[k][3]))
+            for k in range(1, self._count)
+        ]
+
+    def joining(self, others: np.ndarray) -> np.ndarray:
+        """Whether each stretch of some length touches two parts of `others` (bool `[H, W]`): bool `[stretches]`."""
+        if self._count == 1:
+            return np.zeros(0, bool)
+        count, parts = cv2.connectedComponents(others.astype(np.uint8), connectivity=8)
+        around = np.pad(parts, 1)
+        rows, columns = np.nonzero(self._number)
+        own = self._number[rows, columns].astype(np.int64)
+        pairs = np.unique(
+            np.concatenate([own * count + around[rows + dy, columns + dx] for dy in range(3) for dx in range(3)])
+        )
+        touched = np.bincount(pairs[pairs % count > 0] // count, minlength=self._count)
+        return np.asarray((touched > 1) & (self._lengths >= _GAP))[1:]
 
 
-def _error(kind: str, stretch: np.ndarray, wrong: np.ndarray, image: int, label: int) -> MaskError | None:
-    pixels, length = int(wrong.sum()), int(stretch.sum())
-    if pixels == 0 or (pixels < LEAST and (kind != "broken" or length < _GAP)):
-        return None
-    rows, columns = np.flatnonzero(wrong.any(axis=1)), np.flatnonzero(wrong.any(axis=0))
-    box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-    return MaskError(image, label, kind, pixels, length, box)
+def _around(side: _Side, margin: int) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
+    """The line of a mask piece by piece, each with so much of the image around it: bool `[h, w]`."""
+    for (rows, columns), piece in side.pieces:
+        top, left = max(0, rows.start - margin), max(0, columns.start - margin)
+        part = slice(top, rows.stop + margin), slice(left, columns.stop + margin)
+        own = np.zeros_like(side.line[part])
+        own[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = piece
+        yield part, own & side.line[part]
+
+
+def _remove_near(pixels: np.ndarray, side: _Side, stretches: np.ndarray) -> None:
+    """Clear the `pixels` (bool `[H, W]`) whose nearest pixel of a line is in `stretches` (part of that line)."""
+    if not stretches.any():
+        return
+    flat = stretches.ravel()
+    for rows, columns in _bands(pixels):
+        pixels[rows, columns] = ~flat[side.nearest(rows, columns)]
+
+
+def _bands(mask: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows and columns of a mask's pixels, some rows of the image at a time: lists of all would outgrow the image."""
+    step = max(1, _LISTED // mask.shape[1])
+    for top in range(0, len(mask), step):
+        rows, columns = np.nonzero(mask[top : top + step])
+        yield rows + top, columns

@@ -11,6 +11,7 @@ import numpy as np
 from segdet.errors import InputError, SegdetError
 
 DEFAULT = "max-f1"
+NEUTRAL = 0.5  # threshold where no image has an object to choose it by
 
 
 @dataclass(frozen=True)

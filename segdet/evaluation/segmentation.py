@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -17,10 +16,11 @@ from segdet.evaluation import bootstrap, mask_errors, thin
 from segdet.evaluation.batch import AnyLabelled
 from segdet.evaluation.binary import BINS, BinaryScores, binned, histogram
 from segdet.evaluation.calibration import Calibration
+from segdet.evaluation.kept import Kept
 from segdet.evaluation.label_width import LabelWidths, label_widths
 from segdet.evaluation.mask_errors import MaskError
 from segdet.evaluation.multiclass import binary_matrix, confusion, counts_of
-from segdet.evaluation.operating import DEFAULT, Rule
+from segdet.evaluation.operating import DEFAULT, NEUTRAL, Rule
 from segdet.evaluation.tally import MaskTally
 
 # One class: float32 probabilities [N, H, W]. Several: uint8 class indices [N, H, W], alone or with their float32 confidence.
@@ -34,7 +34,7 @@ class Evaluation:
     """What was counted over a split: one entry per image that could be read, in the order of `indices` (of records).
 
     counts: of each image int64 `[classes, 3]`, for several classes. matrix: their confusion matrix `[K + 1, K + 1]`.
-    kept: predictions by index, compressed, for `mask`. seconds: spent predicting.
+    kept: predictions by index, for `mask`; what other processes keep is not merged. seconds: spent predicting.
     """
 
     classes: Sequence[str]
@@ -45,7 +45,7 @@ class Evaluation:
     calibration: Calibration = field(default_factory=Calibration)
     indices: list[int] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    kept: dict[int, tuple[np.dtype[Any], tuple[int, ...], bytes]] = field(default_factory=dict)
+    kept: Kept = field(default_factory=Kept)
     seconds: float = 0.0
 
     @property
@@ -71,7 +71,7 @@ class Evaluation:
                 self.calibration.add(confidence[known], (answer == target)[known])
         self.indices.append(index)
         if keep:
-            self.kept[index] = (answer.dtype, answer.shape, zlib.compress(answer.tobytes(), 1))
+            self.kept.put(index, answer)
 
     def threshold(self, rule: Rule) -> float | None:
         """The threshold that `rule` chooses on these images; None with several classes.
@@ -80,6 +80,8 @@ class Evaluation:
             InputError: a rule for a model that has no threshold. SegdetError: nothing fulfils the rule.
         """
         if self.one_class:
+            if not self.binary.labelled and rule.kind == DEFAULT:
+                return NEUTRAL
             return rule.choose(self.binary.curve(), self.binary.best_threshold())
         if rule.kind != DEFAULT:
             raise InputError(
@@ -102,7 +104,7 @@ class Evaluation:
         )
 
     def metrics(self) -> dict[str, Any]:
-        """Scores at the threshold with the best pooled F1, as training shows them after every epoch."""
+        """Scores at the threshold with the best pooled F1, as training shows them after every epoch; None without any object."""
         threshold = self.threshold(Rule())
         tally = self.tally(threshold)
         return {"threshold": threshold, **_numbers(tally), "ci95": bootstrap.intervals(tally)}
@@ -113,8 +115,7 @@ class Evaluation:
 
     def mask(self, index: int, threshold: float | None) -> np.ndarray:
         """The kept prediction for a record: class indices, uint8 `[H, W]`, 0 = background."""
-        dtype, shape, packed = self.kept[index]
-        answer = np.frombuffer(zlib.decompress(packed), dtype).reshape(shape)
+        answer = self.kept.get(index)
         return answer if threshold is None else (answer >= round(threshold * BINS)).astype(np.uint8)
 
     def label_widths(self, threshold: float | None, errors: Iterable[MaskError]) -> LabelWidths:
@@ -131,7 +132,6 @@ class Evaluation:
             self.calibration.merge(other.calibration)
             self.indices += other.indices
             self.problems += other.problems
-            self.kept |= other.kept
             self.seconds += other.seconds
         return self
 
@@ -198,15 +198,16 @@ def judge(result: Evaluation, split: str, rule: Rule | None = None, threshold: f
         "split": split,
         "images": len(result.indices),
         "skipped": len(result.problems),
+        "labelled_images": int((tally.labelled.sum(axis=1) > 0).sum()),
         "rasterizer": rasterize.NAME,
         "threshold": threshold,
-        "operate": str(rule) if threshold is not None else None,
+        "operate": str(rule) if threshold is not None and tally.labelled.any() else None,
         **_numbers(tally),
     }
     pooled = tally.counts.sum(axis=0)
     if result.one_class:
         metrics["average_precision"] = result.binary.average_precision()
-        metrics["oracle"] = result.binary.oracle()
+        metrics["oracle"] = result.binary.oracle() if result.binary.labelled else {"ods": None, "ois": None}
         matrix = binary_matrix(pooled[0, :3], int(tally.pixels.sum()))
         metrics["curve"] = _thinned(result.binary.curve())
     else:
@@ -217,7 +218,7 @@ def judge(result: Evaluation, split: str, rule: Rule | None = None, threshold: f
         metrics
         | {
             "ci95": bootstrap.intervals(tally),
-            "shifted_labels": {name: float(moved.scores()[name][0]) for name in ("iou", "f1", "f1_2px")},
+            "shifted_labels": {name: _finite(moved.scores()[name][0]) for name in ("iou", "f1", "f1_2px")},
             "negatives": tally.negatives(),
             "calibration": result.calibration.result(),
             "errors": mask_errors.summary(errors),
@@ -274,11 +275,15 @@ def true_mask(record: Record, one_class: bool) -> np.ndarray:
     return rasterize.class_index(record)
 
 
-def _numbers(tally: MaskTally) -> dict[str, float]:
-    """The scores in the order in which they are told."""
-    scores = {name: float(value[0]) for name, value in tally.scores().items()}
+def _numbers(tally: MaskTally) -> dict[str, float | None]:
+    """The scores in the order in which they are shown; None where nothing is labelled."""
+    scores = {name: _finite(value[0]) for name, value in tally.scores().items()}
     order = ("iou", "f1", "precision", "recall", "iou_per_image", "f1_per_image", *thin.NAMES)
     return {name: scores[name] for name in order if name in scores}
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _thinned(curve: dict[str, np.ndarray]) -> dict[str, list[float]]:

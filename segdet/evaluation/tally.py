@@ -54,10 +54,15 @@ class MaskTally:
         return np.asarray(self.counts[..., 0] + self.counts[..., 1])
 
     def scores(self, times: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """As `bootstrap.Resampled`: pooled over pixels (the mean over classes when there are several), and per image."""
+        """As `bootstrap.Resampled`: pooled over pixels (the mean over classes when there are several), and per image.
+
+        Where no image has an object, pooled scores are NaN; those per image say on how many of them nothing is marked.
+        """
         weights = np.ones((1, len(self.images))) if times is None else times.astype(np.float64)
         flat = self.counts.reshape(len(self.counts), -1).astype(np.float64)  # exact up to 2**53, and BLAS is fast
         out = _averaged((weights @ flat).reshape(len(weights), *self.counts.shape[1:]))
+        if not self.labelled.any():
+            out = {name: np.full_like(values, np.nan) for name, values in out.items()}
         each = _averaged(self.counts[..., :3])
         for name in ("iou", "f1"):
             out[f"{name}_per_image"] = weights @ each[name] / weights.sum(axis=1)
@@ -68,13 +73,14 @@ class MaskTally:
         return _averaged(self.counts)[name]
 
     def per_class(self) -> dict[str, dict[str, Any]]:
-        """Scores, labelled "pixels" and "negatives" of each class that is labelled or marked anywhere."""
-        total = self.counts.sum(axis=0)
+        """Scores (None where nothing at all is labelled), labelled "pixels" and "negatives" of each class that is labelled or
+        marked anywhere."""
+        total, any_label = self.counts.sum(axis=0), bool(self.labelled.any())
         scores = _of_classes(total)
         there = total[:, :3].sum(axis=1) > 0
         return {
             name: {
-                **{key: float(values[k]) for key, values in scores.items()},
+                **{key: float(values[k]) if any_label else None for key, values in scores.items()},
                 "pixels": int(self.labelled[:, k].sum()),
                 "negatives": self.negatives([k]),
             }
@@ -122,17 +128,20 @@ class BoxTally:
         return self.matches.objects
 
     def scores(self, times: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """As `bootstrap.Resampled`: AP and AP50, and F1, precision and recall at the threshold and IoU 0.5."""
+        """As `bootstrap.Resampled`: AP and AP50, and F1, precision and recall at the threshold and IoU 0.5; NaN without object."""
         weights = np.ones((1, len(self.images)), np.int64) if times is None else times
         precision = self.matches.average_precision(weights)
         right, wrong, missed = (weights @ self.matches.at(self.threshold or 0.0)).T
-        return {
+        out = {
             "ap": precision.mean(axis=0),
             "ap50": precision[0],
             "f1": ratios.f1(right, wrong, missed),
             "precision": ratios.precision(right, wrong, missed),
             "recall": ratios.recall(right, wrong, missed),
         }
+        if not self.labelled.any():
+            out = {name: np.full_like(values, np.nan, float) for name, values in out.items()}
+        return out
 
     def of_each(self, name: str = "f1") -> np.ndarray:
         """F1 at IoU 0.5 of every image, float64 `[N]`; nothing there and nothing found counts 1."""

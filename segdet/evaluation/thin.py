@@ -6,7 +6,7 @@ more crack weighs more, as for `iou` and `f1`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ from segdet.evaluation.ratios import harmonic, share
 
 TOLERANCE = 2  # pixels, for f1_2px
 _BOUNDARY = 0.02  # of the image diagonal, for boundary_iou
+_PIECES = 2000  # from which the overhead of each piece is more than what it spares
 
 NAMES = ("f1_2px", "cldice", "boundary_iou")
 
@@ -28,22 +29,53 @@ def counts(
     Args:
         lines: the `centre_line` of both, where they are known already.
     """
-    lines = lines or (centre_line(prediction), centre_line(target))
+    rim = max(1, round(_BOUNDARY * float(np.hypot(*target.shape))))
+    held = _held_by(prediction | target)
+    if held is None:
+        return np.zeros((len(NAMES), 4), np.int64)
+    predicted, true = lines or (centre_line(prediction), centre_line(target))
+    ours, theirs = prediction[held], target[held]
     return np.array(
-        [_tolerant(prediction, target), _followed(prediction, target, *lines), _boundaries(prediction, target)]
+        [_tolerant(ours, theirs), _followed(ours, theirs, predicted[held], true[held]), _boundaries(ours, theirs, rim)]
     )
 
 
 def centre_line(mask: np.ndarray) -> np.ndarray:
     """The skeleton of a mask, bool `[H, W]`, one pixel wide and connected like the mask (Zhang & Suen 1984)."""
-    if not mask.any():
-        return np.zeros_like(mask)
-    # Skeletons do not depend on what lies around: only the part that holds the mask is looked at.
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    part = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
     out = np.zeros_like(mask)
-    out[part] = skeletonize(mask[part])
+    for part, piece in pieces(mask):
+        out[part] |= skeletonize(piece)
     return out
+
+
+def pieces(mask: np.ndarray) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
+    """The connected pieces of a mask (8-neighbourhood), each with the part of the image that it just fits into: bool `[h, w]`.
+
+    Skeletons, depths and rims of a piece do not depend on the others, and in a large image most of the pixels lie around
+    small pieces. Many pieces, or some that are spread over the whole, come as one.
+    """
+    whole = _held_by(mask)
+    if whole is None:
+        return
+    rows, columns = whole
+    inner = np.ascontiguousarray(mask[whole]).view(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(inner, connectivity=8)
+    boxes = stats[1:, :4].astype(np.int64)
+    if 1 < count <= _PIECES + 1 and 2 * boxes[:, 2:].prod(axis=1).sum() < inner.size:
+        for number, (x, y, width, height) in enumerate(boxes.tolist(), 1):
+            part = slice(rows.start + y, rows.start + y + height), slice(columns.start + x, columns.start + x + width)
+            yield part, labels[y : y + height, x : x + width] == number
+    else:
+        yield whole, mask[whole]
+
+
+def _held_by(mask: np.ndarray) -> tuple[slice, slice] | None:
+    """The smallest part of the image that holds the mask; None without a pixel."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    if not len(rows):
+        return None
+    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def scores(total: np.ndarray) -> dict[str, np.ndarray]:
@@ -71,9 +103,11 @@ def _followed(prediction: np.ndarray, target: np.ndarray, predicted: np.ndarray,
     return (predicted & target).sum(), predicted.sum(), (true & prediction).sum(), true.sum()
 
 
-def _boundaries(prediction: np.ndarray, target: np.ndarray) -> Iterable[int]:
-    """Boundary IoU (Cheng et al. 2021, arXiv 2103.16562): the parts of both masks within 2 % of the diagonal of their edge."""
-    distance = max(1, round(_BOUNDARY * float(np.hypot(*target.shape))))
+def _boundaries(prediction: np.ndarray, target: np.ndarray, distance: int) -> Iterable[int]:
+    """Boundary IoU (Cheng et al. 2021, arXiv 2103.16562): the parts of both masks within `distance` pixels of their edge.
+
+    As published it is 2 % of the image's diagonal.
+    """
     inner_prediction, inner_target = _rim(prediction, distance), _rim(target, distance)
     both = (inner_prediction & inner_target).sum()
     return both, inner_prediction.sum(), both, inner_target.sum()
@@ -81,6 +115,12 @@ def _boundaries(prediction: np.ndarray, target: np.ndarray) -> Iterable[int]:
 
 def _rim(mask: np.ndarray, distance: int) -> np.ndarray:
     """Pixels of the mask within `distance` of its outside; the image's border is outside, as published."""
-    padded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    kept = cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=distance)[1:-1, 1:-1]
-    return np.asarray(mask & (kept == 0))
+    rim, held = mask.copy(), _held_by(mask)
+    if held is None or min(side.stop - side.start for side in held) <= 2 * distance:
+        return rim
+    for part, piece in pieces(mask):
+        if min(piece.shape) > 2 * distance:  # else nothing of it lies farther inside
+            padded = cv2.copyMakeBorder(piece.view(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+            kept = cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=distance)[1:-1, 1:-1]
+            rim[part] &= kept == 0
+    return rim

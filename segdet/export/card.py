@@ -148,6 +148,11 @@ def _training(file: Path, settings: Mapping[str, Any]) -> str:
 def _scores(metadata: Metadata) -> str:
     metrics = metadata.metrics
     known = [key for key in _NAMES if isinstance(metrics.get(key), int | float)]
+    if metrics.get("labelled_images") == 0:
+        return (
+            f"Not measured: no object is labelled in the {metrics['images']} images of `{metrics.get('split', 'val')}`. The last weights "
+            f"were kept, and the threshold {metadata.threshold} was not chosen on any image."
+        )
     if not known:
         return "Not measured."
     intervals = metrics.get("ci95") or {}
@@ -188,7 +193,7 @@ def _agreement(file: Path, metadata: Metadata, compared: dict[str, Any]) -> str:
 def _limits(metadata: Metadata, dataset: Dataset, compared: dict[str, Any]) -> Sequence[str]:
     metrics = metadata.metrics
     lines = []
-    if metrics.get("split", "val") == "val":
+    if metrics.get("split", "val") == "val" and metrics.get("labelled_images") != 0:
         lines.append(
             "The scores are of validation images, on which the best epoch and the threshold were chosen: a little too good. "
             "`segdet data check` says whether training images show the same scenes."

@@ -18,7 +18,7 @@ from segdet.evaluation.bootstrap import drawn
 from segdet.evaluation.detection import DetectionEvaluation, Detections
 from segdet.evaluation.matching import overlaps
 from segdet.evaluation.tally import BoxTally
-from segdet.export.parity import both_sides, readable, sides
+from segdet.export.parity import UNJUDGED, both_sides, readable, sides
 from segdet.inference.session import Session
 
 _APART = 1e4  # cost of pairing boxes of different classes, or far over the limits
@@ -124,11 +124,11 @@ def broken(compared: dict[str, Any]) -> list[str]:
 def sentence(compared: dict[str, Any]) -> str:
     """The comparison in one line."""
     limits, ap = DetectionLimits(**compared["limits"]), compared["ap"]
-    changed = ""
+    changed = f"; {UNJUDGED.format('AP')}"
     if ap["delta"] is not None:
         low, high = ap["ci95"]
         bound = "" if limits.loss is None else f" (limit {-limits.loss:g})"
-        changed = f", AP changes by {ap['delta']:+.5f}{bound}, 95 % between {low:+.5f} and {high:+.5f}"
+        changed = f", AP changes by {ap['delta']:+.5f}{bound}, 95 % between {low:+.5f} and {high:+.5f},"
     if limits.box is None:
         least = "" if limits.agreement is None else f" (at least {limits.agreement:.0%})"
         how = f"{compared['agreement']:.2%} of the boxes shown are shown by both{least}"
@@ -138,7 +138,7 @@ def sentence(compared: dict[str, Any]) -> str:
             f"{compared['unmatched']} of {compared['detections']} detections have no partner, boxes differ by at most "
             f"{compared['max_box_difference']:.3f} px (limit {limits.box}), scores by {compared['max_score_difference']:.1e}{score}"
         )
-    return f"{how}{changed}, on {compared['compared']} images"
+    return f"{how}{changed} on {compared['compared']} images"
 
 
 def _metrics(before: DetectionEvaluation, after: DetectionEvaluation) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from segdet.errors import SegdetError
 from segdet.evaluation.bootstrap import drawn
 from segdet.evaluation.ratios import share
 from segdet.inference.session import Session
+from segdet.inference.tiling import answers
 from segdet.metadata import Metadata
-from segdet.models.common import predict
+from segdet.models.network import Network
 
 # RGB uint8 [H, W, 3] -> the reference's mask uint8 [H, W], and its foreground probability [H, W] when there is one class.
 Reference = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
@@ -38,6 +39,8 @@ class Limits:
     agreement: float | None = None
 
 
+UNJUDGED = "the change of {} could not be judged, for no object is labelled"
+
 # fp32 is DESIGN 4's. A lower precision is bounded by what it costs; the agreement keeps it honest where the metric cannot
 # tell (a weak model, few images): masks that overlap less than that are not the same model's.
 LIMITS = {
@@ -49,23 +52,16 @@ LIMITS = {
 
 def torch_reference(model: nn.Module, metadata: Metadata) -> Reference:
     """PyTorch's answers in float32."""
-    threshold = np.float32(0.5 if metadata.threshold is None else metadata.threshold)
+    return session_reference(Network(model, metadata))
+
+
+def session_reference(session: Session | Network) -> Reference:
+    """The answers of a network or an exported file; of large images in tiles, as `segdet predict` gives them."""
+    threshold = 0.5 if session.metadata.threshold is None else session.metadata.threshold
 
     def answer(image: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        found = predict(model, torch.from_numpy(image)[None], metadata.mean, metadata.std)[0]
-        if len(metadata.classes) > 1:
-            return found, None
-        return (found >= threshold).astype(np.uint8), found
-
-    return answer
-
-
-def session_reference(session: Session) -> Reference:
-    """The answers of another exported file."""
-
-    def answer(image: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        mask, confidence = (output[0] for output in session.run(image[None]))
-        return mask, confidence if len(session.metadata.classes) == 1 else None
+        mask, confidence = (output[0] for output in answers(session, image[None], threshold))
+        return mask, confidence if session.one_class else None
 
     return answer
 
@@ -82,16 +78,18 @@ def compare(
     Raises:
         SegdetError: no image could be read.
     """
-    classes = len(session.metadata.classes)
+    classes, exported = len(session.metadata.classes), session_reference(session)
     rows: list[dict[str, Any]] = []
     counts: list[np.ndarray] = []  # of each image [2 sides, overlap and union, classes], with the labels
     shared = np.zeros(2, np.int64)  # pixels that both sides call the same class, and that either calls foreground
     skipped: list[str] = []
     photographs: list[str] = []
+    labelled = False
     for index, record, image in readable(records, skipped, advance):
         theirs, probability = reference(image)
-        ours, confidence = (output[0] for output in session.run(image[None]))
+        ours, confidence = exported(image)
         target = rasterize.class_index(record) if classes > 1 else rasterize.binary(rasterize.foreground(record))
+        labelled = labelled or bool(((target > 0) & (target != rasterize.IGNORE)).any())
         counts.append(np.array([_overlap(side, target, classes) for side in (theirs, ours)]))
         either = (theirs > 0) | (ours > 0)
         shared += np.array([((theirs == ours) & either).sum(), either.sum()])
@@ -102,7 +100,9 @@ def compare(
                 "image": record.image.name,
                 "index": index,
                 "pixels": float((theirs != ours).mean()),
-                "confidence": float(np.abs(confidence - probability).max()) if probability is not None else None,
+                "confidence": None
+                if confidence is None or probability is None
+                else float(np.abs(confidence - probability).max()),
                 "delta_iou": float(after - before),
             }
         )
@@ -117,7 +117,7 @@ def compare(
             (row["confidence"] for row in rows if row["confidence"] is not None), default=None
         ),
         "agreement": float(share(*shared)),
-        "iou": _metric(np.stack(counts), photographs),
+        "iou": _metric(np.stack(counts), photographs) if labelled else both_sides(None, None, np.zeros(0)),
         "limits": asdict(limits),
     }
     return {
@@ -134,8 +134,8 @@ def broken(compared: dict[str, Any]) -> list[str]:
     delta = compared["iou"]["delta"]
     tests = {
         "pixels": limits.pixels is not None and compared["max_differing_pixels"] > limits.pixels,
-        "change": limits.change is not None and not abs(delta) <= limits.change,
-        "loss": limits.loss is not None and not -delta <= limits.loss,
+        "change": limits.change is not None and delta is not None and not abs(delta) <= limits.change,
+        "loss": limits.loss is not None and delta is not None and not -delta <= limits.loss,
         "agreement": limits.agreement is not None and not compared["agreement"] >= limits.agreement,
     }
     return [name for name, failed in tests.items() if failed]
@@ -148,13 +148,18 @@ def sentence(compared: dict[str, Any]) -> str:
     def within(limit: float | None, form: str = "g", most: str = "limit") -> str:
         return "" if limit is None else f" ({most} {limit:{form}})"
 
-    low, high = compared["iou"]["ci95"]
     bound = limits.change if limits.change is not None else None if limits.loss is None else -limits.loss
+    if compared["iou"]["delta"] is None:
+        metric = f"{UNJUDGED.format('IoU')} "
+    else:
+        low, high = compared["iou"]["ci95"]
+        metric = (
+            f"IoU changes by {compared['iou']['delta']:+.5f}{within(bound)}, 95 % between {low:+.5f} and {high:+.5f}, "
+        )
     return (
         f"at most {compared['max_differing_pixels']:.4%} of the pixels of an image differ{within(limits.pixels, '.4%')}, "
         f"the masks overlap to {compared['agreement']:.2%}{within(limits.agreement, '.0%', 'at least')}, "
-        f"IoU changes by {compared['iou']['delta']:+.5f}{within(bound)}, "
-        f"95 % between {low:+.5f} and {high:+.5f}, on {compared['compared']} images"
+        f"{metric}on {compared['compared']} images"
     )
 
 

@@ -12,7 +12,7 @@ from segdet.data.images import ImageError, encode_jpeg, read_image
 from segdet.data.records import Record
 from segdet.drawing import agreement, boxes, colour_of, grid, overlay
 from segdet.errors import SegdetError
-from segdet.export.parity import torch_reference
+from segdet.export.parity import session_reference, torch_reference
 from segdet.inference.session import Session
 from segdet.metadata import Metadata
 from segdet.models.detector import Detector, detect
@@ -37,25 +37,27 @@ def picture(
         SegdetError: none of them can be read any more.
     """
     show = _boxes(model, session, metadata) if metadata.task == "detection" else _masks(model, session, metadata)
-    rows: list[list[np.ndarray]] = []
+    rows: list[np.ndarray] = []  # a grid each: photographs may be large
     for row in compared["worst"][:SHOWN]:
         try:
-            rows.append(show(read_image(records[row["index"]].image)))
+            tiles = show(read_image(records[row["index"]].image))
         except ImageError:  # gone since it was compared
             continue
+        rows.append(grid(tiles, len(tiles), _SIDE))
     if not rows:
         raise SegdetError(
             "the images that differ most cannot be read any more; are they still there? Then export again"
         )
-    return encode_jpeg(grid([tile for row in rows for tile in row], len(rows[0]), _SIDE), _QUALITY)
+    edge = [row[:-4] for row in rows[:-1]]  # two grids would have two edges between them
+    return encode_jpeg(np.concatenate([*edge, rows[-1]]), _QUALITY)
 
 
 def _masks(model: nn.Module, session: Session, metadata: Metadata) -> Columns:
-    reference = torch_reference(model, metadata)
+    reference, exported = torch_reference(model, metadata), session_reference(session)
 
     def show(image: np.ndarray) -> list[np.ndarray]:
         theirs, _ = reference(image)
-        ours = session.run(image[None])[0][0]
+        ours, _ = exported(image)
         return [image, overlay(image, theirs), overlay(image, ours), agreement(image, ours, theirs)]
 
     return show

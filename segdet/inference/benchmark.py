@@ -16,7 +16,7 @@ import numpy as np
 
 from segdet.data.images import encode_jpeg, read_image
 from segdet.errors import InputError, SegdetError
-from segdet.inference import choice, runtimes
+from segdet.inference import choice, nvidia, runtimes
 
 BATCHES = (1, 2, 4, 8)
 _SIDE = 416  # side of the drawn image when none is given
@@ -26,7 +26,7 @@ def devices() -> list[str]:
     """What can be measured here: every device whose library is there."""
     built_in = runtimes.import_onnxruntime().get_available_providers()
     found = [kind for kind, provider in runtimes.PROVIDERS.items() if provider in built_in]
-    if not runtimes.has_nvidia():
+    if nvidia.driver().fault:
         found = [kind for kind in found if kind == "cpu"]
     return [*found, "openvino", "openvino:f32"] if choice.installed() else found
 

@@ -93,5 +93,5 @@ class DetectionResult:
         return forms.geojson_boxes(self.boxes, self.scores, self.labels, self.classes)
 
     def to_yolo(self) -> str:
-        """YOLO rows `class cx cy w h confidence` in shares of the image."""
-        return forms.yolo_boxes(self.boxes, self.scores, self.labels, self.size)
+        """YOLO rows `class cx cy w h` in shares of the image."""
+        return forms.yolo_boxes(self.boxes, self.labels, self.size)

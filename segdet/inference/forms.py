@@ -10,6 +10,11 @@ import numpy as np
 from segdet.inference.regions import Region, inset
 
 COLUMNS = ("image", "class", "score", "x1", "y1", "x2", "y2", "area")  # of the CSV
+# The coordinates of GeoJSON files as GDAL reads them: an engineering system, which has no place on Earth.
+PIXELS = (
+    'ENGCRS["Image pixels (x right, y down)",EDATUM["Image"],CS[Cartesian,2],'
+    'AXIS["x",unspecified],AXIS["y",unspecified],SCALEUNIT["pixel",1]]'
+)
 
 
 def mask_summary(size: tuple[int, int], threshold: float | None, areas: Mapping[str, int]) -> dict[str, Any]:
@@ -67,7 +72,7 @@ def coco_boxes(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, image_
 
 def geojson_regions(regions: Iterable[Region]) -> dict[str, Any]:
     """One MultiPolygon a region; rings are closed and turn as RFC 7946 asks."""
-    return _collection(
+    return collection(
         {
             "type": "Feature",
             "geometry": {
@@ -87,7 +92,7 @@ def geojson_regions(regions: Iterable[Region]) -> dict[str, Any]:
 
 def geojson_boxes(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     """One Polygon a box."""
-    return _collection(
+    return collection(
         {
             "type": "Feature",
             "geometry": {"type": "Polygon", "coordinates": [_closed(np.round(corners, 2))]},
@@ -116,13 +121,16 @@ def yolo_regions(regions: Iterable[Region], size: tuple[int, int]) -> str:
     return "".join(rows)
 
 
-def yolo_boxes(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> str:
-    """YOLO rows `class cx cy w h confidence`, in shares of the image; an image without boxes has none."""
+def yolo_boxes(boxes: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> str:
+    """YOLO rows `class cx cy w h`, in shares of the image; an image without boxes has none.
+
+    Readers of labels take exactly these columns: a score as the sixth makes them refuse the file.
+    """
     height, width = size
     rows = []
-    for label, score, (x1, y1, x2, y2) in zip(labels, scores, boxes.astype(float), strict=True):
+    for label, (x1, y1, x2, y2) in zip(labels, boxes.astype(float), strict=True):
         shares = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
-        rows.append(" ".join([str(int(label)), *(f"{share:.6f}" for share in shares), f"{score:.4f}"]) + "\n")
+        rows.append(" ".join([str(int(label)), *(f"{share:.6f}" for share in shares)]) + "\n")
     return "".join(rows)
 
 
@@ -140,8 +148,10 @@ def _xywh(box: Sequence[float]) -> list[float]:
     return [x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)]
 
 
-def _collection(features: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    return {"type": "FeatureCollection", "features": list(features)}
+def collection(features: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """A FeatureCollection in pixels. Its `crs` keeps GDAL and QGIS from taking them for longitude and latitude."""
+    crs = {"type": "name", "properties": {"name": PIXELS}}
+    return {"type": "FeatureCollection", "crs": crs, "features": list(features)}
 
 
 def _closed(ring: np.ndarray) -> list[list[float]]:

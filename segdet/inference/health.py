@@ -22,7 +22,7 @@ import numpy as np
 
 from segdet import machine
 from segdet.errors import SegdetError
-from segdet.inference import choice, openvino, runtimes
+from segdet.inference import choice, nvidia, openvino, runtimes
 from segdet.inference.probe import CHANNEL, probe_model
 from segdet.places import cache_folder
 from segdet.version import __version__
@@ -51,14 +51,26 @@ _PACKAGES = (
     "fastapi",
     "python-multipart",
 )
+# The reason why PyTorch sees no GPU comes as a warning; what fails on a GPU shows in a product, whose sum is known.
 _TORCH = """
-import json, torch
-gpus = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-found = {"version": torch.__version__, "cuda": torch.version.cuda, "gpus": gpus, "works": None}
-found["cudnn"] = torch.backends.cudnn.version() if gpus else None
-if gpus:
-    found["works"] = float((torch.ones(8, 8, device="cuda") @ torch.ones(8, 8, device="cuda")).sum())
-print(json.dumps(found))
+import json, warnings
+said = {"cuda": None, "cudnn": None, "gpus": [], "reason": ""}
+try:
+    import torch
+    said["version"], said["cuda"] = torch.__version__, torch.version.cuda
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        usable = torch.cuda.is_available()
+    said["reason"] = next((str(w.message) for w in caught if "CUDA" in str(w.message)), "")
+    for number in range(torch.cuda.device_count() if usable else 0):
+        ones = torch.ones(64, 64, device=f"cuda:{number}")
+        if float((ones @ ones).sum()) != 64.0**3:
+            raise RuntimeError(f"cuda:{number} multiplies wrongly")
+        said["gpus"].append(torch.cuda.get_device_name(number))
+        said["cudnn"] = torch.backends.cudnn.version()
+except Exception as error:
+    said["error"] = (str(error) or type(error).__name__).splitlines()[0]
+print(json.dumps(said))
 """
 
 
@@ -157,42 +169,73 @@ def _packages() -> Iterator[Check]:
 
 def _torch() -> Iterator[Check]:
     """PyTorch, in a process of its own: prediction never imports it."""
-    with suppress(importlib.metadata.PackageNotFoundError):
+    try:
         importlib.metadata.version("torch")
-        done = subprocess.run([sys.executable, "-c", _TORCH], capture_output=True, text=True, timeout=300)
-        if done.returncode:
-            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            yield Check("torch", BAD, f"cannot be used: {reason}", "install it again: pip install 'segdet[train]'")
-            return
-        found = json.loads(done.stdout.splitlines()[-1])
-        gpus = ", ".join(found["gpus"]) or "no GPU it can use"
-        cuda = f"built for CUDA {found['cuda']}" if found["cuda"] else "built without CUDA"
-        cudnn = f", cuDNN {found['cudnn']}" if found["cudnn"] else ""
-        wrong = runtimes.has_nvidia() and not found["gpus"]
-        advice = "there is an NVIDIA driver: install a PyTorch whose CUDA it supports" if wrong else ""
-        yield Check("torch", WARN if wrong else GOOD, f"{found['version']}, {cuda}{cudnn}; {gpus}", advice)
+    except importlib.metadata.PackageNotFoundError:
+        why = "not installed; only training, val and export need it"
+        yield Check("torch", GOOD, why, "pip install 'segdet[train]' if needed")
         return
-    yield Check(
-        "torch", GOOD, "not installed; only training, val and export need it", "pip install 'segdet[train]' if needed"
-    )
+    done, output = _output([sys.executable, "-c", _TORCH], 300)
+    if not done:
+        advice = "install it again: pip install 'segdet[train]'"
+        yield Check("torch", BAD, f"cannot be used: {output}", advice)
+        return
+    said = json.loads(output.splitlines()[-1])
+    if "error" in said:
+        advice = "install a PyTorch that is built for this GPU and its driver: pip install 'segdet[train]'"
+        yield Check("torch", BAD, f"cannot be used: {said['error'][:300]}", advice)
+        return
+    gpus = ", ".join(said["gpus"]) or "no GPU it can use"
+    cuda = f"built for CUDA {said['cuda']}" if said["cuda"] else "built without CUDA"
+    cudnn = f", cuDNN {said['cudnn']}" if said["cudnn"] else ""
+    wrong = nvidia.present() and not said["gpus"]
+    advice = ""
+    if wrong:
+        old = nvidia.too_old(said["cuda"] or "", nvidia.driver())
+        reason = old or said["reason"].splitlines()[0][:200] if said["reason"] or old else ""
+        advice = "there is an NVIDIA driver: install a PyTorch whose CUDA it supports" + (
+            f" ({reason})" if reason else ""
+        )
+    yield Check("torch", WARN if wrong else GOOD, f"{said['version']}, {cuda}{cudnn}; {gpus}", advice)
+
+
+def _output(command: list[str], seconds: float) -> tuple[bool, str]:
+    """Whether a program ended well, and its output, or in one line why not."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return False, f"no answer within {seconds:g} seconds"
+    except OSError as error:
+        return False, str(error)
+    if done.returncode:
+        lines = (done.stdout + done.stderr).strip().splitlines() or [f"ended with code {done.returncode}"]
+        return False, lines[-1][:300]
+    return True, done.stdout.strip()
 
 
 def _nvidia() -> Iterator[Check]:
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        if runtimes.has_nvidia():
-            yield Check("NVIDIA driver", WARN, "a driver runs, but nvidia-smi is missing")
-        else:
-            yield Check("NVIDIA driver", GOOD, "none: no NVIDIA GPU is used")
+    name = "NVIDIA driver"
+    here, tool = nvidia.driver(), shutil.which("nvidia-smi")
+    if not nvidia.present() and tool is None:
+        yield Check(name, GOOD, "none: no NVIDIA GPU is used")
         return
-    query = ["--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
-    done = subprocess.run([tool, *query], capture_output=True, text=True, timeout=60)
-    if done.returncode:
-        yield Check(
-            "NVIDIA driver", BAD, (done.stdout + done.stderr).strip()[:160], "install or reload the NVIDIA driver"
-        )
-    else:
-        yield Check("NVIDIA driver", GOOD, "; ".join(done.stdout.strip().splitlines()))
+    listed = ""
+    if tool is not None:  # it hangs when a GPU has fallen off the bus
+        fields = "index,name,driver_version,memory.total,memory.used,mig.mode.current"
+        done, listed = _output([tool, f"--query-gpu={fields}", "--format=csv,noheader"], 60)
+        if not done:
+            yield Check(name, BAD, f"nvidia-smi: {listed}", "install or reload the NVIDIA driver, or reboot")
+            return
+    if here.fault:
+        yield Check(name, BAD, "; ".join(listed.splitlines()) or "there is a driver", here.fault)
+        return
+    usable = f"{here.count} usable here, CUDA {here.cuda[0]}.{here.cuda[1]}"
+    about = f"{'; '.join(listed.splitlines())} ({usable})" if listed else f"{usable}; nvidia-smi is missing"
+    sliced = ", Enabled" in listed
+    advice = (
+        "MIG is on: CUDA uses one instance a process; choose it with CUDA_VISIBLE_DEVICES=MIG-..." if sliced else ""
+    )
+    yield Check(name, GOOD, about, advice)
 
 
 def _devices() -> Iterator[Check]:
@@ -204,7 +247,7 @@ def _devices() -> Iterator[Check]:
             for kind, provider in runtimes.PROVIDERS.items():
                 if provider in built_in:
                     yield _runs(kind, lambda kind=kind: runtimes.OnnxRuntime(model, kind, 0, 1))  # type: ignore[misc]
-                elif kind == "cuda" and runtimes.has_nvidia():
+                elif kind == "cuda" and nvidia.present():
                     advice = "pip uninstall onnxruntime; pip install 'segdet[gpu]'"
                     yield Check(
                         "device cuda",
@@ -225,10 +268,10 @@ def _runs(kind: str, open_runtime: Callable[[], runtimes.Runtime]) -> Check:
     try:
         runtime = open_runtime()
         (answer,) = runtime.run(["mask"], {"image": image})
-    except Exception as error:  # whatever a driver or library throws is what has to be told
+    except Exception as error:  # a driver or library may raise anything
         reason = runtimes.short(error)
         advice = runtimes.missing_library(kind) if kind in ("cuda", "tensorrt") else None
-        bad = kind == "cpu" or (kind == "cuda" and runtimes.has_nvidia())
+        bad = kind == "cpu" or (kind == "cuda" and nvidia.present())
         return Check(f"device {kind}", BAD if bad else WARN, f"does not run: {reason}", advice or "")
     if not (answer == image[..., CHANNEL]).all():
         return Check(f"device {kind}", BAD, f"{runtime.device} gives wrong answers", "use another device and report it")

@@ -12,9 +12,11 @@ import numpy as np
 
 from segdet.console import progress, say
 from segdet.data.images import ImageError
-from segdet.errors import InputError
+from segdet.data.tiff import Bands, TiffPicture
+from segdet.errors import InputError, InvalidOption, setting
 from segdet.files import new_folder, sha256_of
 from segdet.inference import large
+from segdet.inference.coco_ids import ImageKey, Instances, keys_of
 from segdet.inference.detection_results import DetectionResult
 from segdet.inference.ledger import JOB_FILES, Ledger
 from segdet.inference.pipeline import Loaded, WriteBehind, read_ahead
@@ -22,8 +24,8 @@ from segdet.inference.predictor import Predictor
 from segdet.inference.results import Prediction, Segments
 from segdet.inference.sources import Source
 from segdet.inference.video import predict_video
-from segdet.inference.windows import ArrayPicture, TiffPicture, pages_of
-from segdet.inference.writing import Files, brief, coco_ids, names_of, row_of, write_image, write_job
+from segdet.inference.windows import ArrayPicture, remarks
+from segdet.inference.writing import Files, brief, names_of, row_of, write_image, write_job
 
 Row = dict[str, Any]
 
@@ -74,6 +76,8 @@ def run_job(
     *,
     skip_done: bool = False,
     smooth: float = 0.0,
+    bands: Bands | None = None,
+    coco_ids: Path | None = None,
 ) -> JobResult:
     """Predict every source, and write the files of each image and those of the whole job.
 
@@ -82,14 +86,18 @@ def run_job(
         kinds: of `writing.KINDS` for the model's task.
         skip_done: leave out images that an earlier run into `out` has done with the same model and options.
         smooth: for videos, the share of the previous frames' confidence that stays, 0..1.
+        bands: which bands of TIFFs to read, numbered from 1; None for the first ones.
+        coco_ids: a COCO file whose ids of images and categories the COCO results carry; None for ids from the names.
 
     Raises:
         InputError: none of the images could be read, the folder cannot be written or holds files of somebody else that would
             be replaced, or options that do not fit.
     """
     _check(predictor, out, skip_done, smooth)
+    if coco_ids is not None and "coco" not in kinds:
+        raise InvalidOption("coco_ids", coco_ids, "no COCO results are written", f"add coco to {setting('save')}")
     result = JobResult(out or Path(), predictor.session.path, predictor.session.device)
-    job = _Job(predictor, result, out, kinds, skip_done, smooth)
+    job = _Job(predictor, result, out, kinds, skip_done, smooth, bands, coco_ids)
     try:
         job.run(sources)
         if not result.images and not result.before:
@@ -116,12 +124,15 @@ class _Job:
         kinds: Sequence[str],
         resume: bool,
         smooth: float,
+        bands: Bands | None,
+        coco_ids: Path | None,
     ) -> None:
         self._predictor, self._result = predictor, result
         self._kinds, self._resume, self._smooth = kinds, resume, smooth
+        self._bands, self._coco_ids = bands, coco_ids
         self._sources: Sequence[Source] = ()
         self._names: list[str] = []  # of the files that may be written
-        self._ids: dict[str, int | str] = {}
+        self._keys: dict[str, ImageKey] = {}
         self._ledger = None if out is None else self._in(out)
         self._begun = False
 
@@ -138,7 +149,7 @@ class _Job:
         return self._ledger
 
     def _in(self, folder: Path) -> Ledger:
-        about = {
+        about: dict[str, Any] = {
             "model": sha256_of(self._result.model),
             "threshold": self._predictor.threshold,
             "tile": [self._predictor.tile, self._predictor.whole],
@@ -149,6 +160,10 @@ class _Job:
             about["imgsz"] = self._predictor.imgsz
         if self._predictor.down_to:
             about["down_to"] = self._predictor.down_to
+        if self._bands is not None:
+            about["bands"] = list(self._bands)
+        if self._coco_ids is not None and self._coco_ids.is_file():
+            about["coco_ids"] = sha256_of(self._coco_ids)
         return Ledger(folder, about, self._resume)
 
     def close(self) -> None:
@@ -158,13 +173,13 @@ class _Job:
     def run(self, sources: Sequence[Source]) -> None:
         todo = [source for source in sources if self._ledger is None or not self._ledger.has(source.path)]
         self._result.before = len(sources) - len(todo)
-        self._sources, self._ids = sources, coco_ids(sources)
+        self._sources, self._keys = sources, self._keys_of(sources)
         self._names = [name for source in todo for name in names_of(source, self._kinds)]
         self._names += [name for kind, name in JOB_FILES.items() if kind in self._kinds]
         self._spare_others()
         behind: WriteBehind[tuple[Source, Row]]
         with progress("predicting", len(todo)) as advance, WriteBehind(self._keep) as behind:
-            for group in _groups(read_ahead(todo), self._predictor.batch):
+            for group in _groups(read_ahead(todo, self._bands), self._predictor.batch):
                 source, loaded = group[0]
                 if isinstance(loaded, ImageError):
                     self._skip(source, loaded, len(sources))
@@ -179,6 +194,15 @@ class _Job:
                     if _pixels(loaded) > large.HELD:  # one such answer in memory is enough
                         behind.drain()
                 advance(len(group))
+
+    def _keys_of(self, sources: Sequence[Source]) -> dict[str, ImageKey]:
+        """The key in COCO results of each source, by its name."""
+        if self._coco_ids is None:
+            keys = keys_of([source.file_name for source in sources])
+        else:
+            instances, classes = Instances(self._coco_ids), self._predictor.session.metadata.classes
+            keys = [instances.key(source.path, classes) for source in sources]
+        return {source.name: key for source, key in zip(sources, keys, strict=True)}
 
     def _spare_others(self) -> None:
         """Refuse to replace what no run wrote: masks drawn by hand lie beside photographs under the very names of results."""
@@ -209,10 +233,8 @@ class _Job:
         return source, self._row(source, prediction, files)
 
     def _row(self, source: Source, found: Prediction | Segments | DetectionResult, files: Files) -> Row:
-        row = row_of(found, self._kinds, source.path, self._ids[source.name])
-        pages = pages_of(source.path if source.data is None else source.data)
-        if pages > 1:
-            row["pages"] = pages
+        row = row_of(found, self._kinds, source.path, self._keys[source.name])
+        row |= remarks(source.path if source.data is None else source.data, self._bands)
         return {**row, "files": {kind: str(file) for kind, file in files.items()}}
 
     def _large(self, source: Source, loaded: Loaded, count: int) -> None:
@@ -244,8 +266,8 @@ class _Job:
         try:
             _ = self.ledger
             folder = self._result.folder
-            number = self._ids[source.name]
-            row = predict_video(self._predictor, source, folder, self._kinds, self._smooth, number, keep, step)
+            key = self._keys[source.name]
+            row = predict_video(self._predictor, source, folder, self._kinds, self._smooth, key, keep, step)
         except ImageError as error:
             self._skip(source, error, count)
         else:
@@ -257,6 +279,9 @@ class _Job:
         self._result.images.append(brief(row))
         if "pages" in row:
             say(f"{source.path}: the first of {row['pages']} pages; {row['pages'] - 1} are left out")
+        if "bands" in row and self._bands is None:
+            read = f"band{'s' if len(row['bands']) > 1 else ''} {', '.join(map(str, row['bands']))}"
+            say(f"{source.path}: {read} of {row['bands_stored']}; the setting bands chooses others")
 
     def _skip(self, source: Source, error: ImageError, count: int) -> None:
         self._result.skipped[str(source.path)] = str(error).removeprefix(f"{source.path}: ")

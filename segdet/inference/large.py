@@ -12,13 +12,14 @@ import cv2
 import numpy as np
 
 from segdet import drawing
+from segdet.data.tiff import TiffPicture
 from segdet.files import replacing
 from segdet.inference import png
 from segdet.inference.detection_results import DetectionResult
 from segdet.inference.predictor import Predictor
 from segdet.inference.regions import RegionBuilder
 from segdet.inference.results import Segments, areas
-from segdet.inference.windows import Picture, TiffPicture
+from segdet.inference.windows import Picture
 from segdet.inference.writing import Files, save_picture, write_texts
 
 HELD = 64_000_000  # pixels up to which a picture and its answer are held whole

@@ -11,8 +11,9 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from segdet.data.images import ImageError, header, read_image
+from segdet.data.tiff import Bands, TiffPicture
 from segdet.inference.sources import Source
-from segdet.inference.windows import TiffPicture, open_windowed
+from segdet.inference.windows import open_windowed
 
 _AHEAD = 3  # images decoded while one is worked on
 _BEHIND = 4  # results that wait to be written
@@ -22,39 +23,43 @@ Loaded = np.ndarray | TiffPicture | ImageError
 Result = TypeVar("Result")
 
 
-def read_ahead(sources: Iterable[Source]) -> Iterator[tuple[Source, Loaded]]:
+def read_ahead(sources: Iterable[Source], bands: Bands | None = None) -> Iterator[tuple[Source, Loaded]]:
     """Each image in order: RGB uint8 `[H, W, 3]`, a large TIFF ready to be read in windows, or why it cannot be read.
 
     Videos come through with an empty array.
+
+    Args:
+        sources: what to read.
+        bands: which bands of TIFFs to read; None for the first ones.
     """
     with ThreadPoolExecutor(2) as pool:
         waiting: deque[tuple[Source, Future[Loaded | None]]] = deque()
         rest = iter(sources)
         while True:
             for source in itertools.islice(rest, _AHEAD + 1 - len(waiting)):
-                waiting.append((source, pool.submit(_load, source, True)))
+                waiting.append((source, pool.submit(_load, source, True, bands)))
             if not waiting:
                 return
             source, future = waiting.popleft()
             loaded = future.result()
-            yield source, _load(source, False) if loaded is None else loaded  # type: ignore[misc]
+            yield source, _load(source, False, bands) if loaded is None else loaded  # type: ignore[misc]
 
 
-def _load(source: Source, ahead: bool) -> Loaded | None:
+def _load(source: Source, ahead: bool, bands: Bands | None) -> Loaded | None:
     """One image; None when it is too large to be decoded `ahead`."""
     if source.is_video:
         return np.empty((0, 0, 3), np.uint8)
     try:
         if source.data is not None:
-            return read_image(source.data, str(source.path))
-        windowed = open_windowed(source.path)
+            return read_image(source.data, str(source.path), bands)
+        windowed = open_windowed(source.path, bands)
         if windowed is not None:
             return windowed
         if ahead:
             height, width = header(source.path).size
             if height * width > _LARGE:
                 return None
-        return read_image(source.path)
+        return read_image(source.path, bands=bands)
     except ImageError as error:
         return error
 

@@ -139,8 +139,7 @@ class Predictor:
         return self._tile_at(size if self.imgsz is None else sizes.resized(size, self.imgsz))
 
     def _tile_at(self, size: tuple[int, ...]) -> int | None:
-        height, width = size
-        large = self.tile is not None and max(height, width) > self.tile and height * width > self.whole
+        large = self.tile is not None and tiling.is_large(size, self.tile, self.whole)
         return self.tile if large else None
 
     @property

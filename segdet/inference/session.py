@@ -14,8 +14,7 @@ from segdet.inference.runtimes import (
     SAY,
     OnnxRuntime,
     Runtime,
-    has_nvidia,
-    import_onnxruntime,
+    usable_gpu,
 )
 from segdet.machine import cores
 from segdet.metadata import KEY, Metadata, parse
@@ -40,7 +39,11 @@ class Session:
         self.device = runtime.device
         self.threads = threads
         self._runtime = runtime
-        self._one = metadata.task == "segmentation" and len(metadata.classes) == 1
+
+    @property
+    def one_class(self) -> bool:
+        """Whether it segments one class, whose probability is the confidence."""
+        return self.metadata.task == "segmentation" and len(self.metadata.classes) == 1
 
     @property
     def on_gpu(self) -> bool:
@@ -55,7 +58,7 @@ class Session:
         """
         feed: dict[str, np.ndarray] = {"image": images}
         if threshold is not None:
-            if not self._one:
+            if not self.one_class:
                 raise InputError(f"{self.path}: has several classes and no threshold to set; leave --conf out")
             if self._runtime.takes_threshold:
                 feed["threshold"] = np.array(threshold, np.float32)
@@ -89,10 +92,7 @@ def open_session(path: Path, device: str = "auto", threads: int | None = None) -
 def _runtime(path: Path, device: str, threads: int) -> Runtime:
     kind, _, detail = device.partition(":")
     if device == "auto":
-        if has_nvidia() and PROVIDERS["cuda"] in import_onnxruntime().get_available_providers():
-            kind = "cuda"
-        else:
-            kind = "openvino" if choice.verdict(path) else "cpu"
+        kind = "cuda" if usable_gpu() else "openvino" if choice.verdict(path) else "cpu"
     if kind == "openvino" and detail in ("", "bf16", "f32"):
         return OpenVino(path, detail or None, threads)
     if kind not in PROVIDERS or (detail and not (detail.isdigit() and kind != "cpu")):

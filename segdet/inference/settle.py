@@ -10,7 +10,7 @@ import numpy as np
 from segdet.console import say
 from segdet.data.images import ImageError, header, read_image
 from segdet.inference import choice
-from segdet.inference.runtimes import PROVIDERS, has_nvidia, import_onnxruntime
+from segdet.inference.runtimes import usable_gpu
 from segdet.inference.sources import Source
 
 _LARGEST = 4_000_000  # pixels of an image looked at
@@ -23,7 +23,7 @@ def settled(model: Path, device: str, sources: Sequence[Source], threads: int | 
     """
     if device != "auto" or not choice.installed() or not model.is_file():
         return device
-    if has_nvidia() and PROVIDERS["cuda"] in import_onnxruntime().get_available_providers():
+    if usable_gpu():
         return device
     if len(sources) < choice.WORTH and not any(source.is_video for source in sources):
         return "cpu"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import glob
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from segdet.console import say
 from segdet.data.images import EXTENSIONS, is_image
 from segdet.errors import InputError
 from segdet.inference import ledger
+from segdet.inference.coco_ids import unique_names
 from segdet.places import expanded
 from segdet.text import decoded
 
@@ -29,6 +30,11 @@ class Source:
     path: Path
     name: str
     data: bytes | None = None
+
+    @property
+    def file_name(self) -> str:
+        """The file's own name, with its path below the source."""
+        return (PurePosixPath(self.name).parent / self.path.name).as_posix()
 
     @property
     def is_video(self) -> bool:
@@ -73,7 +79,8 @@ def expand(sources: Sequence[str], out: Path | None = None) -> list[Source]:
     if results.met:
         count = f"{len(results.met)} file{'s' if len(results.met) != 1 else ''}"
         say(f"left out {count} in {out}, where the results go")
-    return [Source(file, name, given.get(file)) for file, name in _named(found)]
+    names = unique_names([relative.as_posix() for relative in found.values()])
+    return [Source(file, name, given.get(file)) for file, name in zip(found, names, strict=True)]
 
 
 class _Results:
@@ -163,16 +170,6 @@ def _text(path: Path) -> str:
         return decoded(path.read_bytes(), "surrogateescape")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a text file; a list of images has one path a line") from error
-
-
-def _named(found: dict[Path, Path]) -> Iterator[tuple[Path, str]]:
-    """a.jpg -> a; where two would clash, the extension is kept (a.jpg, a.png), then a number is added."""
-    taken: set[str] = set()
-    for file, relative in found.items():
-        options = [str(relative.with_suffix("")), str(relative), *(f"{relative}-{n}" for n in range(2, len(found) + 2))]
-        name = next(option for option in options if option not in taken)
-        taken.add(name)
-        yield file, name
 
 
 def _endings() -> str:

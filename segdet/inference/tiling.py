@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -21,8 +22,31 @@ INSIDE = 0.6  # share of a cut box that lies in the box of another tile when bot
 EDGE = 0.01  # share of a tile within which a box that ends at its border counts as cut, 2 pixels at least
 
 
+class Segmenting(Protocol):
+    """What segments images: a `Session`, or a network in PyTorch. one_class: whether there is one foreground class."""
+
+    @property
+    def one_class(self) -> bool: ...
+    def run(self, images: np.ndarray, /) -> tuple[np.ndarray, ...]:
+        """Images uint8 `[N, H, W, C]` -> mask uint8 and confidence float32, both `[N, H, W]`."""
+
+
+def is_large(size: tuple[int, ...], tile: int = TILE, whole: int = WHOLE) -> bool:
+    """Whether an image of this (height, width) goes through a network in tiles: `whole` bounds the memory of the others."""
+    return max(size) > tile and size[0] * size[1] > whole
+
+
+def answers(session: Segmenting, images: np.ndarray, threshold: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+    """Masks and confidences `[N, H, W]` of images of one size, in tiles where they are large."""
+    if is_large(images.shape[1:3]):
+        masks, confidences = zip(*(run_tiled(session, image, threshold) for image in images), strict=True)
+        return np.stack(masks), np.stack(confidences)
+    mask, confidence = session.run(images)
+    return mask, confidence
+
+
 def bands(
-    session: Session, picture: Picture, threshold: float, tile: int = TILE, batch: int = 1
+    session: Segmenting, picture: Picture, threshold: float, tile: int = TILE, batch: int = 1
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
     """The answer for a picture of any size, in bands from top to bottom: (top, image `[h, W, 3]`, mask `[h, W]`,
     confidence `[h, W]`), of at most `BAND` rows each. Memory is that of one row of tiles.
@@ -36,7 +60,7 @@ def bands(
     rows, columns = _aligned(height, tile, margin), _aligned(width, tile, margin)
     across = {column.start: share for column, share in zip(columns, _shares(columns, width, margin), strict=True)}
     tallest = max(row.stop - row.start for row in rows)
-    answer = (_Mean if len(session.metadata.classes) == 1 else _Nearest)(tallest, width)
+    answer = (_Mean if session.one_class else _Nearest)(tallest, width)
     for number, (row, down) in enumerate(zip(rows, _shares(rows, height, margin), strict=True)):
         image = picture.read(row.start, row.stop)
         for column, found in _columns(session, image, columns, batch):
@@ -105,7 +129,7 @@ def _shares(windows: Sequence[slice], length: int, margin: int) -> list[np.ndarr
 
 
 def _columns(
-    session: Session, image: np.ndarray, columns: Sequence[slice], batch: int
+    session: Segmenting, image: np.ndarray, columns: Sequence[slice], batch: int
 ) -> Iterator[tuple[slice, list[np.ndarray]]]:
     """Answers of a row of tiles, `batch` of one size at a time."""
     for _, group in itertools.groupby(columns, lambda column: column.stop - column.start):
@@ -118,9 +142,9 @@ def _columns(
 
 
 def run_tiled(
-    session: Session, image: np.ndarray, threshold: float, tile: int = TILE, batch: int = 1
+    session: Segmenting, image: np.ndarray, threshold: float, tile: int = TILE, batch: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As `Session.run` for one image uint8 `[H, W, 3]`, tile by tile -> (mask `[H, W]`, confidence `[H, W]`)."""
+    """As `Session.run` for one image uint8 `[H, W, C]`, tile by tile -> (mask `[H, W]`, confidence `[H, W]`)."""
     mask, confidence = np.empty(image.shape[:2], np.uint8), np.empty(image.shape[:2], np.float32)
     for top, _, marked, sure in bands(session, ArrayPicture(image), threshold, tile, batch):
         mask[top : top + len(marked)], confidence[top : top + len(marked)] = marked, sure

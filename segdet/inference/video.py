@@ -18,6 +18,7 @@ from segdet.console import say
 from segdet.data.images import ImageError
 from segdet.errors import SegdetError
 from segdet.files import replacing
+from segdet.inference.coco_ids import ImageKey
 from segdet.inference.predictor import Predictor
 from segdet.inference.results import Prediction
 from segdet.inference.sources import Source
@@ -84,7 +85,7 @@ def predict_video(
     folder: Path,
     kinds: Sequence[str],
     smooth: float,
-    image_id: int | str,
+    key: ImageKey,
     keep: Callable[[dict[str, Any], int | None], None],
     advance: Callable[..., None],
 ) -> dict[str, Any]:
@@ -92,7 +93,7 @@ def predict_video(
 
     Args:
         smooth: share of the previous frames' confidence that stays, 0..1 (segmentation of one class only).
-        image_id: COCO's, to which each frame adds its number.
+        key: the video's in COCO results, to which each frame adds its number.
         keep: takes the row of each frame with its number.
 
     Returns:
@@ -122,7 +123,7 @@ def predict_video(
                 canvas.write(picture)
             others = [kind for kind in kinds if kind != "overlay"]
             written = write_image(result, folder, f"{source.name}/{number:06d}", others)
-            row = row_of(result, kinds, Path(f"{source.path}#{number:06d}"), f"{image_id}#{number:06d}")
+            row = row_of(result, kinds, Path(f"{source.path}#{number:06d}"), key.frame(number))
             most = _most(most, row["classes"])
             row["files"] = {kind: str(file) for kind, file in written.items()}
             keep({**row, "time": round((number - 1) / clip.rate, 3)}, number)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from segdet.errors import InputError
 from segdet.files import replacing, write_bytes, write_json, write_text
 from segdet.inference import forms
+from segdet.inference.coco_ids import ImageKey
 from segdet.inference.detection_results import DetectionResult
 from segdet.inference.ledger import JOB_FILES, Ledger
 from segdet.inference.predictor import Predictor
@@ -82,12 +82,12 @@ def write_image(result: Prediction | DetectionResult, folder: Path, name: str, k
 
 
 def row_of(
-    result: Prediction | Segments | DetectionResult, kinds: Sequence[str], path: Path, image_id: int | str
+    result: Prediction | Segments | DetectionResult, kinds: Sequence[str], path: Path, key: ImageKey
 ) -> dict[str, Any]:
     """What the job's own files need of one image: outlines only where one of them holds them, for finding them takes time."""
     row = {"image": str(path), **(result.to_dict() if {"json", "csv"} & {*kinds} else result.summary())}
     if "coco" in kinds:
-        row["coco"] = result.to_coco(image_id)
+        row["coco"] = key.complete(result.to_coco())
     return row
 
 
@@ -142,24 +142,6 @@ def write_job(
             stream.write("[")
             _write_joined(stream, (found for row in ledger.rows() for found in row.get("coco", ())))
             stream.write("]\n")
-
-
-def coco_ids(sources: Sequence[Source]) -> dict[str, int | str]:
-    """COCO's `image_id` by the sources' names, unique in the job: as `_coco_id`, or the name where that would clash."""
-    ids = {source.name: _coco_id(source) for source in sources}
-    count = Counter(ids.values())
-    unique = {name: one if count[one] == 1 else name for name, one in ids.items()}
-    return unique if len({*unique.values()}) == len(unique) else {name: name for name in ids}
-
-
-def _coco_id(source: Source) -> int | str:
-    """The file name's number where it is one (COCO's own images), else the name without its ending; a video's has it."""
-    if source.is_video:
-        return source.path.name
-    stem = source.path.stem
-    return (
-        int(stem) if stem.isascii() and stem.isdigit() and len(stem) < 16 else stem
-    )  # longer ones are inexact in JSON
 
 
 def save_picture(path: Path, picture: np.ndarray) -> Path:

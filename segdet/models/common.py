@@ -16,9 +16,16 @@ def normalise(images: torch.Tensor, mean: Sequence[float], std: Sequence[float])
 
     The one normalisation of training, validation and the exported graph. `mean` and `std` are in units of 0..1.
     """
-    offset = torch.tensor([255.0 * m for m in mean], device=images.device).view(1, 3, 1, 1)
-    scale = torch.tensor([1.0 / (255.0 * s) for s in std], device=images.device).view(1, 3, 1, 1)
+    offset = constants([255.0 * m for m in mean], images.device).view(1, 3, 1, 1)
+    scale = constants([1.0 / (255.0 * s) for s in std], images.device).view(1, 3, 1, 1)
     return (images.permute(0, 3, 1, 2).to(torch.float32) - offset) * scale
+
+
+def constants(values: Sequence[float], device: torch.device) -> torch.Tensor:
+    """A float32 vector of a few numbers on a device; on a GPU without a copy, which would wait until the GPU is idle."""
+    if device.type == "cpu":
+        return torch.tensor(values)
+    return torch.stack([torch.full((), value, device=device) for value in values])
 
 
 # Logits `[N, K, H, W]`; in training, heads with auxiliary outputs give a tuple with the main one first.

@@ -37,7 +37,8 @@ class Detector(nn.Module):
         x = self.model.prepare(normalise(image, self.mean, self.std))
         found = self.model(x)
         boxes, scores, labels = self.model.ranked(Predictions(found.logits.float(), found.boxes.float()))
-        scale = torch.stack([torch.full((), float(length)) for length in (width, height, width, height)]).to(boxes)
+        lengths = (width, height, width, height)
+        scale = torch.stack([torch.full((), float(length), device=boxes.device) for length in lengths])
         corners = torch.cat([boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., :2] + boxes[..., 2:] / 2], dim=-1)
         corners = corners.clamp(0.0, 1.0) * scale
         return damped(corners, scores, labels) if self.damp_duplicates else (corners, scores, labels)

@@ -56,10 +56,10 @@ def _splits(figures: Mapping[str, Any]) -> str:
     for split, row in figures["splits"].items():
         share = "" if row["foreground"] is None else f"{row['foreground']:.2%}"
         area = "" if row["object_area"] is None else " / ".join(f"{value:,.0f}" for value in row["object_area"])
-        cells = [row["images"], row["photographs"], row["objects"], row["empty"], share, area]
+        cells = [row["images"], row["photographs"], row["objects"], row["crowds"], row["empty"], share, area]
         rows.append(f"<tr><th>{escape(split)}" + "".join(f"<td class=n>{escape(cell)}" for cell in cells))
     head = (
-        "<tr><th>split<th>images<th>photographs<th>objects<th>images without<th>labelled pixels"
+        "<tr><th>split<th>images<th>photographs<th>objects<th>crowds<th>images without<th>labelled pixels"
         "<th>object area, px² (5 / 50 / 95 %)"
     )
     copies = any(row["images"] > row["photographs"] for row in figures["splits"].values())

@@ -56,10 +56,10 @@ _MISTAKES = {
 def validation(records: Sequence[Record], result: DetectionEvaluation, threshold: float, folder: Path) -> None:
     """`val_worst.jpg`, `val_best.jpg` (labels, prediction, difference) and `val_curves.png` in `folder`."""
     for name, chosen in _ordered(result, threshold).items():
-        tiles = [
+        tiles = (
             tile for index in chosen[: pictures.SHOWN] for tile in comparison(records[index], result, index, threshold)
-        ]
-        if tiles:
+        )
+        if chosen:
             write_bytes(folder / f"val_{name}.jpg", encode_jpeg(drawing.grid(tiles, 3, 480)))
     write_bytes(folder / "val_curves.png", plots.png(curve_figure(result, threshold)))
 
@@ -143,7 +143,13 @@ def write_report(path: Path, subject: Subject, metrics: Mapping[str, Any], resul
     ]
     mistakes = [f"<p class=sub>Counted at the threshold {threshold:.3f}.</p>", _mistakes(metrics["errors"])]
     sections: list[tuple[str, Sequence[str]]] = [
-        ("", [page.cards(metrics, {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "f1": f"F1 at {threshold:.2f}"})]),
+        (
+            "",
+            [
+                *([] if metrics["labelled_images"] else [page.unjudged(metrics)]),
+                page.cards(metrics, {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "f1": f"F1 at {threshold:.2f}"}),
+            ],
+        ),
         ("Scores", scores),
         ("What kind of mistakes it makes", mistakes),
         ("Where it fails and where it works", _images(subject, result, threshold)),
@@ -214,6 +220,8 @@ def _threshold_note(metrics: Mapping[str, Any]) -> str:
     chosen = "the value with the best F1 on these images" if rule == "max-f1" else f"chosen by --operate {rule}"
     if metrics["split"] != "val":
         chosen = "chosen on validation images"
+    if not metrics["labelled_images"]:
+        chosen = "no object is labelled here to choose it by"
     return (
         f"A box counts from confidence {metrics['threshold']:.3f} on: {chosen}, stored in the weights and the exported file. "
         "Another one can be given with --conf; AP does not depend on it."

@@ -156,6 +156,15 @@ def drawing(made: Figure, caption: str) -> str:
     return f"<figure>{plots.svg(made)}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
+def unjudged(metrics: Mapping[str, Any]) -> str:
+    """What a report says first where no image has an object."""
+    threshold = "" if metrics["threshold"] is None else f" Threshold {metrics['threshold']:.3f} was not chosen by them."
+    return (
+        f"<p class='say bad'>No object is labelled in these {metrics['images']} images, so no score can be measured: what is marked "
+        f"here is a false alarm, and nothing is known about what the model finds.{threshold}</p>"
+    )
+
+
 def escape(text: object) -> str:
     """Text made safe for HTML."""
     return html.escape(str(text), quote=True)
@@ -187,7 +196,7 @@ def _warnings(subject: Subject, metrics: Mapping[str, Any]) -> list[str]:
         told.append(
             f"Only {len(scored)} photographs were measured: the intervals are wide, and are to be taken seriously."
         )
-    if subject.split == "val":
+    if subject.split == "val" and metrics["labelled_images"]:
         told.append(
             f"{'Best epoch was' if metrics['threshold'] is None else 'Threshold and best epoch were'} chosen on these same images, so a "
             "new site will score a little lower; a "

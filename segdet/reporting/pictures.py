@@ -107,7 +107,7 @@ def validation(
 ) -> None:
     """`val_worst.jpg` and `val_best.jpg`: photograph, labels, prediction, and where they differ."""
     for name, chosen in (("worst", worst_first[:SHOWN]), ("best", worst_first[::-1][:SHOWN])):
-        tiles = [tile for index in chosen for tile in comparison(records[index], result, index, threshold)]
+        tiles = (tile for index in chosen for tile in comparison(records[index], result, index, threshold))
         write_bytes(folder / f"val_{name}.jpg", encode_jpeg(grid(tiles, 4, 300)))
 
 

@@ -106,7 +106,7 @@ def results(history: History) -> Figure:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.margins(y=0.08)
         axis.set_ylim(bottom=0)
-        if len(columns) > 1:
+        if len(columns) > 1 and axis.lines:
             axis.legend(fontsize=9)
         axis.grid(alpha=0.3)
     scores = axes.flat[1]

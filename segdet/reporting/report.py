@@ -55,6 +55,7 @@ def write(
     """Write the page to `path`."""
     records, one = subject.dataset.splits[subject.split], result.one_class
     shown = [name for name in ("iou", "f1", "f1_2px", "cldice") if name in metrics]
+    judged = bool(metrics["labelled_images"])
 
     def masks(index: int) -> tuple[np.ndarray, np.ndarray]:
         target, predicted = true_mask(records[index], one), result.mask(index, metrics["threshold"])
@@ -69,7 +70,7 @@ def write(
     ]
     if metrics["label_width"] is not None:
         sections.append(("Were the labels drawn alike?", _widths(metrics, result, errors)))
-    if one:
+    if one and judged:
         sections.append(("Threshold", _threshold(metrics, result)))
     if metrics["calibration"]:
         sections.append(("Can its probabilities be believed?", _reliability(metrics, one)))
@@ -78,6 +79,8 @@ def write(
 
 
 def _in_words(metrics: Mapping[str, Any], result: Evaluation) -> str:
+    if not metrics["labelled_images"]:
+        return page.unjudged(metrics)
     if not result.one_class:
         return (
             f"<p class=say>Averaged over {len(metrics['classes'])} classes, {_percent(metrics['recall'])} of the labelled pixels get "
@@ -112,7 +115,7 @@ def _scores(metrics: Mapping[str, Any]) -> list[str]:
         f"<p class=sub>{metrics['images']} images at their own resolution; a pixel is labelled when an outline covers half of it or more "
         f"({page.escape(metrics['rasterizer'])}). The 95 % interval (bootstrap over photographs) is where the score would lie on other "
         "photographs of the same kind.</p>",
-        _yardstick(metrics),
+        *([_yardstick(metrics)] if metrics["labelled_images"] else []),
         page.table(("Score", "Value", "95 % interval", "Meaning"), page.score_rows(metrics, _EXPLAINED)),
     ]
     rows = metrics["classes"]
@@ -120,9 +123,9 @@ def _scores(metrics: Mapping[str, Any]) -> list[str]:
         names = ("iou", "f1", "precision", "recall", "f1_2px", "cldice", "boundary_iou")
         lines = [
             f"<tr><th>{page.escape(name)}"
-            + "".join(f"<td class=n>{row[score]:.3f}" for score in names)
+            + "".join(f"<td class=n>{'none' if row[score] is None else f'{row[score]:.3f}'}" for score in names)
             + f"<td class=n>{row['pixels']:,}"
-            for name, row in sorted(rows.items(), key=lambda item: item[1]["iou"])
+            for name, row in sorted(rows.items(), key=lambda item: item[1]["iou"] or 0.0)
         ]
         made = page.table(("Class", *(_EXPLAINED[name][0] for name in names), "Labelled pixels"), lines)
         out.append(f"<details open><summary><b>{len(rows)} classes</b>worst first</summary>{made}</details>")

@@ -6,7 +6,6 @@ import base64
 import csv
 import io
 import json
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +14,7 @@ import numpy as np
 
 from segdet.data.images import encode_jpeg, encode_png
 from segdet.inference import forms
+from segdet.inference.coco_ids import keys_of
 from segdet.inference.results import Prediction
 from segdet.serving.predicting import Answer, Result
 from segdet.serving.refusals import Refused, bad_request
@@ -123,7 +123,7 @@ def encoder(kind: str, name: str, include: Sequence[str]) -> Callable[[Result], 
         "overlay": lambda result: encode_png(result.overlay()),
         "overlay.jpg": lambda result: encode_jpeg(result.overlay()),
         "geojson": lambda result: _features(result, name),
-        "coco": lambda result: result.to_coco(name),  # `assemble` makes the ids, which depend on the other images
+        "coco": lambda result: result.to_coco(),  # `assemble` names the images, which depends on the others
         "csv": lambda result: list(forms.csv_rows({"image": name, **result.to_dict()})),
         "yolo": lambda result: result.to_yolo().encode(),
     }
@@ -156,16 +156,16 @@ def assemble(kind: str, answers: Sequence[Answer], about: dict[str, Any]) -> tup
     if kind == "json":
         content: Any = {**about, "images": [_row(answer) for answer in answers]}
     elif kind == "geojson":
-        content = {"type": "FeatureCollection", "features": [f for answer in done for f in answer.extra]}
+        content = forms.collection(f for answer in done for f in answer.extra)
         if len(done) < len(answers):  # a foreign member, as RFC 7946 allows
             content["skipped"] = [_row(answer) for answer in answers if answer.error is not None]
     elif kind == "coco":
-        ids = coco_ids([answer.name for answer in answers])
+        keys = keys_of([answer.name for answer in answers])
         content = [
-            {**row, "image_id": id}
-            for id, answer in zip(ids, answers, strict=True)
+            row
+            for key, answer in zip(keys, answers, strict=True)
             if answer.error is None
-            for row in answer.extra
+            for row in key.complete(answer.extra)
         ]
     elif kind == "csv":
         buffer = io.StringIO()
@@ -194,23 +194,6 @@ def skipped(answers: Sequence[Answer]) -> str:
     return told
 
 
-def coco_ids(names: Sequence[str]) -> list[int | str]:
-    """An id for each image: `_stem` where no other image has that one, else with the image's position behind it."""
-    stems = [_stem(name) for name in names]
-    counts = Counter(stems)
-    taken = {stem for stem in stems if counts[stem] == 1}
-    ids: list[int | str] = []
-    for position, stem in enumerate(stems, 1):
-        id = stem
-        if counts[stem] > 1:
-            id = f"{stem}-{position}"
-            while id in taken:
-                id += "-"
-            taken.add(id)
-        ids.append(id)
-    return ids
-
-
 def _row(answer: Answer) -> dict[str, Any]:
     timing = {f"{stage}_ms": round(seconds * 1000, 2) for stage, seconds in answer.timing.items()}
     if answer.error is not None:
@@ -223,12 +206,6 @@ def _features(result: Result, name: str) -> list[dict[str, Any]]:
     for feature in features:
         feature["properties"]["image"] = name
     return features
-
-
-def _stem(name: str) -> int | str:
-    """COCO's image id: the file name's number where it is one, else the name without its ending."""
-    stem = name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
-    return int(stem) if stem.isascii() and stem.isdigit() and len(stem) < 16 else stem
 
 
 def _harmless(cell: Any) -> Any:

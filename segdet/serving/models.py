@@ -154,6 +154,11 @@ class Models:
             )
         self.ready = True
 
+    @property
+    def lost(self) -> list[str]:
+        """Names of the models whose GPU has failed; only a new process can serve them again."""
+        return [model.name for model in self if model.current.runner.lost]
+
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(list(self._models.values()))
 

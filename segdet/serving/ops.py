@@ -24,8 +24,10 @@ def routes(context: Context) -> APIRouter:
     """Everything beside the APIs."""
     router = APIRouter(tags=["Operation"])
 
-    @router.get("/healthz", summary="Alive")
+    @router.get("/healthz", summary="Alive", responses={503: {"description": "The GPU has failed: start it again"}})
     def health() -> dict[str, str]:
+        if lost := context.models.lost:
+            raise Refused(503, "device_lost", f"the GPU has failed ({', '.join(lost)}); start the server again")
         return {"status": "ok"}
 
     @router.get("/readyz", summary="Ready: warm, and not going down", responses={503: {"description": "Not ready"}})

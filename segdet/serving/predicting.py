@@ -15,6 +15,7 @@ from segdet.inference import sizes, tiling
 from segdet.inference.detection_results import DetectionResult
 from segdet.inference.predictor import Predictor
 from segdet.inference.results import Prediction
+from segdet.inference.runtimes import OutOfMemory, out_of_memory
 from segdet.inference.session import Session
 from segdet.metadata import Metadata
 from segdet.serving.models import Loaded, work_units
@@ -129,15 +130,10 @@ def predict_pixels(loaded: Loaded, pixels: np.ndarray, options: Options, job: Jo
     except InputError as error:
         raise bad_request(str(error).replace("--conf", "threshold").replace("--tile", "tile"), "bad_option") from error
     except Exception as error:
-        if not _is_memory(error):
+        if not (isinstance(error, OutOfMemory) or out_of_memory(error)):
             raise
         sentence = "not enough memory for an image of this size; ask for tiles: tile=1024"
         raise Refused(507, "out_of_memory", sentence) from error
-
-
-def _is_memory(error: Exception) -> bool:
-    """ONNX Runtime tells in words only that it found no memory."""
-    return isinstance(error, MemoryError) or "allocate memory" in str(error) or "bad_alloc" in str(error)
 
 
 def _only(result: Any, classes: Sequence[str]) -> Result:

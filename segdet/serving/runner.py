@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from segdet import machine
+from segdet.inference.runtimes import DeviceLost
 from segdet.inference.session import Session, open_session
 from segdet.serving.batching import Batcher, Outputs
 from segdet.serving.settings import Settings
@@ -56,6 +57,9 @@ class Runner(Session):
     Args:
         busy: how many threads are at work on images (for the batcher).
         observe: called with (images, seconds) of every inference.
+
+    Attributes:
+        lost: whether the GPU has failed; every further inference fails too, until the process starts again.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class Runner(Session):
             self._free.put(open_session(path, settings.device, settings.threads or 1) if own else session)
         self._wide = open_session(path, settings.device) if self.plan.wide else None
         self._observe = observe
+        self.lost = False
         self._active = 0
         self._lock = threading.Lock()
         self._batcher = (
@@ -93,10 +98,15 @@ class Runner(Session):
     def calibrate(self, image: np.ndarray) -> float:
         """Warm up on an image uint8 `[H, W, 3]`, drop the session that does not pay, and return seconds for it on one worker."""
         batch = image[None]
+        # OpenVINO compiles for the first size, and for any once it sees another. A GPU tunes, and TensorRT builds, for each
+        # number of images: the first full batch must not wait for that.
+        warm = [batch, image[:-1][None]]
+        if self.plan.batch > 1:
+            warm.append(np.repeat(batch, self.plan.batch, axis=0))
         sessions = [self._free.get() for _ in range(self.plan.workers)]
         for session in dict.fromkeys([*sessions, *([self._wide] if self._wide is not None else [])]):
-            for size in (image, image[:-1]):  # OpenVINO compiles for the first size, and for any once it sees another
-                session.run(size[None])
+            for images in warm:
+                session.run(images)
         narrow = _best(lambda: sessions[0].run(batch))
         for session in sessions:
             self._free.put(session)
@@ -120,6 +130,9 @@ class Runner(Session):
         start = time.perf_counter()
         try:
             return session.run(images, threshold)
+        except DeviceLost:
+            self.lost = True
+            raise
         finally:
             self._observe(len(images), time.perf_counter() - start)
             if wide is None:

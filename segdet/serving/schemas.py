@@ -118,6 +118,7 @@ class CocoRow(BaseModel):
     """One of COCO's results (format=coco); categories count from 1."""
 
     image_id: int | str
+    file_name: str
     category_id: int
     bbox: list[float] = Field(description="x, y, width, height in pixels", min_length=4, max_length=4)
     score: float

@@ -166,7 +166,9 @@ def serve(settings: Settings, host: str, port: int, drain_delay: float = 1.0) ->
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        # asyncio turns off Nagle's algorithm for sockets that name their protocol; with it, the body of an answer waits for
+        # the client's acknowledgement of its headers, which takes 40 ms on a connection that is kept open.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
     except OverflowError as error:

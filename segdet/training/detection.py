@@ -12,13 +12,13 @@ from torch import nn
 
 from segdet.console import progress
 from segdet.data.augment_boxes import AspectAugment, SquareAugment
-from segdet.data.batches import TrainingPlan, evaluation_plan
+from segdet.data.batches import TrainingPlan, evaluation_plan, largest
 from segdet.data.boxes import usual_size
 from segdet.data.cache import cache_for
 from segdet.data.detection import DetectionBatch, DetectionPlan, DetectionSamples, collate_boxes
 from segdet.data.records import Problem
 from segdet.data.stream import Stream, default_workers
-from segdet.errors import InputError, SegdetError
+from segdet.errors import SegdetError
 from segdet.evaluation.detection import DetectionEvaluation, Detections, evaluate_detections
 from segdet.metadata import Metadata
 from segdet.models import devices
@@ -46,16 +46,13 @@ class DetectionTask:
         config, accelerator, dataset = setup.config, setup.accelerator, setup.dataset
         self.setup = setup
         self.records = dataset.splits["val"]
-        if not any(r.instances for r in dataset.splits["train"]):
-            raise InputError(f"{dataset.root}: no object is labelled in its training images; nothing to learn")
-        if not any(r.instances for r in self.records):
-            raise InputError(f"{dataset.root}: no object is labelled in its validation images; nothing to measure")
         rank, world = accelerator.process_index, accelerator.num_processes
         workers = default_workers() if config.workers is None else config.workers
         pin = accelerator.device.type == "cuda"
         turns = bool(config.quarter_turns)
         model = cast(DETR | DFINE, setup.model)
         augment = (SquareAugment if model.square else AspectAugment)(turns, config.augment)
+        self.few_sizes = bool(model.square)  # else every batch is padded to a size of its own
         multiple = model.backbone.multiple if model.square and config.augment != "none" else None
         records = dataset.splits["train"]
         if isinstance(model, DFINE) and config.weights in ("imagenet", "none") and (size := usual_size(records)):
@@ -65,7 +62,8 @@ class DetectionTask:
         self.plan: TrainingPlan = DetectionPlan(records, config.images, config.seed, setup.imgsz, multiple, rank, world)
         self.train = Stream(self.samples, self.plan, workers, pin, collate_boxes)
         validation = evaluation_plan(self.records, config.images, rank, world)
-        self.val = Stream(DetectionSamples(self.records), validation, workers, pin, collate_boxes)
+        most = largest(validation, self.records)
+        self.val = Stream(DetectionSamples(self.records), validation, workers, pin, collate_boxes, most)
         classes = len(dataset.classes)
         criterion = DETRLoss(classes) if isinstance(setup.model, DETR) else DFINELoss(classes)
         self.criterion = criterion.to(accelerator.device)
@@ -77,7 +75,7 @@ class DetectionTask:
         inputs = normalise(batch.images.to(device, non_blocking=True), backbone.mean, backbone.std)
         mask = batch.mask()
         if mask is not None:
-            mask = mask.to(device)
+            mask = mask.to(device, non_blocking=True)
             inputs = inputs.masked_fill(mask[:, None], 0.0)
         targets = [
             Target(b.to(device, non_blocking=True), k.to(device, non_blocking=True))
@@ -85,10 +83,10 @@ class DetectionTask:
         ]
         with accelerator.autocast():
             predictions = network(inputs, mask, targets)
-        count = torch.tensor(float(sum(len(target.labels) for target in targets)), device=device)
+        count = float(sum(len(target.labels) for target in targets))
         if accelerator.num_processes > 1:  # as published: divided by the mean over processes
-            count = accelerator.reduce(count, "mean")
-        return torch.stack(list(self.criterion(predictions, targets, max(1.0, float(count))).values())).sum()
+            count = float(accelerator.reduce(torch.tensor(count, device=device), "mean"))
+        return torch.stack(list(self.criterion(predictions, targets, max(1.0, count)).values())).sum()
 
     def validate(self, network: nn.Module) -> tuple[dict[str, Any], float | None, list[Problem]]:
         """As `Task.validate`; there is no loss, matching costs more than it tells.
@@ -122,6 +120,12 @@ class DetectionTask:
             [sample[1:] for sample in shown], self.setup.dataset.classes, run / "samples" / "train.jpg"
         )
 
+    def release(self) -> None:
+        """As `Task.release`."""
+        self.train.close()
+        self.val.close()
+        self.samples.cache = None
+
     def finish(self, run: Path, describe: Callable[[dict[str, Any]], Metadata]) -> str:
         """As `Task.finish`."""
         device = devices.named(self.setup.accelerator.device)
@@ -135,6 +139,11 @@ class DetectionTask:
 
 
 def _summary(metrics: Mapping[str, Any], run: Path) -> str:
+    if not metrics["labelled_images"]:
+        return (
+            f"{run}: no object in the {metrics['images']} validation images, so no score and threshold 0.5; there "
+            f"{metrics['errors']['background']} boxes are shown; see {run / 'report.html'}"
+        )
     low, high = metrics["ci95"]["ap"]
     return (
         f"{run}: val AP {_shown(metrics['ap'])} (95 % CI {_shown(low)} to {_shown(high)}), AP50 {_shown(metrics['ap50'])}, "

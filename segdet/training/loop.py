@@ -17,6 +17,7 @@ import torch
 from segdet.console import progress, say
 from segdet.data.records import Problem
 from segdet.errors import SegdetError
+from segdet.models.devices import algorithm_search
 from segdet.training import checkpoints
 from segdet.training.clock import Clock
 from segdet.training.optim import schedule
@@ -130,9 +131,11 @@ class Trainer:
         self.stepper.start_epoch(self.epoch)
         waited, last = 0.0, time.perf_counter()
         seen: Any = None
-        with progress(self._title(self.epoch + 1), len(plan) - plan.start) as advance:
+        title, left = self._title(self.epoch + 1), len(plan) - plan.start
+        with algorithm_search(self.task.few_sizes), progress(title, left) as advance:
             for number, batch in enumerate(stream, plan.start):
-                waited += time.perf_counter() - last
+                if self.stepper.idle:  # else the GPU has work, and nothing is lost by waiting here
+                    waited += time.perf_counter() - last
                 self._note(batch.problems)
                 batch = seen = self._in_step(batch, seen)
                 if batch is not None:
@@ -221,7 +224,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             if metrics:
                 self.save("last", state, metrics)
-            if better:
+            if better or (metrics and self.best < 0):  # without any score so far, the last weights are the best
                 self.save("best", state, metrics)
             checkpoints.write_history(self.run, self.history)
             self.told(row)

@@ -31,17 +31,22 @@ class Matcher:
     def __call__(self, predictions: Predictions, targets: Sequence[Target]) -> list[Pairs]:
         """The pairs of each image; as many as it has objects (or queries, if there are fewer)."""
         logits, boxes = predictions.logits.detach().float(), predictions.boxes.detach().float()
-        return [self._one(*each) for each in zip(logits, boxes, targets, strict=True)]
+        costs = [self._cost(*each) for each in zip(logits, boxes, targets, strict=True)]
+        # One copy from the device and one back for all images: each copy waits until the device has done its work.
+        here = torch.cat([cost.flatten() for cost in costs]).cpu().split([cost.numel() for cost in costs])
+        found = [linear_sum_assignment(part.view(cost.shape).numpy()) for part, cost in zip(here, costs, strict=True)]
+        indices = torch.cat([torch.as_tensor(part) for pair in found for part in pair]).to(boxes.device)
+        parts = indices.split([len(part) for pair in found for part in pair])
+        return list(zip(parts[::2], parts[1::2], strict=True))
 
-    def _one(self, logits: torch.Tensor, boxes: torch.Tensor, target: Target) -> Pairs:
+    def _cost(self, logits: torch.Tensor, boxes: torch.Tensor, target: Target) -> torch.Tensor:
+        """`[Q, objects]`; a prediction that is NaN is matched last instead of ending the run, and the loss then shows it."""
         cost = (
             self.label * self._label_cost(logits, target.labels)
             + self.l1 * torch.cdist(boxes, target.boxes, p=1)
             - self.giou * generalized_box_iou(corners_of(boxes), corners_of(target.boxes))
         )
-        # A prediction that is no number is matched last instead of ending the run; the loss then shows it.
-        rows, columns = linear_sum_assignment(cost.nan_to_num(nan=1e9, posinf=1e9, neginf=1e9).cpu().numpy())
-        return torch.as_tensor(rows, device=boxes.device), torch.as_tensor(columns, device=boxes.device)
+        return cost.nan_to_num(nan=1e9, posinf=1e9, neginf=1e9)
 
     def _label_cost(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """`[Q, objects]`."""

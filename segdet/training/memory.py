@@ -8,6 +8,7 @@ from torch import nn
 
 from segdet.models.common import normalise
 from segdet.models.detection import Target
+from segdet.training.stepper import out_of_memory
 from segdet.training.task import Setup
 
 _USED = 0.8  # share of the free memory that training may take
@@ -24,7 +25,12 @@ def batch_that_fits(setup: Setup, usual: int) -> int:
     device = setup.accelerator.device
     parameters = sum(p.numel() * p.element_size() for p in setup.model.parameters())
     room = _USED * _free(device) - _COPIES * parameters
-    fit = max(1, int(room / (_EXTRA * bytes_per_image(setup))))
+    try:
+        fit = max(1, int(room / (_EXTRA * bytes_per_image(setup))))
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        fit = 1
     # Small datasets keep at least eight steps an epoch.
     photographs = len({record.photograph for record in setup.dataset.splits["train"]})
     return _power_of_two(min(fit, max(usual, _MOST.get(device.type, usual)), max(1, photographs // 8)))
@@ -47,11 +53,12 @@ def bytes_per_image(setup: Setup) -> float:
     one = Target(torch.full((1, 4), 0.5, device=images.device), torch.zeros(1, dtype=torch.int64, device=images.device))
     before = {name: tensor.clone() for name, tensor in model.named_buffers()}  # batch norm must not learn from grey
     model.to(accelerator.device).train()
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), accelerator.autocast():
-        outputs = _forward(model, inputs, [one, one])
-    del outputs
-    for name, tensor in model.named_buffers():
-        tensor.copy_(before[name])
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), accelerator.autocast():
+            _forward(model, inputs, [one, one])
+    finally:
+        for name, tensor in model.named_buffers():
+            tensor.copy_(before[name])
     return sum(kept.values()) / len(images)
 
 
@@ -61,6 +68,7 @@ def _forward(model: nn.Module, inputs: torch.Tensor, targets: list[Target]) -> o
 
 def _free(device: torch.device) -> float:
     if device.type == "cuda":
+        torch.cuda.empty_cache()  # what PyTorch keeps for later counts as used there
         return float(torch.cuda.mem_get_info(device)[0])
     return float(psutil.virtual_memory().available)
 

@@ -14,9 +14,9 @@ from accelerate.utils import broadcast_object_list
 
 from segdet import memory, provenance
 from segdet.console import mute, progress, say
-from segdet.data import catalog, splits
+from segdet.data import catalog, learnable, splits
 from segdet.data.records import Dataset, Record, by_photograph
-from segdet.errors import InputError
+from segdet.errors import InputError, SegdetError, setting
 from segdet.files import new_folder, write_text
 from segdet.metadata import DataSource, Metadata
 from segdet.models import weights
@@ -146,12 +146,15 @@ def _prepare(config: TrainConfig, accelerator: Accelerator, start_weights: bool)
         config = config.model_copy(update={"options": {**config.options, "frozen_norm": False}})
         notes.append("random start: the backbone's batch norms learn, which DETR otherwise keeps as they came")
     mixed = [(_further(name, dataset, accelerator), share) for name, share in config.mix.items()]
+    notes += learnable.check(dataset, task, [record for records, _ in mixed for record in records])
     imgsz = config.side(accelerator.device.type)
     if config.imgsz is None and imgsz < config.side("cuda"):
         notes.append(f"images of {imgsz} px, which a CPU can train; {config.side('cuda')} is usual on a GPU (--imgsz)")
     model, backbone = build_model(config.arch, config.backbone, dataset.classes, kind, config.options, imgsz)
     if not named and start_weights:
         notes.append(weights.start_from(Path(config.weights), model, backbone))
+    if accelerator.device.type == "cuda" and accelerator.num_processes == 1 and (gpus := torch.cuda.device_count()) > 1:
+        notes.append(f"one of {gpus} GPUs works; to use all: torchrun --nproc_per_node {gpus} -m segdet train ...")
     for problem in dataset.problems[:10]:
         say(f"left out: {problem}")
     if len(dataset.problems) > 10:
@@ -244,14 +247,24 @@ def _headline(setup: Setup, run: Path) -> str:
 
 def _finish(trainer: Trainer) -> None:
     """Measure the best weights in full precision, store threshold and metrics in them, and draw everything."""
-    best = trainer.run / "weights" / "best.safetensors"
+    run, best = trainer.run, trainer.run / "weights" / "best.safetensors"
+    say(f"training is done; measuring {best} (if this is stopped, `segdet val {run}` measures it later)")
 
     def describe(metrics: dict[str, Any]) -> Metadata:
         final = weights.read_metadata(best).measured(metrics)
         weights.describe(best, final)
         return final
 
-    summary = trainer.task.finish(trainer.run, describe)
+    trainer.task.release()
+    memory.return_freed_memory()  # measuring large photographs needs it, in processes of its own too
+    try:
+        summary = trainer.task.finish(run, describe)
+    except Exception as error:  # whatever it is: hours of training must not look lost
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise SegdetError(
+            f"{run}: the weights are kept, but measuring them failed ({reason}); later, `segdet val {run}` measures them, and "
+            f"`segdet train {setting('resume', run)}` also writes the report"
+        ) from error
     if trainer.problems:
         say(f"{len(trainer.problems)} images could not be read and were skipped")
     say(summary)

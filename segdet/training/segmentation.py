@@ -18,15 +18,18 @@ from segdet.data.batches import (
     SegmentationSamples,
     TrainingPlan,
     evaluation_plan,
+    largest,
 )
 from segdet.data.cache import cache_for
 from segdet.data.records import Problem, Record, by_photograph
 from segdet.data.stream import Stream, default_workers
-from segdet.errors import InputError, SegdetError
+from segdet.errors import SegdetError
 from segdet.evaluation.segmentation import evaluate
+from segdet.inference.tiling import answers, is_large
 from segdet.metadata import Metadata
 from segdet.models import devices
 from segdet.models.common import answer, bounded, normalise
+from segdet.models.network import outputs
 from segdet.reporting import pictures, publish
 from segdet.training.losses import loss_named
 from segdet.training.task import Setup
@@ -38,17 +41,12 @@ class SegmentationTask:
 
     score = "iou"
     columns: tuple[str, ...] = ("iou", "f1", "precision", "recall", "threshold")
+    few_sizes = True
 
     def __init__(self, setup: Setup) -> None:
         config, accelerator, dataset = setup.config, setup.accelerator, setup.dataset
         self.setup = setup
         self.records, count = dataset.splits["val"], len(dataset.classes)
-        outlined = any(i.polygons or i.rle for records in dataset.splits.values() for r in records for i in r.instances)
-        if not outlined:
-            raise InputError(
-                f"{dataset.root}: only boxes or no labels at all; segmentation needs outlines (polygons or masks); "
-                "for boxes train dfine"
-            )
         rank, world = accelerator.process_index, accelerator.num_processes
         workers = default_workers() if config.workers is None else config.workers
         pin = accelerator.device.type == "cuda"
@@ -61,7 +59,8 @@ class SegmentationTask:
         self.plan = TrainingPlan(own, config.images, config.seed, rank, world, mixed)
         self.train = Stream(self.samples, self.plan, workers, pin)
         validation = evaluation_plan(self.records, config.images, rank, world)
-        self.val = Stream(SegmentationSamples(self.records, count), validation, workers, pin)
+        most = largest(validation, self.records)
+        self.val = Stream(SegmentationSamples(self.records, count), validation, workers, pin, largest=most)
         self.criterion = loss_named(config.loss, count, config.class_weights)
 
     def loss(self, network: nn.Module, batch: Batch) -> torch.Tensor:
@@ -78,11 +77,19 @@ class SegmentationTask:
         accelerator, backbone = self.setup.accelerator, self.setup.backbone
         losses: list[float] = []
 
-        def predict(batch: Batch) -> np.ndarray:
-            inputs = normalise(batch.images.to(accelerator.device), backbone.mean, backbone.std)
+        def logits_of(images: torch.Tensor) -> torch.Tensor:
+            inputs = normalise(images.to(accelerator.device), backbone.mean, backbone.std)
             with accelerator.autocast():
                 logits = bounded(network, inputs, self.setup.model.most_pixels)
-            logits = logits.float()
+            return logits.float()
+
+        def predict(batch: Batch) -> np.ndarray:
+            if is_large(batch.images.shape[1:3]):
+                pieces = _WithTargets(logits_of, self.criterion, len(self.setup.dataset.classes) == 1)
+                found = pieces.answers(batch)
+                losses.append(float(np.mean(pieces.losses)))
+                return found
+            logits = logits_of(batch.images)
             losses.append(float(self.criterion(logits, batch.targets.to(logits.device))))
             return answer(logits)
 
@@ -102,6 +109,12 @@ class SegmentationTask:
         images, targets = [image for _, image, _ in shown], [target for _, _, target in shown]
         pictures.samples(images, targets, len(self.setup.dataset.classes) == 1, run / "samples" / "train.jpg")
 
+    def release(self) -> None:
+        """As `Task.release`."""
+        self.train.close()
+        self.val.close()
+        self.samples.cache = None
+
     def finish(self, run: Path, describe: Callable[[dict[str, Any]], Metadata]) -> str:
         """As `Task.finish`."""
         best = run / "weights" / "best.safetensors"
@@ -112,6 +125,29 @@ class SegmentationTask:
             run, self.setup.dataset, describe(metrics), metrics, measured.evaluation, measured.tally, measured.errors
         )
         return _summary(metrics, run)
+
+
+class _WithTargets:
+    """A network whose tiles of large images carry their targets as a fourth channel, for the loss of each tile."""
+
+    def __init__(
+        self, logits_of: Callable[[torch.Tensor], torch.Tensor], criterion: nn.Module, one_class: bool
+    ) -> None:
+        self._logits_of, self._criterion, self.one_class = logits_of, criterion, one_class
+        self.losses: list[float] = []
+
+    def answers(self, batch: Batch) -> np.ndarray:
+        """Probabilities (one class) or class indices of a batch of large images, tile by tile."""
+        images = torch.cat([batch.images, batch.targets[..., None]], dim=3).numpy()
+        masks, confidences = answers(self, images)
+        return confidences if self.one_class else masks
+
+    def run(self, tiles: np.ndarray) -> tuple[np.ndarray, ...]:
+        """As `tiling.Segmenting`."""
+        stack = torch.from_numpy(tiles)
+        logits = self._logits_of(stack[..., :3])
+        self.losses.append(float(self._criterion(logits, stack[..., 3].to(logits.device))))
+        return outputs(logits)
 
 
 def _mixed(
@@ -129,9 +165,15 @@ def _mixed(
 
 
 def _summary(metrics: Mapping[str, Any], run: Path) -> str:
-    low, high = metrics["ci95"]["iou"]
+    if not metrics["labelled_images"]:
+        alarms = metrics["negatives"]
+        return (
+            f"{run}: no object in the {metrics['images']} validation images, so no score and threshold 0.5; there something is marked "
+            f"on {alarms['false_positive_images']} of them; see {run / 'report.html'}"
+        )
     if not np.isfinite(metrics["iou"]):
         raise SegdetError(f"{run}: the validation score is not a number")
+    low, high = metrics["ci95"]["iou"]
     tail = f" at threshold {metrics['threshold']:.3f}" if metrics["threshold"] is not None else ""
     thin = f", F1@2px {metrics['f1_2px']:.3f}, clDice {metrics['cldice']:.3f}" if "f1_2px" in metrics else ""
     return (

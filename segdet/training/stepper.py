@@ -27,6 +27,7 @@ class Stepper:
         parts: a batch is computed in so many parts, one after another; their gradients add up to that of the whole batch
             (batch norm sees the parts; a loss pooled over the batch is pooled over each part).
         damping: factor on every learning rate, lowered after a loss that was no number.
+        idle: whether the device has finished the last step; a GPU works on while this process prepares the next one.
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -60,6 +61,7 @@ class Stepper:
         self.network: nn.Module = self.model if config.fsdp else self.accelerator.prepare(self.model)
         self.optimizer = self.accelerator.prepare(optimizer)
         self.parts, self.damping = config.accumulate, 1.0
+        self._done: torch.cuda.Event | None = None  # on a GPU: the end of the last step
 
     def _shard(self) -> None:
         processes, device = self.accelerator.num_processes, self.accelerator.device
@@ -117,8 +119,15 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update_parameters(self.model)
+        if self.accelerator.device.type == "cuda":
+            self._done = torch.cuda.Event()
+            self._done.record()
         # A gradient that is no number has spoilt the weights; with a scaler (fp16) it only made it skip the step.
         return value if norm is None or self.accelerator.scaler is not None else value + 0.0 * norm.double()
+
+    @property
+    def idle(self) -> bool:
+        return self._done is None or self._done.query()
 
     def _gradients(self, batch: Any, loss: Loss) -> torch.Tensor:
         count = len(batch.indices)
@@ -192,9 +201,21 @@ class Stepper:
             sharding.load_weights(network, state)
 
 
+# Words of libraries that ask for GPU memory past PyTorch, and of the processor's allocator. cuDNN finds no plan for a
+# convolution when there is no room for the workspace of any.
+_NO_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "CUDA error: out of memory",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "unable to find an engine to execute this computation",
+    "Unable to find a valid cuDNN algorithm",
+)
+
+
 def out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error means that memory did not suffice: CUDA has a class for it, the processor's allocator only words."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+    """Whether an error means that memory did not suffice: PyTorch has a class for it, other libraries only words."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _NO_MEMORY)
 
 
 def _slices(count: int, parts: int) -> Sequence[slice]:

@@ -40,11 +40,13 @@ class Task(Protocol):
     """One kind of model.
 
     score: the metric that chooses the best weights. columns: the metrics in `results.csv`.
+    few_sizes: whether training images come in a few sizes only, for which a GPU may tune.
     train, plan: batches with `indices` and `problems`, in the order of the plan.
     """
 
     score: str
     columns: tuple[str, ...]
+    few_sizes: bool
     train: Stream
     plan: TrainingPlan
 
@@ -58,6 +60,10 @@ class Task(Protocol):
 
     def draw_samples(self, run: Path) -> None:
         """A training batch with its targets as a picture."""
+        ...
+
+    def release(self) -> None:
+        """End the loader processes and forget their images: training is over, and measuring starts its own."""
         ...
 
     def finish(self, run: Path, describe: Callable[[dict[str, Any]], Metadata]) -> str:

@@ -11,6 +11,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from segdet.data import formats
+from segdet.data.doctor import examine
 from segdet.data.rasterize import binary, class_index, foreground
 from segdet.errors import InputError
 from tests.data.helpers import HEIGHT, WIDTH, annotation, blank, coco, only, problem, refused
@@ -165,9 +166,10 @@ def test_a_root_that_is_annotated_in_any_split_is_kept(tmp_path: Path) -> None:
     content["annotations"][0]["category_id"] = 0
     file.write_text(json.dumps(content))
     dataset = formats.read(root)
-    assert dataset.classes == ("wall", "wall", "crack")
+    assert dataset.classes == ("wall", "crack")
+    assert any("categories 0, 1 are all 'wall'" in note for note in dataset.notes)
     assert dataset.splits["val"][0].instances[0].label == 0
-    assert {i.label for record in dataset.splits["train"] for i in record.instances} == {1, 2}
+    assert {i.label for record in dataset.splits["train"] for i in record.instances} == {0, 1}
 
 
 def test_an_unused_class_that_is_no_root_is_kept(tmp_path: Path) -> None:
@@ -223,7 +225,9 @@ def test_several_parts_are_one_object_and_a_bad_part_is_reported(tmp_path: Path)
         {"segmentation": [[1, 1, 9, 1, 9]]},
         {"segmentation": [[1, 1, 9, 9]]},
         {"segmentation": [[1, 1, "9", 1, 9, 9]]},
-        {"segmentation": [[[1, 1], [9, 1], [9, 9]]]},
+        {"segmentation": [[[1, 1], [9, 1], [9]]]},
+        {"segmentation": "an outline"},
+        {"segmentation": [{"x": 1, "y": 1}]},
         {"segmentation": [None]},
         {"segmentation": [], "bbox": [1, 1, float("nan"), 5]},
         {"segmentation": [], "bbox": [1, 1, 10**400, 5]},
@@ -234,7 +238,7 @@ def test_several_parts_are_one_object_and_a_bad_part_is_reported(tmp_path: Path)
         {"segmentation": [], "bbox": None},
         {"segmentation": [], "bbox": ["1", "1", "5", "5"]},
         {"category_id": None},
-        {"category_id": "1"},
+        {"category_id": "one"},
         {"image_id": None},
         {"segmentation": {}},
         {"segmentation": {"size": [HEIGHT, WIDTH]}},
@@ -264,7 +268,7 @@ def test_a_senseless_annotation_is_reported_and_the_rest_kept(changes: dict[str,
 
 
 @pytest.mark.parametrize("key", ["category_id", "image_id", "iscrowd"])
-@pytest.mark.parametrize("value", [[1], {"a": 1}, "1", 1.5])
+@pytest.mark.parametrize("value", [[1], {"a": 1}, "one", 1.5])
 def test_ids_that_are_no_whole_numbers_are_reported_or_refused(key: str, value: object, tmp_path: Path) -> None:
     root = coco(tmp_path, annotation(id=41, **{key: value}), annotation(id=42))
     try:
@@ -340,3 +344,146 @@ def test_a_crowd_is_marked(tmp_path: Path) -> None:
     outline = {"size": [HEIGHT, WIDTH], "counts": uncompressed(stamp())}
     dataset = formats.read(coco(tmp_path, annotation(segmentation=outline, iscrowd=1), annotation(id=2)))
     assert [instance.crowd for instance in only(dataset).instances] == [True, False]
+
+
+# COCO: values as tools write them
+
+
+def as_written(root: Path, change: Any) -> Path:
+    """A folder with two categories whose content `change` rewrites."""
+    categories = [{"id": 1, "name": "crack"}, {"id": 2, "name": "stain"}]
+    root = coco(root, annotation(), annotation(id=2, category_id=2), categories=categories)
+    file = root / "_annotations.coco.json"
+    content = json.loads(file.read_text())
+    for image in content["images"]:
+        image["id"] = change(image["id"])
+    for category in content["categories"]:
+        category["id"] = change(category["id"])
+    for one in content["annotations"]:
+        one.update(id=change(one["id"]), image_id=change(one["image_id"]), category_id=change(one["category_id"]))
+    file.write_text(json.dumps(content))
+    return root
+
+
+@pytest.mark.parametrize(
+    "change",
+    [str, float, lambda n: f"{n:012}", lambda n: f"{n}.0", lambda n: n + 2**60],
+    ids=["text", "float", "padded text", "text of a float", "large"],
+)
+def test_ids_may_be_text_or_floats(change: Any, tmp_path: Path) -> None:
+    dataset = formats.read(as_written(tmp_path, change))
+    assert [instance.label for instance in only(dataset).instances] == [0, 1] and dataset.problems == ()
+
+
+@pytest.mark.parametrize("image_id", ["1", 1.0, " 1 "])
+def test_annotations_may_write_an_id_in_another_way_than_its_image(image_id: object, tmp_path: Path) -> None:
+    dataset = formats.read(coco(tmp_path, annotation(image_id=image_id, category_id=str(1))))
+    assert len(only(dataset).instances) == 1 and dataset.problems == ()
+
+
+def test_an_id_as_text_and_as_a_number_is_one_id(tmp_path: Path) -> None:
+    images = [{"id": 1, "file_name": "a.png"}, {"id": "1", "file_name": "b.png"}]
+    refused(coco(tmp_path, annotation(), images=images), "images[1]", "same id 1")
+
+
+@pytest.mark.parametrize("sides", [("64", "48"), (64.0, 48.0), (0, 0), (None, 48), ("", "0")])
+def test_sizes_may_be_text_or_say_nothing(sides: tuple[object, object], tmp_path: Path) -> None:
+    images = [{"id": 1, "file_name": "a.png", "width": sides[0], "height": sides[1]}]
+    dataset = formats.read(coco(tmp_path, annotation(), images=images))
+    assert only(dataset).size == (HEIGHT, WIDTH) and dataset.problems == ()
+
+
+def test_sizes_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    images = [{"id": 1, "file_name": "a.png", "width": "wide", "height": 48}]
+    refused(coco(tmp_path, annotation(), images=images), "image 1", "'wide'")
+
+
+SQUARE = [16, 12, 48, 12, 48, 36, 16, 36]
+PAIRS = [SQUARE[k : k + 2] for k in range(0, 8, 2)]
+
+
+@pytest.mark.parametrize("outline", [SQUARE, PAIRS, [PAIRS], json.dumps([SQUARE]), [[float(v) for v in SQUARE]]])
+def test_outlines_are_read_however_they_are_nested(outline: object, tmp_path: Path) -> None:
+    dataset = formats.read(coco(tmp_path, annotation(segmentation=outline, bbox=[0, 0, 1, 1])))
+    (instance,) = only(dataset).instances
+    assert instance.polygons[0].ravel().tolist() == SQUARE and dataset.problems == ()
+
+
+def test_two_outlines_of_pairs_are_two_parts(tmp_path: Path) -> None:
+    shifted = [[x - 10, y - 10] for x, y in PAIRS]
+    (instance,) = only(formats.read(coco(tmp_path, annotation(segmentation=[PAIRS, shifted])))).instances
+    assert [part.shape for part in instance.polygons] == [(4, 2), (4, 2)]
+
+
+def as_list(mask: np.ndarray) -> list[float]:
+    return [float(run) for run in uncompressed(mask)]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda mask: {"size": [HEIGHT, WIDTH], "counts": as_list(mask)},
+        lambda mask: {"size": [str(HEIGHT), float(WIDTH)], "counts": [str(run) for run in uncompressed(mask)]},
+        lambda mask: {"size": [HEIGHT, WIDTH], "counts": str(runs_of(mask).encode())},
+        lambda mask: [{"size": [HEIGHT, WIDTH], "counts": runs_of(mask)}],
+        lambda mask: [{"size": [HEIGHT, WIDTH], "counts": uncompressed(half)} for half in (mask * LEFT, mask * (1 - LEFT))],
+        lambda mask: json.dumps({"size": [HEIGHT, WIDTH], "counts": runs_of(mask)}),
+    ],
+    ids=["floats", "text", "bytes", "list", "two", "json"],
+)  # fmt: skip
+def test_run_lengths_are_read_however_they_are_written(write: Any, tmp_path: Path) -> None:
+    dataset = formats.read(coco(tmp_path, annotation(segmentation=write(stamp()))))
+    assert (binary(foreground(only(dataset))) == stamp().astype(bool)).all() and dataset.problems == ()
+
+
+LEFT = (np.arange(WIDTH) < 30).astype(np.uint8)[None]
+
+
+def test_a_size_turned_around_is_named(tmp_path: Path) -> None:
+    outline = {"size": [WIDTH, HEIGHT], "counts": uncompressed(stamp())}
+    dataset = formats.read(coco(tmp_path, annotation(segmentation=outline), annotation(id=2)))
+    assert "annotation 1" in problem(dataset) and "exchanged" in problem(dataset)
+
+
+def test_an_image_under_two_ids_is_refused_when_each_has_labels(tmp_path: Path) -> None:
+    images = [{"id": 1, "file_name": "a.png"}, {"id": 99, "file_name": "./a.png"}]
+    refused(coco(tmp_path, annotation(), annotation(id=2, image_id=99), images=images), "a.png", "1, 99", "labels")
+    dataset = formats.read(coco(tmp_path, annotation(image_id=99), images=images))
+    assert len(only(dataset).instances) == 1 and "1, 99" in problem(dataset)
+
+
+@pytest.mark.parametrize("name", [None, "", "  "])
+def test_a_category_without_a_name_is_refused(name: object, tmp_path: Path) -> None:
+    refused(coco(tmp_path, annotation(), categories=[{"id": 1, "name": name}]), "category 1", "no name")
+
+
+def test_categories_of_one_name_are_one_class(tmp_path: Path) -> None:
+    categories = [{"id": k, "name": name} for k, name in ((1, "crack"), (2, "stain"), (5, " crack"))]
+    root = coco(
+        tmp_path, annotation(), annotation(id=2, category_id=5), annotation(id=3, category_id=2), categories=categories
+    )
+    dataset = formats.read(root)
+    assert dataset.classes == ("crack", "stain")
+    assert [instance.label for instance in only(dataset).instances] == [0, 0, 1]
+    assert any("categories 1, 5" in note for note in dataset.notes)
+
+
+def test_boxes_of_corners_are_refused(tmp_path: Path) -> None:
+    corners = [[30, 20, 60, 40], [20, 5, 50, 44], [2, 2, 9, 9]]
+    root = coco(tmp_path, *(annotation(id=k, segmentation=[], bbox=box) for k, box in enumerate(corners)))
+    refused(root, "annotations 0, 1", "x1, y1, x2, y2")
+    mixed = [*corners, [40, 30, 10, 10]]
+    root = coco(tmp_path, *(annotation(id=k, segmentation=[], bbox=box) for k, box in enumerate(mixed)))
+    assert [problem.kind for problem in formats.read(root).problems] == ["outside", "outside"]
+
+
+@pytest.mark.parametrize("value", ["0", 0, "false", False, None, 0.0])
+def test_a_crowd_may_be_denied_in_words(value: object, tmp_path: Path) -> None:
+    assert not only(formats.read(coco(tmp_path, annotation(iscrowd=value)))).instances[0].crowd
+
+
+def test_crowds_alone_are_named(tmp_path: Path) -> None:
+    dataset = formats.read(coco(tmp_path, annotation(iscrowd=1)))
+    assert any("every object (1) is marked as a crowd" in note for note in dataset.notes)
+    findings = {finding.code: finding.severity for finding in examine(dataset, look_alike=False).checkup.findings}
+    assert findings["crowds-only"] == "error"

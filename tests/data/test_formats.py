@@ -71,7 +71,7 @@ def test_folders_that_are_no_dataset_are_refused(tmp_path: Path) -> None:
     refused(tmp_path / "empty", str(tmp_path / "empty"), "empty")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.md").write_text("hello")
-    refused(tmp_path / "other", str(tmp_path / "other"), "no dataset layout", "YOLO", "COCO")
+    refused(tmp_path / "other", str(tmp_path / "other"), "no dataset layout", "1 md", "neither images nor labels")
     refused(tmp_path / "other" / "notes.md", "no dataset layout")
     refused(blank(tmp_path / "other" / "a.png"), "no dataset layout")
 

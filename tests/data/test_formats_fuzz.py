@@ -357,3 +357,34 @@ COCO_BYTES = json.dumps(
 def test_any_bytes_as_a_coco_file(instances: Path, content: bytes) -> None:
     (instances / "_annotations.coco.json").write_bytes(content)
     read_and_draw(instances)
+
+
+@many
+@given(
+    content=st.one_of(st.binary(max_size=200), st.lists(lines, max_size=4).map(str).map(str.encode)),
+    header=st.booleans(),
+)
+def test_any_csv_of_boxes(tmp_path_factory: pytest.TempPathFactory, content: bytes, header: bool) -> None:
+    root = tmp_path_factory.getbasetemp() / "any-csv"
+    blank(root / "a.png")
+    first = b"filename,width,height,class,xmin,ymin,xmax,ymax\na.png,64,48,crack,1,2,30,40\na.png,64,48,"
+    (root / "_annotations.csv").write_bytes((first if header else b"") + content)
+    read_and_draw(root)
+
+
+@many
+@given(
+    notes=st.one_of(st.binary(max_size=60), values.map(lambda v: json.dumps({"categories": v}).encode())),
+    card=st.one_of(st.binary(max_size=60), lines.map("\n".join).map(str.encode)),
+)
+def test_any_darknet_card_and_notes(tmp_path_factory: pytest.TempPathFactory, notes: bytes, card: bytes) -> None:
+    root = tmp_path_factory.getbasetemp() / "any-notes"
+    blank(root / "images" / "a.png")
+    (root / "labels").mkdir(exist_ok=True)
+    (root / "labels" / "a.txt").write_text("0 0.5 0.5 0.2 0.2")
+    (root / "notes.json").write_bytes(notes)
+    read_and_draw(root)
+    (root / "obj.data").write_bytes(b"train = images\nnames = obj.names\n" + card)
+    (root / "obj.names").write_bytes(card)
+    read_and_draw(root)
+    (root / "obj.data").unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -16,6 +17,7 @@ from segdet.data.records import Kind
 from segdet.errors import InputError
 from tests import layouts
 from tests.conftest import Cli
+from tests.data import helpers
 from tests.drawn import coco_dataset, yolo_dataset
 
 SIZE = (32, 48)
@@ -153,3 +155,10 @@ def test_a_row_is_left_out_of_the_cleaned_copy_and_the_copy_trains(tmp_path: Pat
 
 def test_every_kind_of_problem_is_told_somewhere() -> None:
     assert set(get_args(Kind)) == {*_TOLD, "image", "boxed"}
+
+
+def test_yaml_nested_without_end_is_refused_at_once(tmp_path: Path) -> None:
+    root = helpers.yolo(tmp_path, card=f"train: images/train\nnames: {'[' * 900}{']' * 900}\n")
+    began = time.process_time()
+    helpers.refused(root, "data.yaml", "nested more than 100 deep")
+    assert time.process_time() - began < 1

@@ -72,6 +72,8 @@ def test_with_one_class_ignored_pixels_are_background_and_counted(tmp_path: Path
         ("classes.txt", "crack\nstain", ("crack", "stain")),
         ("data.yaml", "names: {0: background, 1: crack, 2: stain}\ntrain: images\nmasks_dir: masks\n", ("crack", "stain")),
         ("data.yaml", "names: [wall, crack, stain]\n", ("wall", "crack", "stain")),
+        ("data.yaml", "names: ['background', off, no]\n", ("off", "no")),
+        ("data.yaml", "classes: {'0': background, '1': crack, '2': stain}\n", ("crack", "stain")),
         ("labelmap.txt", "# label:color_rgb:parts:actions\nbackground:0,0,0::\ncrack:9,0,0::\nstain:0,9,0::\n", ("crack", "stain")),
         ("_classes.csv", "Pixel Value, Class\n0, background\n1, crack\n2, stain\n", ("crack", "stain")),
     ],
@@ -211,6 +213,11 @@ def test_splits_with_other_classes_and_lists_without_any_are_refused(tmp_path: P
     (tmp_path / "b" / "train").rename(tmp_path / "a" / "valid")
     refused(tmp_path / "a", str(tmp_path / "a" / "valid" / "_classes.csv"), "other classes")
     refused(roboflow(tmp_path / "c", rows="0, background\n"), "_classes.csv", "no class")
+    refused(roboflow(tmp_path / "e", rows="0, background\n1, crack\n2, crack\n"), "_classes.csv", "values 1 and 2")
+    refused(roboflow(tmp_path / "f", rows="0, background\n1, crack\n2,\n"), "_classes.csv", "value 2", "blank")
+    folders(tmp_path / "g", STAMP)
+    (tmp_path / "g" / "classes.txt").write_text("background\n\ncrack\n")
+    refused(tmp_path / "g", "classes.txt", "row 2")
     folders(tmp_path / "d", STAMP)
     (tmp_path / "d" / "labelmap.txt").write_text("background:0,0,0::\ncrack:1,2::\n")
     refused(tmp_path / "d", "labelmap.txt", "row 2")

@@ -9,6 +9,7 @@ import pytest
 from pycocotools import mask as coco_mask
 from skimage.measure import label as connected
 
+from segdet.data import rasterize
 from segdet.data.rasterize import IGNORE, binary, class_index, coverage, foreground
 from segdet.data.records import Instance, Record, box_of
 
@@ -210,3 +211,25 @@ def test_a_crowd_is_ignored_except_where_an_object_lies_on_it() -> None:
     assert (index[:2, :4] == IGNORE).all() and (index[:4, :2] == IGNORE).all()
     assert (index[2:18, 2:18] == 2).all()
     assert set(np.unique(index)) == {0, 2, IGNORE}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_large_outline_drawn_in_bands_is_the_same(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(seed)
+    outlines = [blob(rng), blob(rng), line(5, 20, 0.9, 170, 2.0), line(140, 10, -8.0, 1.0, 1.5)]
+    outlines = [np.clip(outline, 0, 160) for outline in outlines]
+    whole = coverage(outlines, 160, 160)
+    monkeypatch.setattr(rasterize, "_CANVAS", 162 * 16 * 46)  # forty rows at once
+    banded = coverage(outlines, 160, 160)
+    difference = np.abs(whole.astype(int) - banded)
+    assert difference.max() <= 64  # a sub-pixel along an edge that crosses two bands
+    assert (difference > 0).mean() < 0.01 and (binary(whole) != binary(banded)).mean() < 0.001
+
+
+def test_an_outline_of_many_megapixels_is_drawn_in_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    drawn = rasterize._shares
+    monkeypatch.setattr(rasterize, "_shares", lambda polygons, box: sizes.append(box) or drawn(polygons, box))
+    cover = coverage([square(1, 1, 8999, 3999)], 4000, 9000)
+    assert cover[1:3999, 1:8999].min() == 255 and binary(cover).sum() == 3998 * 8998
+    assert len(sizes) > 1 and all((x2 - x1 + 2) * (y2 - y1 + 6) * 16 <= 1 << 28 for x1, y1, x2, y2 in sizes)

@@ -200,7 +200,7 @@ def test_a_summary_counts_images_photographs_and_objects(tmp_path: Path) -> None
     summary = describe(formats.read(root))
     # Odd pictures have two cracks: training pictures 0, 1, 2 (each twice); of validation's 1000, 1001 the first is empty.
     assert summary["splits"]["train"] == {
-        "images": 6, "photographs": 3, "objects": 8, "empty": 0, "sizes": "96x96 (6)",
+        "images": 6, "photographs": 3, "objects": 8, "crowds": 0, "empty": 0, "sizes": "96x96 (6)", "lacking": [],
     }  # fmt: skip
     assert summary["splits"]["val"]["empty"] == 1 and summary["splits"]["val"]["objects"] == 2
     assert summary["objects"] == {"crack": 10}

@@ -99,6 +99,18 @@ def test_voc_lists_divide_the_images_and_what_they_name_in_vain_is_reported(tmp_
     assert "gone" in problem(dataset)
 
 
+@pytest.mark.parametrize("row", ['"sub/a b"', '"a b"', "a b", "a b -1", "a b.jpg", "sub\\\\a b 1", '"a b" 1'])
+def test_voc_lists_may_name_images_with_spaces(row: str, tmp_path: Path) -> None:
+    for name in ("a b", "a", "v 1"):
+        blank(tmp_path / "JPEGImages" / f"{name}.jpg")
+        _annotation(tmp_path / "Annotations" / f"{name}.xml", (box(),))
+    lists = tmp_path / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "val.txt").write_text(f"{row}\na 1\nv 1\n")
+    dataset = formats.read(tmp_path)
+    assert {record.image.stem for record in dataset.splits["val"]} == {"a", "a b", "v 1"} and dataset.problems == ()
+
+
 def test_voc_xml_beside_the_images_in_split_folders(tmp_path: Path) -> None:
     outline = "<polygon><x1>10</x1><y1>10</y1><x2>30</x2><y2>10</y2><x3>30</x3><y3>30</y3></polygon>"
     for split in ("train", "valid"):
@@ -407,3 +419,30 @@ def test_labelme_broken_json_stray_json_and_other_sizes(tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text("{")
     refused(tmp_path, str(tmp_path / "settings.json"), "not valid JSON")
     refused(labelme(tmp_path / "b", shape(SQUARE), imageHeight=7), "64x7")
+
+
+@pytest.mark.parametrize("kind", ["oriented_rectangle", "rotation", "quadrilateral"])
+def test_four_corners_are_outlines_whatever_the_tool_calls_them(kind: str, tmp_path: Path) -> None:
+    corners = [[10, 12], [30, 10], [32, 28], [9, 30]]
+    dataset = formats.read(labelme(tmp_path, shape(corners, kind), shape(corners[:3], kind)))
+    (instance,) = only(dataset).instances
+    assert instance.polygons[0].tolist() == corners
+    assert "shapes[1]" in problem(dataset) and kind in problem(dataset)
+
+
+def test_labelme_in_a_local_encoding_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    root = labelme(tmp_path, shape(SQUARE, label="裂缝"))
+    text = json.dumps(json.loads((root / "a.json").read_text()), ensure_ascii=False)
+    (root / "a.json").write_bytes(text.encode("gbk"))
+    refused(root, "a.json", "UTF-8", "GBK")
+
+
+@pytest.mark.parametrize("sides", [(str(WIDTH), str(HEIGHT)), (float(WIDTH), float(HEIGHT)), (0, 0), (None, None)])
+def test_labelme_sizes_may_be_text_or_say_nothing(sides: tuple[object, object], tmp_path: Path) -> None:
+    root = labelme(tmp_path, shape(SQUARE), imageWidth=sides[0], imageHeight=sides[1])
+    dataset = formats.read(root)
+    assert len(only(dataset).instances) == 1 and dataset.problems == ()
+
+
+def test_blank_labelme_labels_are_refused(tmp_path: Path) -> None:
+    refused(labelme(tmp_path, shape(SQUARE, label="  ")), "shapes[0]", "label")

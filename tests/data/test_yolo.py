@@ -97,6 +97,19 @@ def test_names_may_be_a_list_a_mapping_or_only_a_count(tmp_path: Path) -> None:
         ("names:\n- crack\n- 7\n", ("crack", "7")),
         ("nc: 2", ("class_0", "class_1")),
         ("nc: 2\nnames: [crack, stain]", ("crack", "stain")),
+        ("nc: '2'\nnames: [crack, stain]", ("crack", "stain")),
+        ("nc: 2.0\nnames: [crack, stain]", ("crack", "stain")),
+        ("nc: 5\nnames: [on, off, No, null, 1e3]", ("on", "off", "No", "null", "1e3")),
+        ("names: [0x10, 012, 1.50, 2024-01-01, ~, .inf, y]", ("0x10", "012", "1.50", "2024-01-01", "~", ".inf", "y")),
+        ("names: {0: yes, 1: no}", ("yes", "no")),
+        ("names:\n  - 0: crack\n  - 1: stain", ("crack", "stain")),
+        ("names:\n  - {id: 1, name: stain}\n  - {id: 0, name: crack}", ("crack", "stain")),
+        ("names:\n  - name: crack\n  - name: stain", ("crack", "stain")),
+        ("names: {'0': crack, '1': stain}", ("crack", "stain")),
+        ("names: {crack: 0, stain: 1}", ("crack", "stain")),
+        ("names: \"['crack', 'stain']\"", ("crack", "stain")),
+        ("names: fine  crack", ("fine crack",)),
+        ("nc: 2\nnames:", ("class_0", "class_1")),
     ):
         root = yolo(tmp_path, card=f"train: images/train\n{names}\n")
         assert formats.read(root).classes == classes
@@ -109,7 +122,20 @@ def test_names_may_be_a_list_a_mapping_or_only_a_count(tmp_path: Path) -> None:
         ("names: {0: crack, 2: stain}", "without holes"),
         ("names: {1: crack}", "without holes"),
         ("names: {0: crack, stain: 1}", "names"),
-        ("names: crack", "must be a list"),
+        ("names: crack, stain", "must be a list"),
+        ("names: classes.txt", "must be a list"),
+        ("names: [[crack, stain]]", "must be a list"),
+        ("names: {crack: 0, stain: 0}", "class 0 twice"),
+        ("names: {0: crack, 0: stain}", "class 0 twice"),
+        ("names: [crack, ' ']", "class 1 in `names` has a blank name"),
+        ("names:\n- crack\n-\n", "class 1 in `names` has a blank name"),
+        ("names: [crack, stain, crack]", "classes 0 and 2 in `names` are both 'crack'"),
+        ("nc: two\nnames: [crack, stain]", "nc is 'two'"),
+        ("nc: '3'\nnames: [crack, stain]", "nc is 3"),
+        ("nc: true\nnames: [crack]", "nc is 'True'"),
+        ("names: [crack]\nkpt_shape: 4", "kpt_shape"),
+        ("names: [crack]\nkpt_shape: [4, 5]", "kpt_shape"),
+        ("names: [crack]\nflip_idx: [1, 0]", "kpt_shape"),
         ("names: []", "must be a list"),
         ("names: [crack", "not valid YAML"),
         ("names: [crack]\n\ttabs: no", "not valid YAML"),
@@ -314,3 +340,25 @@ def test_a_truncated_png_does_not_stop_the_reading(tmp_path: Path) -> None:
     whole = (root / "images" / "train" / "b.png").read_bytes()
     (root / "images" / "train" / "b.png").write_bytes(whole[: len(whole) // 2])
     assert "a.png" in [record.image.name for record in formats.read(root).splits["train"]]
+
+
+# YOLO: pose labels
+
+
+def pose(dimensions: int, count: int = 4) -> str:
+    points = [value for k in range(count) for value in (0.4 + 0.05 * k, 0.5, 2)[:dimensions]]
+    return f"0 0.5 0.5 0.25 0.5 {' '.join(map(str, points))}"
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_pose_labels_are_boxes_and_never_polygons(dimensions: int, tmp_path: Path) -> None:
+    root = yolo(tmp_path, pose(dimensions), f"{CARD}kpt_shape: [4, {dimensions}]\nflip_idx: [0, 1, 2, 3]\n")
+    dataset = formats.read(root)
+    (instance,) = only(dataset).instances
+    assert not instance.outlined and instance.box == (24, 12, 40, 36) and dataset.problems == ()
+    assert any("kpt_shape" in note for note in dataset.notes)
+
+
+def test_rows_that_disagree_with_the_keypoints_are_refused(tmp_path: Path) -> None:
+    root = yolo(tmp_path, f"{pose(2)}\n{TRIANGLE}", f"{CARD}kpt_shape: [4, 2]\n")
+    refused(root, "a.txt", "row 2", "6 values", "kpt_shape says 12")

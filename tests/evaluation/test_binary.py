@@ -123,10 +123,12 @@ def test_empty_images() -> None:
     nothing = (np.zeros((4, 4), np.float32), np.zeros((4, 4), bool))
     wrong = (np.ones((4, 4), np.float32), np.zeros((4, 4), bool))
     blind = (np.zeros((4, 4), np.float32), np.ones((4, 4), bool))
-    names = ("iou", "f1", "precision", "recall", "iou_per_image", "f1_per_image")
-    assert [_numbers(_at([nothing], 0.5))[name] for name in names] == [1.0] * 6
-    assert [_numbers(_at([wrong], 0.5))[name] for name in names] == [0.0] * 6
-    assert [_numbers(_at([blind], 0.5))[name] for name in names] == [0.0] * 6
+    pooled, each = ("iou", "f1", "precision", "recall"), ("iou_per_image", "f1_per_image")
+    for images, score in (([nothing], 1.0), ([wrong], 0.0)):
+        found = _numbers(_at(images, 0.5))
+        assert np.isnan([found[name] for name in pooled]).all()  # nothing is labelled: nothing to measure by
+        assert [found[name] for name in each] == [score] * 2
+    assert [_numbers(_at([blind], 0.5))[name] for name in (*pooled, *each)] == [0.0] * 6
     assert _numbers(_at([nothing, wrong], 0.5))["iou_per_image"] == 0.5
     assert _scores([nothing]).average_precision() is None
     alarms = _at([nothing, wrong, blind], 0.5).negatives()

@@ -180,10 +180,16 @@ def test_nothing_to_find_and_nothing_found() -> None:
     empty = _found()
     records = [_record(name="a"), _record(name="b")]
     nothing = _full(_evaluation(records, [empty, empty], 2), "val")
-    assert nothing["ap"] is None and nothing["ci95"]["ap"] is None and nothing["f1"] == 1.0
+    assert (
+        nothing["ap"] is None
+        and nothing["ci95"]["ap"] is None
+        and nothing["f1"] is None
+        and nothing["ci95"]["f1"] is None
+    )
+    assert (nothing["threshold"], nothing["labelled_images"], nothing["operate"]) == (0.5, 0, None)
     assert nothing["classes"]["class 0"] == {"ap": None, "ap50": None, "objects": 0}
     wrong = _full(_evaluation(records, [empty, _found((0, 0, 9, 9, 0.6, 1))], 2), "val", 0.5)
-    assert (wrong["f1"], wrong["errors"]["background"]) == (0.0, 1) and wrong["ap"] is None
+    assert (wrong["f1"], wrong["errors"]["background"]) == (None, 1) and wrong["ap"] is None
     objects = [_record((0, 0, 40, 40, 1)), _record(name="b")]
     missed = _full(_evaluation(objects, [empty, empty], 2), "val")
     assert (missed["ap"], missed["recall"], missed["errors"]["missed"]) == (0.0, 0.0, 1)

@@ -141,6 +141,7 @@ def test_false_alarms_are_counted_where_a_class_is_not() -> None:
 def test_nothing_labelled_and_nothing_marked() -> None:
     empty = np.zeros((8, 8), np.uint8)
     found = _judged([(empty, empty)]).metrics
-    assert found["iou"] == found["iou_per_image"] == found["cldice"] == 1.0 and found["classes"] == {}
+    assert found["iou"] is None and found["cldice"] is None and found["ci95"]["iou"] is None
+    assert found["iou_per_image"] == 1.0 and found["classes"] == {} and found["labelled_images"] == 0
     ignored = np.full((8, 8), rasterize.IGNORE, np.uint8)
-    assert _judged([(empty, ignored)]).metrics["iou"] == 1.0
+    assert _judged([(empty, ignored)]).metrics["iou"] is None

@@ -172,13 +172,14 @@ def test_one_job_writes_every_form(cli: Cli, model: Path, tmp_path: Path) -> Non
     assert [(Path(r["image"]).name, r["class"], float(r["score"]), float(r["x2"])) for r in rows] == [
         ("000000000139.png", "red", 0.9, 50.0), ("000000000139.png", "blue", 0.7, 200.0),
     ]  # fmt: skip
+    name = {"image_id": 139, "file_name": "000000000139.png"}
     assert json.loads((out / "predictions.coco.json").read_text()) == [
-        {"image_id": 139, "category_id": 1, "bbox": [10.0, 20.0, 40.0, 40.0], "score": 0.9},
-        {"image_id": 139, "category_id": 3, "bbox": [100.0, 0.0, 100.0, 50.0], "score": 0.7},
+        {**name, "category_id": 1, "bbox": [10.0, 20.0, 40.0, 40.0], "score": 0.9},
+        {**name, "category_id": 3, "bbox": [100.0, 0.0, 100.0, 50.0], "score": 0.7},
     ]
     lines = [line.split() for line in (out / "labels/000000000139.txt").read_text().splitlines()]
     assert [[float(v) for v in line] for line in lines] == [
-        [0, 0.15, 0.4, 0.2, 0.4, 0.9], [2, 0.75, 0.25, 0.5, 0.5, 0.7],
+        [0, 0.15, 0.4, 0.2, 0.4], [2, 0.75, 0.25, 0.5, 0.5],
     ]  # fmt: skip
     assert (out / "labels/sub/empty, nothing.txt").read_text() == ""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from segdet.inference.ledger import NAME
@@ -148,6 +149,21 @@ def test_every_image_and_frame_has_its_own_coco_id(cli: Cli, model: Path, tmp_pa
         "real0", "sub/real0", "001", "1", 17, "pier", "12345678901234567", "v.mp4#000001", "v.mp4#000002"
     }  # fmt: skip
     assert len(ids) == len({row["image"] for row in csv.DictReader((tmp_path / "o/predictions.csv").open())})
+
+
+def test_bands_that_are_left_out_are_named(cli: Cli, model: Path, tmp_path: Path) -> None:
+    planes = np.stack([blots(1, 40, 50)[..., 0].astype(np.uint16) * 257] * 5)
+    tifffile.imwrite(tmp_path / "map.tif", planes, photometric="minisblack", planarconfig="separate")
+    done = cli("predict", "map.tif", "--model", model, "--out", "o", "--json", cwd=tmp_path)
+    assert lines(done) == ["map.tif: bands 1, 2, 3 of 5; the setting bands chooses others"]
+    row = json.loads(done.stdout)["images"][0]
+    assert (row["bands"], row["bands_stored"]) == ([1, 2, 3], 5)
+    chosen = cli("predict", "map.tif", "--model", model, "--out", "o", "--bands", "5,4,2", "--json", cwd=tmp_path)
+    assert lines(chosen) == [] and json.loads(chosen.stdout)["images"][0]["bands"] == [5, 4, 2]
+    (line,) = lines(cli("predict", "map.tif", "--model", model, "--bands", "5,4", cwd=tmp_path), 2)
+    assert line.startswith("segdet: --bands 5,4: not one or three numbers of bands")
+    (line,) = lines(cli("predict", "map.tif", "--model", model, "--bands", "9", cwd=tmp_path), 2)
+    assert "the file has 5 bands" in line
 
 
 def test_pages_that_are_left_out_are_told(cli: Cli, model: Path, tmp_path: Path) -> None:

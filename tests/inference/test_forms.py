@@ -171,7 +171,7 @@ def test_a_detection_in_every_form() -> None:
     assert result.to_coco("x")[1] == {"image_id": "x", "category_id": 1, "bbox": [30.0, 40.0, 20.0, 20.0], "score": 0.8}
     first = result.to_geojson()["features"][0]
     assert first["geometry"] == {"type": "Polygon", "coordinates": [[[10, 20], [50, 20], [50, 60], [10, 60], [10, 20]]]}
-    assert result.to_yolo().splitlines()[2] == "1 0.500000 0.500000 1.000000 1.000000 0.7000"
+    assert result.to_yolo().splitlines()[2] == "1 0.500000 0.500000 1.000000 1.000000"
     assert [polygon.shape for polygon in result.polygons] == [(4, 2)] * 3
     rows = list(forms.csv_rows({"image": "a.jpg", **result.to_dict()}))
     assert rows[0] == ["a.jpg", "crack", 0.9, 10.0, 20.0, 50.0, 60.0, 1600.0]

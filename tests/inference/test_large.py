@@ -11,13 +11,14 @@ import tifffile
 from PIL import Image
 
 from segdet.data.images import ImageError, read_image
+from segdet.data.tiff import TiffPicture
 from segdet.inference import large, tiling, windows
 from segdet.inference.job import run_job
 from segdet.inference.predictor import Predictor
 from segdet.inference.results import Prediction
 from segdet.inference.session import open_session
 from segdet.inference.sources import expand
-from segdet.inference.windows import ArrayPicture, TiffPicture, open_windowed
+from segdet.inference.windows import ArrayPicture, open_windowed
 from tests.detectors import blob_model, blob_picture
 from tests.segmenters import blots, channel_model, dark_model
 
@@ -79,19 +80,24 @@ def test_what_cannot_be_read_in_windows_is_told(tmp_path: Path, monkeypatch: pyt
     tifffile.imwrite(tmp_path / "float.tif", image.astype(np.float32), photometric="rgb")
     tifffile.imwrite(tmp_path / "whole.tif", image, photometric="rgb")
     tifffile.imwrite(tmp_path / "good.tif", image, photometric="rgb", rowsperstrip=5, compression="zlib")
-    (tmp_path / "short.tif").write_bytes((tmp_path / "good.tif").read_bytes()[:-2000])
+    (tmp_path / "short.tif").write_bytes((tmp_path / "good.tif").read_bytes()[:-200])
     (tmp_path / "junk.tif").write_bytes(b"II*\0" + b"junk" * 9)
     monkeypatch.setattr(windows, "_PIECE", 20_000)
+    monkeypatch.setattr(windows, "WINDOWED", 100)
+    monkeypatch.setattr(windows, "MAX_PIXELS", 100)
     for name, message in (
-        ("float", "must be 8 or 16 bits"), ("whole", "stored in pieces of"), ("short", "damaged TIFF"), ("junk", "damaged"),
+        ("float", "3 bands of 32-bit floating-point"), ("whole", "stored in pieces of"), ("short", "damaged TIFF"),
     ):  # fmt: skip
         with pytest.raises(ImageError, match=message):
-            TiffPicture(tmp_path / f"{name}.tif").read(0, 100)
+            open_windowed(tmp_path / f"{name}.tif")
     monkeypatch.setattr(windows, "_MAX_WINDOWED", 1000)
     with pytest.raises(ImageError, match="90x100 is more than segdet reads"):
-        TiffPicture(tmp_path / "good.tif")
+        open_windowed(tmp_path / "good.tif")
+    monkeypatch.undo()
     assert open_windowed(tmp_path / "good.tif") is None  # small: read whole
     assert open_windowed(tmp_path / "junk.tif") is None
+    with pytest.raises(ImageError, match="damaged"):
+        TiffPicture(tmp_path / "junk.tif")
 
 
 def test_a_piece_that_is_damaged_shows_when_its_turn_comes(tmp_path: Path) -> None:

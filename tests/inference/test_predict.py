@@ -18,7 +18,7 @@ from PIL import Image
 import segdet
 from segdet.data.rasterize import binary, coverage
 from segdet.errors import InputError
-from segdet.inference import tiling
+from segdet.inference import nvidia, tiling
 from segdet.inference.models import find_model
 from segdet.inference.predictor import Predictor
 from segdet.inference.results import Prediction
@@ -151,9 +151,10 @@ def test_a_gpu_that_is_not_there_is_an_error(exported: Path, monkeypatch: pytest
     import onnxruntime
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(InputError, match=r"--device cuda.*segdet\[gpu\]"):
+    with pytest.raises(InputError, match=r"device=cuda.*segdet\[gpu\]"):
         open_session(exported, "cuda")
     claimed = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(nvidia, "driver", lambda: nvidia.Driver(1, (13, 0)))
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: claimed)
     fallen_back = onnxruntime.InferenceSession(str(exported), providers=["CPUExecutionProvider"])
     monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: fallen_back)

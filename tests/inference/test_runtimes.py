@@ -21,6 +21,7 @@ from segdet.inference.session import open_session
 from segdet.inference.sources import expand
 from tests.conftest import ROOT, Cli
 from tests.detectors import blob_model, blob_picture
+from tests.drivers import Driver
 from tests.segmenters import blots, channel_model, dark_model
 
 openvino = pytest.mark.skipif(not choice.installed(), reason="OpenVINO is not installed")
@@ -167,9 +168,10 @@ def test_the_missing_library_is_named(models: dict[str, Path], monkeypatch: pyte
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
     monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: on_cpu)
 
-    def load(name: str, mode: int = 0) -> None:
+    def load(name: str, mode: int = 0) -> Driver:
         if name.startswith(missing):
             raise OSError(f"{missing}: cannot open shared object file: No such file or directory\nmore")
+        return Driver()
 
     monkeypatch.setattr("ctypes.CDLL", load)
     missing = "libcuda.so.1"

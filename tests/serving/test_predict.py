@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -97,7 +98,7 @@ def test_the_accept_header_or_format_says_what_comes_back(
         features = answer.json()["features"]
         assert len(features) == len(expected.regions) and features[0]["properties"]["image"] == "17.png"
     elif shown == "coco":
-        assert answer.json() == json.loads(json.dumps(expected.to_coco(17)))
+        assert answer.json() == json.loads(json.dumps([{**row, "file_name": "17.png"} for row in expected.to_coco(17)]))
     elif shown == "csv":
         rows = list(csv.DictReader(io.StringIO(answer.text)))
         assert sum(int(row["area"]) for row in rows) == expected.areas["crack"] and rows[0]["image"] == "17.png"
@@ -169,6 +170,34 @@ def test_forms_without_a_place_for_errors_name_what_was_skipped(server: Server, 
     assert "x-skipped" not in whole.headers and b"skipped" not in whole.content
 
 
+@pytest.mark.parametrize("photometric", ["rgb", "minisblack", "miniswhite"])
+def test_a_planar_tiff_is_answered_alike_every_time(server: Server, photometric: str) -> None:
+    """Memory that nobody wrote would show in some of the answers, and with it the images of others."""
+    picture = _array(wall(1))
+    stream = io.BytesIO()
+    planes = picture.astype(np.uint16).transpose(2, 0, 1) * 257
+    tifffile.imwrite(stream, planes, photometric=photometric, planarconfig="separate", compression="zlib")
+    pictures = set()
+    for number in range(30):
+        server.client.post("/v1/predict", content=wall(number))
+        answer = server.client.post("/v1/predict", params={"format": "picture"}, content=stream.getvalue())
+        assert answer.status_code == 200, answer.text
+        pictures.add(answer.content)
+    (shown,) = pictures
+    expected = 255 - picture if photometric == "miniswhite" else picture
+    assert np.abs(_array(shown).astype(int) - expected).mean() < 6  # it comes back as a JPEG
+
+
+@pytest.mark.parametrize(("brand", "kind"), [(b"heic", "HEIC"), (b"mif1", "HEIC"), (b"avif", "AVIF")])
+def test_pictures_of_phones_are_refused_with_the_way_out(server: Server, brand: bytes, kind: str) -> None:
+    content = bytes([0, 0, 0, 24]) + b"ftyp" + brand + bytes(500)
+    answer = server.client.post("/v1/predict", files={"image": ("phone.heic", content)})
+    assert answer.status_code == 400
+    assert (
+        answer.json()["error"] == f"phone.heic: a {kind} picture, which segdet does not read; convert it to JPEG or PNG"
+    )
+
+
 def test_coco_tells_images_of_one_name_apart(server: Server) -> None:
     def ids(*names: str) -> list[object]:
         files = [("image", (name, wall(1))) for name in names]
@@ -176,8 +205,9 @@ def test_coco_tells_images_of_one_name_apart(server: Server) -> None:
         return list(dict.fromkeys(row["image_id"] for row in rows))
 
     assert ids("17.png", "wall.png") == [17, "wall"]
-    assert ids("wall.png", "5.png", "wall.jpg") == ["wall-1", 5, "wall-3"]
-    assert ids("7.png", "007.png", "7-1.png") == ["7-1-", "7-2", "7-1"]
+    assert ids("wall.png", "5.png", "wall.jpg") == ["wall", 5, "wall.jpg"]
+    assert ids("7.png", "007.png", "7-1.png") == ["7", "007", "7-1"]
+    assert ids("wall.png", "wall.png", "wall.png") == ["wall", "wall.png", "wall.png-2"]
 
 
 def test_a_detection_model_gives_boxes(server: Server, models: dict[str, Path]) -> None:

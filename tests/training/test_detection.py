@@ -18,7 +18,6 @@ from segdet.training.config import TrainConfig
 from segdet.training.detection import DetectionTask
 from segdet.training.run import train
 from tests.detectors import blob_dataset
-from tests.drawn import yolo_dataset
 
 SETTINGS = {
     "backbone": "test_efficientnet", "weights": "none", "imgsz": 64, "batch": 4, "lr": 2e-3, "precision": "fp32",
@@ -106,15 +105,6 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(
 
     one, two = load_file(straight / "weights" / "last.safetensors"), load_file(cut / "weights" / "last.safetensors")
     assert all(torch.equal(one[name], two[name]) for name in one)
-
-
-def test_validation_without_any_object_is_told_before_training(tmp_path: Path) -> None:
-    data = yolo_dataset(tmp_path / "walls", train=4, val=2)
-    for file in (data / "labels" / "val").iterdir():
-        file.write_text("")
-    with pytest.raises(InputError, match="no object is labelled in its validation images"):
-        segdet.train("dfine", str(data), **SETTINGS, epochs=1, out=str(tmp_path / "runs"))
-    assert not (tmp_path / "runs").exists()
 
 
 def test_clear_words(blobs: Path) -> None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,10 +14,11 @@ import numpy as np
 
 from segdet.data import rasterize
 from segdet.data.boxes import area_of
-from segdet.data.doctor import copies, exports, labels, pictures, upright
+from segdet.data.doctor import copies, exports, labels, pictures, shares, upright
 from segdet.data.doctor.copies import Pair
 from segdet.data.doctor.findings import Checkup, Finding, by_severity
 from segdet.data.doctor.scan import Facts, scan
+from segdet.data.learnable import crowds_in, without_crowds
 from segdet.data.records import Dataset, by_photograph, iterate
 
 Progress = Callable[[str, int, int], object]
@@ -61,6 +61,7 @@ def _findings(dataset: Dataset, facts: dict[Path, Facts]) -> Iterator[Finding]:
         yield Finding("no-images", "error", "not a single usable image", "The other findings say why.", 0)
     yield from copies.siblings(dataset)
     yield from labels.check(_sound(dataset, facts), dataset.problems)
+    yield from shares.check(_sound(dataset, facts))
     yield from upright.check(dataset, facts)
     yield from pictures.check(dataset, facts)
     yield from exports.check(dataset.root)
@@ -82,21 +83,22 @@ def _sound(dataset: Dataset, facts: dict[Path, Facts]) -> Dataset:
 
 def figures(dataset: Dataset) -> dict[str, Any]:
     """Sizes and balance of a dataset as plain values."""
-    objects = Counter(instance.label for _, record in iterate(dataset) for instance in record.instances)
+    objects = without_crowds(record for _, record in iterate(dataset))
     splits = {}
     for split, records in dataset.splits.items():
-        areas = [area_of(instance) for record in records for instance in record.instances]
+        areas = [area_of(instance) for record in records for instance in record.instances if not instance.crowd]
         spread = [
             records[i] for i in np.unique(np.linspace(0, len(records) - 1, min(_SAMPLE, len(records))).astype(int))
         ]
-        shares = [float(rasterize.binary(rasterize.foreground(record)).mean()) for record in spread]
+        marked = [float(rasterize.binary(rasterize.foreground(record)).mean()) for record in spread]
         splits[split] = {
             "images": len(records),
             "photographs": len(by_photograph(records)),
             "objects": len(areas),
+            "crowds": crowds_in(records),
             "empty": sum(not record.instances for record in records),
             "object_area": [float(value) for value in np.percentile(areas, [5, 50, 95])] if areas else None,
-            "foreground": float(np.mean(shares)) if shares else None,
+            "foreground": float(np.mean(marked)) if marked else None,
         }
     return {
         "name": dataset.name,

@@ -9,6 +9,7 @@ import numpy as np
 
 from segdet.data.boxes import area_of
 from segdet.data.doctor.findings import Case, Finding, Severity
+from segdet.data.learnable import crowds_in, lacking, without_crowds
 from segdet.data.records import Box, Dataset, Instance, Kind, Problem, Record, box_of, iterate
 
 _TINY = 16.0  # pixels of area; smaller objects are clicks that went wrong or lost in any resize
@@ -69,6 +70,7 @@ def check(dataset: Dataset, problems: Sequence[Problem]) -> Iterator[Finding]:
     yield from _small(dataset)
     yield from _twice(dataset)
     yield from _kinds(dataset)
+    yield from _crowds(dataset)
     yield from _classes(dataset)
 
 
@@ -230,21 +232,49 @@ def _merged(record: Record) -> bool:
     return any(instance.merged for instance in record.instances)
 
 
+def _crowds(dataset: Dataset) -> Iterator[Finding]:
+    crowds = [(split, record, crowds_in([record])) for split, record in iterate(dataset)]
+    cases = tuple(Case((record.image,), f"{count} ({split})") for split, record, count in crowds if count)
+    if cases:
+        number = sum(count for _, _, count in crowds)
+        every = not any(without_crowds(records) for records in dataset.splits.values())
+        yield Finding(
+            "crowds-only" if every else "crowds",
+            "error" if every else "note",
+            f"{'all labels' if every else _count(number, 'region')} marked as crowds (`iscrowd`, `difficult`)"
+            + (f" ({number})" if every else ""),
+            "They are neither learned nor counted as wrong; masks of a single class take them as objects. "
+            "Where they are single objects, set `iscrowd` to 0.",
+            number,
+            cases,
+        )
+
+
 def _classes(dataset: Dataset) -> Iterator[Finding]:
-    counts = {s: Counter(i.label for r in records for i in r.instances) for s, records in dataset.splits.items()}
+    counts = {split: without_crowds(records) for split, records in dataset.splits.items()}
     total: Counter[int] = sum(counts.values(), Counter())
+    for split in ("train", "val"):
+        if dataset.splits.get(split) and not counts[split]:
+            yield Finding(
+                f"no-objects-{split}",
+                "error" if split == "train" else "warning",
+                f"no object in the {_count(len(dataset.splits[split]), 'image')} of {split}",
+                "There is nothing to learn; training refuses the dataset. Label some."
+                if split == "train"
+                else "Nothing can be measured there: training keeps the last weights, with threshold 0.5. Label some.",
+                len(dataset.splits[split]),
+            )
     unused = [name for index, name in enumerate(dataset.classes) if not total[index]]
     if unused:
         yield _class_finding(
             "class-unused", "warning", "without a single object", unused, "Remove them from the list, or label some."
         )
-    for split in ("train", "val"):
-        if split in counts and len(counts) > 1:
-            lacking = [name for k, name in enumerate(dataset.classes) if total[k] and not counts[split][k]]
-            if lacking:
-                severity: Severity = "error" if split == "train" else "warning"
-                advice = "It cannot be learned." if split == "train" else "Its score cannot be measured."
-                yield _class_finding("class-lacking", severity, f"without an object in {split}", lacking, advice)
+    for split in counts if len(counts) > 1 else ():
+        names = lacking(dataset, counts[split], total)
+        if names:
+            severity: Severity = "error" if split == "train" else "warning"
+            advice = "It cannot be learned." if split == "train" else "Its score cannot be measured."
+            yield _class_finding("class-lacking", severity, f"without an object in {split}", names, advice)
     train = counts.get("train", total)
     few = [f"{name} ({train[k]})" for k, name in enumerate(dataset.classes) if 0 < train[k] < _FEW]
     if few:

@@ -60,6 +60,8 @@ def check(dataset: Dataset, facts: Mapping[Path, Facts]) -> Iterator[Finding]:
 
 def _odd(header: Header) -> str | None:
     """What is unusual about a file's kind of picture; grey and plain RGB are not."""
+    if header.bands > 4:
+        return f"{header.kind} of {header.bands} bands, of which the first three are read"
     if header.deep:
         return f"{header.kind}, more than 8 bits a sample ({header.mode})"
     if header.mode in ("RGBA", "LA", "PA", "La", "RGBa"):

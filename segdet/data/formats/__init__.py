@@ -16,9 +16,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from segdet.data import index
-from segdet.data.formats import coco, cvat, labelme, mask_folders, png_mask, voc, yolo
-from segdet.data.formats.base import Adapter
-from segdet.data.records import Dataset, Record
+from segdet.data.formats import (
+    box_csv,
+    coco,
+    coco_files,
+    cvat,
+    labelme,
+    mask_folders,
+    png_mask,
+    unrecognised,
+    voc,
+    yolo,
+)
+from segdet.data.formats.accounting import account
+from segdet.data.formats.base import Adapter, consuming
+from segdet.data.records import Dataset, Problem, Record
 from segdet.errors import InputError, SegdetError
 
 # In this order: the more a layout says about itself, the earlier it is asked. Masks in a folder `labels` come before YOLO.
@@ -27,6 +39,7 @@ ADAPTERS: tuple[Adapter, ...] = (
     png_mask.ADAPTER,
     cvat.ADAPTER,
     voc.ADAPTER,
+    box_csv.ADAPTER,
     mask_folders.ADAPTER,
     yolo.ADAPTER,
     labelme.ADAPTER,
@@ -47,8 +60,29 @@ def recognise(path: Path) -> tuple[Adapter, str]:
         evidence = adapter.recognise(path)
         if evidence:
             return adapter, evidence
-    known = "; ".join(adapter.layout for adapter in ADAPTERS)
-    raise InputError(f"{path}: no dataset layout recognised; segdet reads: {known}")
+    raise InputError(unrecognised.explain(path, _is_dataset))
+
+
+def _is_dataset(path: Path) -> bool:
+    try:
+        return any(adapter.recognise(path) for adapter in ADAPTERS)
+    except InputError:  # one that has a fault of its own
+        return True
+
+
+def _second_labels(path: Path, dataset: Dataset, adapter: Adapter, evidence: str) -> list[Problem]:
+    """Labels of other formats in the same folder, which are not read."""
+    if path.is_file():
+        return []
+    names = ", ".join(dataset.classes[:8]) + (", ..." if len(dataset.classes) > 8 else "")
+    taken = f"the labels come from {dataset.format} ({evidence}; classes {names})"
+    problems = []
+    for other in ADAPTERS:
+        also = other.recognise(path) if other is not adapter else None
+        if also:
+            what = f"a second kind of labels is not read: {other.name} ({also}); {taken}; move away the kind you do not want"
+            problems.append(Problem(path, what, "stray"))
+    return problems
 
 
 def read(path: Path, name: str | None = None, refuse: bool = True) -> Dataset:
@@ -62,11 +96,13 @@ def read(path: Path, name: str | None = None, refuse: bool = True) -> Dataset:
         InputError: as `recognise`; and what `refuse` says. SegdetError: there is nothing in it, and nothing was left out.
     """
     adapter, evidence = recognise(path)
-    with index.remembered(path):
-        dataset = adapter.read(path, name or (path.parent.name if path.is_file() else path.resolve().name), evidence)
+    with index.remembered(path), consuming() as consumed:
+        home = coco_files.root_of(path) if path.is_file() else path
+        dataset = adapter.read(path, name or home.resolve().name, evidence)
     if refuse:
         _refuse(path, dataset)
-    return replace(dataset, splits=_ordered(dataset.splits))
+    problems = (*dataset.problems, *_second_labels(path, dataset, adapter, evidence))
+    return replace(dataset, splits=_ordered(dataset.splits), problems=problems, account=account(dataset, consumed))
 
 
 def _refuse(path: Path, dataset: Dataset) -> None:

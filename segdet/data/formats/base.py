@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -12,11 +15,13 @@ from typing import Any, Protocol
 import yaml
 
 from segdet.data import index
+from segdet.data.folders import files_under
 from segdet.data.images import ImageError, is_image
 from segdet.data.records import Dataset, Problem, Record
 from segdet.errors import InputError
 from segdet.text import decoded
 
+_DEEPEST = 100  # levels of brackets in a YAML file; a card has three
 SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
@@ -60,6 +65,34 @@ def noting(problems: list[Problem], image: Path | None = None) -> Iterator[None]
         problems.append(replace(error.problem, image=image))
 
 
+_consumed: ContextVar[set[Path] | None] = ContextVar("consumed", default=None)
+
+
+@contextmanager
+def consuming() -> Iterator[set[Path]]:
+    """Within the block, the set collects the label, list and class files that were read; see `consume`."""
+    files: set[Path] = set()
+    token = _consumed.set(files)
+    try:
+        yield files
+    finally:
+        _consumed.reset(token)
+
+
+def consume(*files: Path) -> None:
+    """Note that files were read as labels, lists or classes. The readers below do so; an adapter does for what it opens itself."""
+    collected = _consumed.get()
+    if collected is not None:
+        collected.update(files)
+
+
+def give_up(file: Path) -> None:
+    """Note that nothing of a file was used after all: its labels belong to no image."""
+    collected = _consumed.get()
+    if collected is not None:
+        collected.discard(file)
+
+
 def header_size(image: Path, problems: list[Problem]) -> tuple[int, int] | None:
     """(height, width) of the upright image, or None and a problem when the file cannot be used."""
     try:
@@ -71,7 +104,7 @@ def header_size(image: Path, problems: list[Problem]) -> tuple[int, int] | None:
 
 def images_under(folder: Path) -> list[Path]:
     """All image files below `folder`, sorted, so that the order is the same on every machine."""
-    return sorted(path for path in folder.rglob("*") if is_image(path))
+    return sorted(path for path in files_under(folder) if is_image(path))
 
 
 def there(path: Path) -> bool:
@@ -114,7 +147,7 @@ def read_text(file: Path, what: str, errors: str = "strict") -> str:
     """
     try:
         content = file.read_bytes()
-        return decoded(content, errors)
+        text = decoded(content, errors)
     except UnicodeDecodeError as error:
         row = content.count(b"\n", 0, error.start) + 1
         raise Malformed(file, f"not a text file (row {row} is not UTF-8); {what}") from error
@@ -122,6 +155,8 @@ def read_text(file: Path, what: str, errors: str = "strict") -> str:
         raise
     except OSError as error:
         raise Malformed(file, f"cannot be read ({error.strerror}); {what}") from error
+    consume(file)
+    return text
 
 
 def load_yaml(file: Path, what: str) -> Any:
@@ -130,8 +165,12 @@ def load_yaml(file: Path, what: str) -> Any:
     Raises:
         Malformed: it is none, or cannot be read; the message says what it should be, or in which row it goes wrong.
     """
+    text = read_text(file, what)
+    depth = itertools.accumulate(1 if bracket in "[{" else -1 for bracket in re.findall(r"[][{}]", text))
+    if max(depth, default=0) > _DEEPEST:  # the reader takes seconds for a thousand
+        raise Malformed(file, f"not valid YAML (brackets nested more than {_DEEPEST} deep); correct it or export again")
     try:
-        return yaml.safe_load(read_text(file, what))
+        return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         mark = getattr(error, "problem_mark", None)
@@ -146,7 +185,12 @@ def load_json(file: Path, advice: str) -> Any:
         Malformed: it is none; the message says in which line it goes wrong, and ends with `advice`.
     """
     try:
-        return json.loads(file.read_bytes())
+        content = json.loads(file.read_bytes())
+    except UnicodeDecodeError as error:
+        what = f"not valid JSON, since not UTF-8 (byte {error.start}; GBK or another local encoding?); save it as UTF-8"
+        raise Malformed(file, what) from error
     except (OSError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Malformed(file, f"not valid JSON ({reason}); {advice}") from error
+    consume(file)
+    return content

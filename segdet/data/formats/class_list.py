@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from segdet.data.formats.base import load_yaml, noting, read_text
+from segdet.data.formats import class_names
+from segdet.data.formats.base import Malformed, load_yaml, noting, read_text
 from segdet.data.records import Problem
 
 BACKGROUND = frozenset({"background", "_background_", "__background__", "bg", "unlabeled", "unlabelled", "void"})
@@ -34,13 +35,18 @@ class ClassList:
 
 def find(root: Path, problems: list[Problem]) -> ClassList | None:
     """The class list in a dataset's folder, whatever tool left it there; rows that make no sense are left out of it."""
-    for name, load in (("_classes.csv", roboflow), ("labelmap.txt", labelmap), ("classes.txt", lines)):
+    for name, load in (
+        ("_classes.csv", roboflow),
+        ("labelmap.txt", labelmap),
+        ("class_names.txt", lines),
+        ("classes.txt", lines),
+    ):
         if (root / name).is_file():
             with noting(problems):
                 return load(root / name, problems)
     for file in sorted(root.glob("*.y*ml")):
         with noting(problems):
-            found = _card(file)
+            found = card(file)
             if found is not None:
                 return found
     return None
@@ -91,30 +97,37 @@ def labelmap(file: Path, problems: list[Problem]) -> ClassList:
         else:
             colours[int(colour[0]), int(colour[1]), int(colour[2])] = value
     # CVAT sorts by name and masks hold colours, but a palette's index 0 is the background wherever its line stands.
-    black = colours.get((0, 0, 0))
-    if black:
-        order = [black, *(value for value in names if value != black)]
+    background = next((v for v, name in names.items() if name.lower() in BACKGROUND), colours.get((0, 0, 0)))
+    if background:
+        order = [background, *(value for value in names if value != background)]
         names = {place: names[value] for place, value in enumerate(order)}
         colours = {colour: order.index(value) for colour, value in colours.items()}
     return ClassList(names, file, colours)
 
 
 def lines(file: Path, problems: list[Problem]) -> ClassList:
-    """`classes.txt`: a name a line. Its first line is value 0 when it names the background, else value 1."""
-    names = [line.strip() for line in read_text(file, "one class name a line").splitlines() if line.strip()]
+    """`classes.txt` or labelme2voc's `class_names.txt`: a name a line.
+
+    The first line is value 0 when it names the background, else value 1. LabelMe's `__ignore__` has no value.
+    """
+    rows = (line.strip() for line in read_text(file, "one class name a line").rstrip().splitlines())
+    names = [row for row in rows if row != "__ignore__"]
+    if "" in names:
+        raise Malformed(
+            file, f"row {names.index('') + 1} is blank; a row's number is a value, so name it or remove the row"
+        )
     first = 0 if names and names[0].lower() in BACKGROUND else 1
     return ClassList(dict(enumerate(names, first)), file)
 
 
-def _card(file: Path) -> ClassList | None:
+def card(file: Path) -> ClassList | None:
     """`names` (Ultralytics) or `classes` in a YAML card; None when it has neither."""
     content: Any = load_yaml(file, "a YAML card names the classes")
-    names = (content.get("names") or content.get("classes")) if isinstance(content, dict) else None
-    if isinstance(names, list):
-        names = dict(enumerate(names))
-    if not isinstance(names, dict) or not all(isinstance(value, int) and 0 <= value < 256 for value in names):
+    named = (content.get("names") or content.get("classes")) if isinstance(content, dict) else None
+    if not isinstance(named, (list, dict)):
         return None
-    return ClassList({value: str(name) for value, name in names.items()}, file)
+    names = class_names.in_yaml(file, ("names", "classes"))
+    return ClassList(names, file) if names and max(names) < 256 else None
 
 
 VOC_CLASSES = (

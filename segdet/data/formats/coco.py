@@ -1,4 +1,4 @@
-"""COCO instances JSON: the layout of COCO 2017, of Roboflow's COCO exports, and of a single file beside its images.
+"""COCO instances JSON, in the arrangements that `coco_files` knows.
 
 Category ids may have holes (COCO: 1..90) or start at 0 (Roboflow). Roboflow writes a root category that groups the
 others (supercategory "none") and no annotation uses; it is dropped by those two signs, never by its name, which it can
@@ -7,17 +7,18 @@ share with a real class. `area` is not read: Roboflow stores the box's.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from segdet.data import masks
-from segdet.data.formats.base import SPLIT_FOLDERS, Adapter, Malformed, header_size, load_json, noting, there
+from segdet.data.formats import coco_files
+from segdet.data.formats.base import Adapter, Malformed, header_size, load_json, noting, there
+from segdet.data.formats.coco_values import flag, identity, numbers, outline, side
 from segdet.data.records import (
     Dataset,
     Fault,
@@ -30,6 +31,8 @@ from segdet.data.records import (
     photograph_of,
 )
 
+_REFERENCES = ("image_id", "category_id")
+
 
 @dataclass(frozen=True)
 class _File:
@@ -40,46 +43,35 @@ class _File:
 def _recognise(path: Path) -> str | None:
     if path.is_file():
         return f"{path.name}, a COCO JSON file" if path.suffix == ".json" else None
-    files = _files(path)
-    return ", ".join(str(file.path.relative_to(path)) for file in files.values()) if files else None
+    return ", ".join(str(file.relative_to(path)) for file in coco_files.find(path).values()) or None
 
 
 def _read(path: Path, name: str, evidence: str) -> Dataset:
-    files = {"train": _File(path, path.parent)} if path.is_file() else _files(path)
-    root = path.parent if path.is_file() else path
+    found = {"train": path} if path.is_file() else coco_files.find(path)
+    root = coco_files.root_of(path) if path.is_file() else path
     problems: list[Problem] = []
     contents: dict[str, dict[str, Any]] = {}
-    for split, file in files.items():
+    files: dict[str, _File] = {}
+    for split, file in found.items():
         with noting(problems):
-            contents[split] = _load(file.path, problems)
+            contents[split] = _load(file, problems)
+            files[split] = _placed(file, root, contents[split], problems)
     categories = _categories(contents, files, problems)
-    labels = {number: index for index, number in enumerate(categories)}
+    classes = tuple(dict.fromkeys(categories.values()))
+    labels = {number: classes.index(name) for number, name in categories.items()}
     splits = {split: _records(content, files[split], labels, problems) for split, content in contents.items()}
-    classes = tuple(categories.values())
-    return Dataset(name, root, "COCO", classes, splits, tuple(problems), _licence(contents), (evidence,))
+    notes = (evidence, *_same_names(categories), *_crowds(splits))
+    return Dataset(name, root, "COCO", classes, splits, tuple(problems), _licence(contents), notes)
 
 
-def _files(root: Path) -> dict[str, _File]:
-    """Annotation files by split."""
-    found: dict[str, _File] = {}
-    for split, names in SPLIT_FOLDERS.items():
-        for name in names:
-            file = root / name / "_annotations.coco.json"
-            if split not in found and file.is_file():
-                found[split] = _File(file, file.parent)
-    if found:
-        return found
-    for file in sorted((root / "annotations").glob("*.json")):
-        match = re.fullmatch(r"(?:instances_)?(train|val|valid|validation|test)(\d{4})?", file.stem)
-        if match is None:
-            continue
-        split = next(split for split, names in SPLIT_FOLDERS.items() if match[1] in names)
-        year = match[2] or ""
-        folders = [root / f"{match[1]}{year}", root / "images" / f"{match[1]}{year}", root / "images", root]
-        found.setdefault(split, _File(file, next((f for f in folders if f.is_dir()), root)))
-    if not found and (root / "_annotations.coco.json").is_file():
-        found["train"] = _File(root / "_annotations.coco.json", root)
-    return found
+def _placed(file: Path, root: Path, content: dict[str, Any], problems: list[Problem]) -> _File:
+    """The file with the folder of its images; a problem when not one image that it lists is there."""
+    names = [image["file_name"] for image in content["images"] if isinstance(image.get("file_name"), str)]
+    folder = coco_files.image_folder(file, root, names)
+    placed = _File(file, folder)
+    if names and not any(there(folder / name.replace("\\", "/")) for name in names):
+        problems.append(Problem(file, coco_files.none_there(file, root, names), "image-missing"))
+    return placed
 
 
 def _load(file: Path, problems: list[Problem]) -> dict[str, Any]:
@@ -97,17 +89,25 @@ def _load(file: Path, problems: list[Problem]) -> dict[str, Any]:
     for key in ("images", "annotations", "categories"):
         sound, seen = [], set()
         for index, entry in enumerate(content[key]):
-            if not isinstance(entry, dict) or type(entry.get("id")) is not int:
+            number = identity(entry.get("id")) if isinstance(entry, dict) else None
+            if number is None:
                 what = f"{key}[{index}] is not an object with a whole-number `id`; correct or remove it"
                 problems.append(Problem(file, what, "malformed"))
-            elif entry["id"] in seen and key == "images":
-                what = f"{key}[{index}]: two images have the same id {entry['id']}; number them apart"
+                continue
+            if number in seen and key == "images":
+                what = f"{key}[{index}]: two images have the same id {number}; number them apart"
                 problems.append(Problem(file, what, "malformed"))
-            else:
-                seen.add(entry["id"])
-                sound.append(entry)
+                continue
+            seen.add(number)
+            sound.append({**entry, "id": number, **{k: _reference(entry[k]) for k in _REFERENCES if k in entry}})
         content[key] = sound
     return content
+
+
+def _reference(value: Any) -> Any:
+    """An id that refers to another entry as a number; as it is when it cannot be one."""
+    number = identity(value)
+    return value if number is None else number
 
 
 def _categories(
@@ -118,33 +118,105 @@ def _categories(
     group = False
     for split, content in contents.items():
         for category in content["categories"]:
-            number, name = category["id"], str(category.get("name", category["id"]))
+            number = category["id"]
+            name = " ".join(str(category.get("name", number)).split())
+            if not name or category.get("name", number) is None:
+                what = f"category {number} has no name; name it"
+                problems.append(Problem(files[split].path, what, "malformed"))
             if names.setdefault(number, name) != name:
                 what = f"category {number} is {name!r}, but {names[number]!r} in another place or split"
                 problems.append(Problem(files[split].path, what, "malformed"))
             group = group or (number == 0 and category.get("supercategory") == "none")
-    used = {_whole(a, "category_id") for content in contents.values() for a in content["annotations"]}
-    kept = {number: names[number] for number in sorted(names) if number != 0 or 0 in used or not group}
+    used = {str(a.get("category_id")) for content in contents.values() for a in content["annotations"]}
+    kept = {number: names[number] for number in sorted(names) if number != 0 or "0" in used or not group}
     return kept or names  # a lone category is no group
+
+
+def _same_names(categories: Mapping[int, str]) -> Iterator[str]:
+    """Notes about categories of one name, which are one class."""
+    for name, count in Counter(categories.values()).items():
+        if count > 1:
+            numbers = ", ".join(str(number) for number, other in categories.items() if other == name)
+            yield f"categories {numbers} are all {name!r}: one class"
+
+
+def _crowds(splits: Mapping[str, Sequence[Record]]) -> Iterator[str]:
+    """A note where every object is marked as a crowd."""
+    crowds = [i.crowd for records in splits.values() for record in records for i in record.instances]
+    if crowds and all(crowds):
+        yield (
+            f"every object ({len(crowds)}) is marked as a crowd (iscrowd 1, as CVAT writes brush masks), and crowds are left "
+            "out of training; set iscrowd to 0 where each is one object"
+        )
 
 
 def _records(
     content: dict[str, Any], file: _File, labels: Mapping[int, int], problems: list[Problem]
 ) -> tuple[Record, ...]:
-    by_image: dict[int, list[dict[str, Any]]] = {}
+    by_image: dict[Any, list[dict[str, Any]]] = {}
     for annotation in content["annotations"]:
-        by_image.setdefault(_whole(annotation, "image_id"), []).append(annotation)
+        by_image.setdefault(_key(annotation.get("image_id")), []).append(annotation)
     known = {image["id"] for image in content["images"]}
-    for image_id in by_image.keys() - known:
-        what = f"{len(by_image[image_id])} annotations of image {image_id}, which is not listed"
-        problems.append(Problem(file.path, what, "orphan"))
+    for image_id, some in by_image.items():
+        if image_id not in known:
+            what = f"{len(some)} annotations of image {' '.join(str(image_id).split())[:40]}, which is not listed"
+            problems.append(Problem(file.path, what, "orphan"))
+    _corner_boxes(content["annotations"], {image["id"]: image for image in content["images"]}, file, problems)
     records = []
-    for image in content["images"]:
+    for image in _once(content["images"], by_image, file, problems):
         with noting(problems):
             record = _record(image, by_image.get(image["id"], []), file, labels, problems)
             if record is not None:
                 records.append(record)
     return tuple(records)
+
+
+def _key(value: Any) -> Any:
+    return value if isinstance(value, int) else str(value)
+
+
+def _once(
+    images: Sequence[dict[str, Any]], by_image: Mapping[Any, Any], file: _File, problems: list[Problem]
+) -> Iterator[dict[str, Any]]:
+    """The images, each file once: under several ids, each copy would lack the labels of the others."""
+    entries: dict[str, list[dict[str, Any]]] = {}
+    for image in images:
+        entries.setdefault(PurePosixPath(str(image.get("file_name")).replace("\\", "/")).as_posix(), []).append(image)
+    for name, same in entries.items():
+        labelled = [image for image in same if image["id"] in by_image]
+        ids = ", ".join(str(image["id"]) for image in same[:8])
+        if len(same) > 1 and isinstance(same[0].get("file_name"), str):
+            if len(labelled) > 1:
+                what = f"{name} is listed as images {ids}, and each copy lacks the other's labels; give all the same id"
+                problems.append(Problem(file.path, what[:400], "malformed"))
+            else:
+                what = f"{name} is listed as images {ids}; the one with labels is kept"
+                problems.append(Problem(file.path, what[:400], "repeated"))
+            same = (labelled or same)[:1]
+        yield from same
+
+
+def _corner_boxes(
+    annotations: Sequence[dict[str, Any]], images: Mapping[int, dict[str, Any]], file: _File, problems: list[Problem]
+) -> None:
+    """Boxes as x1, y1, x2, y2: several leave their image as COCO's x, y, width, height, and all fit as corners."""
+    leaving = []
+    for annotation in annotations:
+        box, image = numbers(annotation.get("bbox")), images.get(_key(annotation.get("image_id")))
+        if box is None or len(box) != 4 or image is None or annotation.get("segmentation"):
+            continue
+        width, height = (identity(image.get(key)) or 0 for key in ("width", "height"))
+        if not (0 <= box[0] < box[2] <= width + 1 and 0 <= box[1] < box[3] <= height + 1):
+            return
+        if box[0] + box[2] > 1.01 * width + 1 or box[1] + box[3] > 1.01 * height + 1:
+            leaving.append(annotation["id"])
+    if len(leaving) > 1:
+        shown = ", ".join(map(str, leaving[:8])) + (", ..." if len(leaving) > 8 else "")
+        what = (
+            f"the boxes of annotations {shown} leave their images, and all boxes fit as x1, y1, x2, y2; COCO's bbox is "
+            "x, y, width, height: export again"
+        )
+        problems.append(Problem(file.path, what, "malformed"))
 
 
 def _record(
@@ -162,10 +234,17 @@ def _record(
     if size is None:
         return None
     height, width = size
-    declared = (image.get("height"), image.get("width"))
+    try:
+        declared = (side(image.get("height")), side(image.get("width")))
+    except ValueError:
+        shown = f"{str(image.get('width'))[:20]!r} and {str(image.get('height'))[:20]!r}"
+        raise Malformed(
+            file.path, f"image {image['id']} ({path.name}): width and height are {shown}, not whole numbers"
+        ) from None
     if None not in declared and declared != (height, width):
-        what = f"is {width}x{height}, but labelled as {declared[1]}x{declared[0]}"
-        problems.append(Problem(path, " ".join(what.split()), "size", path))
+        problems.append(
+            Problem(path, f"is {width}x{height}, but labelled as {declared[1]}x{declared[0]}", "size", path)
+        )
         return None
     instances = []
     for annotation in annotations:
@@ -194,28 +273,20 @@ def _instance(
     annotation: dict[str, Any], labels: Mapping[int, int], width: int, height: int
 ) -> tuple[Instance | None, Fault | None]:
     """The instance, and what is wrong with it; an instance may be usable in part (one bad outline of two)."""
-    label = labels.get(_whole(annotation, "category_id"))
+    number = annotation.get("category_id")
+    label = labels.get(number) if isinstance(number, int) else None
     if label is None:
-        named = " ".join(str(annotation.get("category_id")).split())[:40]
-        return None, Fault("class", f"category {named} is not in `categories`")
-    crowd = bool(annotation.get("iscrowd", 0))
-    outline = annotation.get("segmentation")
-    if isinstance(outline, dict):
-        rle, fault = _rle(outline, width, height)
-        if rle is None:
-            return None, fault
+        return None, Fault("class", f"category {' '.join(str(number).split())[:40]} is not in `categories`")
+    crowd = flag(annotation.get("iscrowd", 0))
+    drawn, rle, complaint = outline(annotation.get("segmentation"), width, height)
+    if rle is not None:
         box = masks.box(rle)
         if box[0] == box[2]:
             return None, Fault("no-area", "the run-length mask marks no pixel")
         return Instance(label, (), box, rle, crowd), None
     polygons: list[np.ndarray] = []
-    complaint: Fault | None = None
-    for part in outline if isinstance(outline, list) else []:
-        numbers = _numbers(part)
-        if numbers is None or len(numbers) % 2:
-            complaint = Fault("shape", "an outline is not a list of x, y pairs")
-            continue
-        polygon, fault = clean_polygon(numbers, width, height)
+    for points in drawn:
+        polygon, fault = clean_polygon(points, width, height)
         complaint = complaint or fault
         if polygon is not None:
             polygons.append(polygon)
@@ -223,66 +294,13 @@ def _instance(
         return Instance(label, tuple(polygons), box_of(polygons), None, crowd), complaint
     if complaint:
         return None, complaint
-    given = _numbers(annotation.get("bbox"))
-    if given is None or len(given) != 4:
+    corners = numbers(annotation.get("bbox"))
+    if corners is None or len(corners) != 4:
         return None, Fault("shape", "neither an outline nor a box [x, y, width, height]")
     with np.errstate(over="ignore"):  # what overflows is infinite, and refused as such
-        corners = (given[0], given[1], given[0] + given[2], given[1] + given[3])
-    clean, fault = clean_box(corners, width, height)
+        corners[2:] += corners[:2]
+    clean, fault = clean_box(corners.tolist(), width, height)
     return (Instance(label, (), clean, None, crowd) if clean is not None else None), fault
-
-
-def _whole(annotation: dict[str, Any], key: str) -> int:
-    """A whole-number field; -1, which no image or category has, when it is anything else."""
-    value = annotation.get(key)
-    return value if isinstance(value, int) else -1
-
-
-def _numbers(value: Any) -> np.ndarray | None:
-    """float64 `[n]` from a JSON list of numbers, else None; a number too large for a float counts as infinite."""
-    if not isinstance(value, list) or not all(isinstance(v, (int, float)) for v in value):
-        return None
-    try:
-        return np.array(value, np.float64)
-    except OverflowError:
-        return np.full(len(value), np.inf)
-
-
-def _rle(outline: dict[str, Any], width: int, height: int) -> tuple[dict[str, Any] | None, Fault | None]:
-    """Checked compressed RLE. pycocotools returns uninitialised memory when the counts do not add up."""
-    counts = outline.get("counts")
-    if outline.get("size") != [height, width]:
-        told = " ".join(str(outline.get("size")).split())[:40]
-        return None, Fault("size", f"the run-length mask is {told}, the image [{height}, {width}]")
-    if isinstance(counts, list):
-        if not all(isinstance(c, int) and c >= 0 for c in counts) or sum(counts) != height * width:
-            return None, Fault("shape", "the run lengths do not add up to the image")
-        return coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width), None
-    if isinstance(counts, str):
-        runs = _decode_counts(counts)
-        if runs is None or min(runs, default=-1) < 0 or sum(runs) != height * width:
-            return None, Fault("shape", "the run lengths do not add up to the image")
-        return {"size": [height, width], "counts": counts.encode()}, None
-    return None, Fault("shape", "a run-length mask without counts")
-
-
-def _decode_counts(text: str) -> list[int] | None:
-    """Run lengths of a compressed COCO string: 5 bits a character from "0" up, each run a difference from two before."""
-    runs: list[int] = []
-    position = 0
-    while position < len(text):
-        value, shift, more = 0, 0, True
-        while more:
-            if position >= len(text) or not 0 <= ord(text[position]) - 48 < 64 or shift > 40:
-                return None
-            chunk = ord(text[position]) - 48
-            value |= (chunk & 31) << shift
-            more = bool(chunk & 32)
-            position, shift = position + 1, shift + 5
-            if not more and chunk & 16:
-                value -= 1 << shift
-        runs.append(value + runs[-2] if len(runs) > 2 else value)
-    return runs
 
 
 def _licence(contents: Mapping[str, dict[str, Any]]) -> str | None:
@@ -297,7 +315,7 @@ def _licence(contents: Mapping[str, dict[str, Any]]) -> str | None:
 
 ADAPTER = Adapter(
     "coco",
-    "COCO instances JSON (annotations/instances_*.json, or _annotations.coco.json in each split)",
+    "COCO instances JSON (any name; in annotations/, in split folders or beside the images)",
     _recognise,
     _read,
 )

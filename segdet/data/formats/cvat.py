@@ -15,7 +15,6 @@ import numpy as np
 from segdet.data import masks
 from segdet.data.formats import shapes
 from segdet.data.formats.base import (
-    SPLIT_FOLDERS,
     Adapter,
     Malformed,
     header_size,
@@ -26,6 +25,7 @@ from segdet.data.formats.base import (
     split_of,
     there,
 )
+from segdet.data.formats.layout import Tree
 from segdet.data.formats.xml_files import number, parse, root_tag
 from segdet.data.records import (
     Dataset,
@@ -54,10 +54,8 @@ def _files(root: Path) -> dict[str, Path]:
     alone = root / "annotations.xml"
     found = {"": alone} if alone.is_file() else {}
     if not found:
-        for split, names in SPLIT_FOLDERS.items():
-            file = next((f for f in (root / name / "annotations.xml" for name in names) if f.is_file()), None)
-            if file is not None:
-                found[split] = file
+        files = {split: folder / alone.name for split, folder in Tree(root).splits().items()}
+        found = {split: file for split, file in files.items() if file.is_file()}
     return {split: file for split, file in found.items() if root_tag(file) == "annotations"}
 
 

@@ -1,7 +1,8 @@
 """LabelMe: a JSON file for each image, with polygons, rectangles, circles and masks.
 
-`imageData` (a copy of the picture) is not read; `imagePath` is often wrong (another machine's folders, backslashes), so
-the image is looked for beside the file by several names. Shapes of one `group_id` and label are parts of one object.
+`imageData` (a copy of the picture) is not read; `labelme_pictures` writes it to a file. `imagePath` is often wrong
+(another machine's folders, backslashes), so the image is looked for beside the file by several names. Shapes of one
+`group_id` and label are parts of one object.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-import json
 import math
 from collections import Counter
 from dataclasses import replace
@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from segdet.data import masks, rasterize
-from segdet.data.formats import shapes
+from segdet.data.formats import labelme_pictures, shapes
 from segdet.data.formats.base import (
     Adapter,
     header_size,
@@ -32,6 +32,8 @@ from segdet.data.formats.base import (
     split_of,
     there,
 )
+from segdet.data.formats.class_names import whole
+from segdet.data.formats.layout import holds_lists
 from segdet.data.images import is_image
 from segdet.data.records import (
     Dataset,
@@ -47,26 +49,19 @@ from segdet.data.records import (
 
 _ASKED = 50  # JSON files looked at to recognise the layout, should the first ones be damaged
 _OPEN = ("line", "linestrip", "point", "points")
+_CORNERS = ("oriented_rectangle", "rotation", "quadrilateral")  # four corners: LabelMe 5.6 and X-AnyLabeling
 _IGNORED = "__ignore__"  # LabelMe's own name for pixels that count neither for nor against
 
 
 def _recognise(path: Path) -> str | None:
     if not path.is_dir():
         return None
-    file = next((file for file in _files(path)[:_ASKED] if _is_labelme(file)), None)
+    file = next((file for file in _files(path)[:_ASKED] if holds_lists(file, "shapes")), None)
     return f"{file.relative_to(path)}, a LabelMe file" if file is not None else None
 
 
 def _files(root: Path) -> list[Path]:
     return sorted(file for file in root.rglob("*.json") if not file.name.startswith((".", "_")))
-
-
-def _is_labelme(file: Path) -> bool:
-    try:
-        content = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(content, dict) and isinstance(content.get("shapes"), list)
 
 
 def _read(path: Path, name: str, evidence: str) -> Dataset:
@@ -106,7 +101,7 @@ def _load(file: Path, problems: list[Problem]) -> dict[str, Any] | None:
         problems.append(Problem(file, "not a LabelMe file (no list `shapes`)", "stray"))
         return None
     for index, shape in enumerate(content["shapes"]):
-        if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
+        if not isinstance(shape, dict) or not isinstance(shape.get("label"), str) or not shape["label"].strip():
             what = f"shapes[{index}] is not an object with a `label`; correct or remove it"
             problems.append(Problem(file, what, "malformed"))
             content["shapes"][index] = None  # the others keep their numbers
@@ -136,19 +131,20 @@ def _record(
     path = _image(file, content, root, images)
     if path is None:
         told = " ".join(str(content.get("imagePath")).split())[:80]
-        problems.append(Problem(file, f"its image {told} is not there", "image-missing"))
+        way_out = f"; {labelme_pictures.advice(file)}" if labelme_pictures.has_picture(content) else ""
+        problems.append(Problem(file, f"its image {told} is not there{way_out}", "image-missing"))
         return None
     size = header_size(path, problems)
     if size is None:
         return None
     height, width = size
-    declared = content.get("imageWidth"), content.get("imageHeight")
-    if None not in declared and declared != (width, height):
+    declared = [whole(side) if side else None for side in (content.get("imageWidth"), content.get("imageHeight"))]
+    if None not in declared and declared != [width, height]:
         told = " ".join(f"{str(declared[0])[:20]}x{str(declared[1])[:20]}".split())
         problems.append(Problem(file, f"labelled as {told}, but the image is {width}x{height}", "size", path))
         return None
     parts: dict[Any, list[Instance]] = {}
-    skipped: list[np.ndarray] = []
+    skipped: np.ndarray | None = None
     for index, shape in enumerate(content["shapes"]):
         if shape is None:
             continue
@@ -159,7 +155,8 @@ def _record(
         instance, fault = _instance(shape, kind, classes, width, height)
         if instance is not None and shape["label"] == _IGNORED:
             area = Record(path, width, height, (_outlined(instance),), "")
-            skipped.append(rasterize.binary(rasterize.foreground(area)))
+            inside = rasterize.binary(rasterize.foreground(area))
+            skipped = inside if skipped is None else skipped | inside
         elif instance is not None and shape["label"] in classes:
             group = shape.get("group_id")
             parts.setdefault((shape["label"], group) if isinstance(group, int) else index, []).append(instance)
@@ -167,7 +164,7 @@ def _record(
             what = f"shapes[{index}] ({' '.join(shape['label'].split())[:40]}): {fault.what}"
             problems.append(Problem(file, what, fault.kind, path))
     instances = tuple(_one(members) for members in parts.values())
-    ignore = masks.encode(np.any(skipped, axis=0)) if skipped else None
+    ignore = masks.encode(skipped) if skipped is not None else None
     return Record(path, width, height, instances, photograph_of(path), ignore)
 
 
@@ -208,7 +205,9 @@ def _instance(
             return None, Fault("shape", f"a circle of {len(points)} points; it has its centre and one on its edge")
         radius = math.dist(points[0], points[1])
         points = shapes.within(shapes.ellipse(float(points[0, 0]), float(points[0, 1]), radius, radius), width, height)
-    elif kind != "polygon":
+    elif kind in _CORNERS and len(points) != 4:
+        return None, Fault("shape", f"{kind} of {len(points)} points; it has 4 corners")
+    elif kind not in ("polygon", *_CORNERS):
         return None, Fault("shape", f"{kind[:40]!r} is no shape of LabelMe")
     polygon, fault = clean_polygon(points, width, height)
     return (Instance(label, (polygon,), box_of([polygon])) if polygon is not None else None), fault

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from segdet.data.formats import class_list
 from segdet.data.formats.base import SPLIT_FOLDERS, Adapter, images_under, in_order, split_of
+from segdet.data.formats.layout import Tree
 from segdet.data.formats.mask_records import Pair, read_pairs
 from segdet.data.images import is_image
 from segdet.data.records import Dataset, Problem
@@ -39,14 +40,17 @@ def _folders(root: Path) -> list[tuple[str | None, Path, Path]]:
     """(split, images, masks); the split is None when folders below say it."""
     if not root.is_dir():
         return []
+    tree = Tree(root)
     for images, masks in _PLAIN:
-        if _holds_masks(root / images, root / masks):
-            return [(None, root / images, root / masks)]
+        pair = _pair(tree, images, masks)
+        if pair is not None:
+            return [(None, *pair)]
     found: list[tuple[str | None, Path, Path]] = []
     for split, name, pattern in _candidates():
-        pair = [root / part.format(name) for part in pattern.split("|")]
-        if split not in [one for one, _, _ in found] and _holds_masks(pair[0], pair[1]):
-            found.append((split, pair[0], pair[1]))
+        images, masks = pattern.format(name, name).split("|")
+        pair = _pair(tree, images, masks) if split not in [one for one, _, _ in found] else None
+        if pair is not None:
+            found.append((split, *pair))
     return found
 
 
@@ -57,13 +61,15 @@ def _candidates() -> Iterator[tuple[str, str, str]]:
                 yield split, name, pattern
 
 
-def _holds_masks(images: Path, masks: Path) -> bool:
+def _pair(tree: Tree, images: str, masks: str) -> tuple[Path, Path] | None:
     """Two folders with pictures, and no text files of YOLO's in the second or in `labels`: then those are the labels."""
-    if not images.is_dir() or not masks.is_dir():
-        return False
-    if any(next(folder.rglob("*.txt"), None) is not None for folder in (masks, images.parent / "labels")):
-        return False
-    return _has_image(images) and _has_image(masks)
+    pair = tree.at(images), tree.at(masks)
+    if pair[0] is None or pair[1] is None:
+        return None
+    labels = Tree(pair[0].parent).at("labels")
+    if any(next(folder.rglob("*.txt"), None) is not None for folder in (pair[1], labels) if folder is not None):
+        return None
+    return (pair[0], pair[1]) if _has_image(pair[0]) and _has_image(pair[1]) else None
 
 
 def _has_image(folder: Path) -> bool:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from segdet.data.formats import class_list
-from segdet.data.formats.base import SPLIT_FOLDERS, Adapter, Malformed, in_order, noting
+from segdet.data.formats.base import Adapter, Malformed, in_order, noting
+from segdet.data.formats.layout import Tree
 from segdet.data.formats.mask_records import Pair, read_pairs
 from segdet.data.images import is_image
 from segdet.data.records import Dataset, Problem
@@ -24,11 +25,8 @@ def _recognise(path: Path) -> str | None:
 
 def _folders(root: Path) -> dict[str, Path]:
     """Folders with a `_classes.csv`, by split."""
-    found = {}
-    for split, names in SPLIT_FOLDERS.items():
-        for name in names:
-            if split not in found and (root / name / "_classes.csv").is_file():
-                found[split] = root / name
+    folders = Tree(root).splits()
+    found = {split: folder for split, folder in folders.items() if (folder / "_classes.csv").is_file()}
     if not found and (root / "_classes.csv").is_file():
         found["train"] = root
     return found

@@ -1,4 +1,4 @@
-"""Pascal VOC: Annotations/*.xml with boxes, SegmentationClass/*.png with masks, ImageSets lists; also XML beside images.
+"""Pascal VOC: XML files with boxes, masks in SegmentationClass, lists in ImageSets, in the folders of `voc_folders`.
 
 Boxes are counted from pixel 1, both ends included, as VOC does. A `difficult` object counts neither for nor against.
 Where SegmentationObject numbers the objects, they are kept apart; else a mask holds all of a class at once. VOC itself has
@@ -8,6 +8,7 @@ XML files as ImageSets/Main does (`splits.for_task` leaves them out of segmentat
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from segdet.data import masks
-from segdet.data.formats import class_list
+from segdet.data.formats import class_list, mask_image, voc_folders
 from segdet.data.formats.base import (
     SPLIT_FOLDERS,
     Adapter,
@@ -30,8 +31,9 @@ from segdet.data.formats.base import (
     split_of,
 )
 from segdet.data.formats.mask_records import read_pairs
-from segdet.data.formats.xml_files import number, parse, root_tag
-from segdet.data.images import ImageError, read_label_image
+from segdet.data.formats.voc_folders import Folders
+from segdet.data.formats.xml_files import number, parse
+from segdet.data.images import ImageError
 from segdet.data.records import (
     Box,
     Dataset,
@@ -44,8 +46,6 @@ from segdet.data.records import (
     clean_polygon,
     photograph_of,
 )
-
-_ASKED = 50  # XML files looked at to recognise the layout, should the first ones be damaged
 
 
 class _Object(NamedTuple):
@@ -77,53 +77,34 @@ class _Wanted(NamedTuple):
 def _recognise(path: Path) -> str | None:
     if not path.is_dir():
         return None
-    if (path / "JPEGImages").is_dir() and any((path / n).is_dir() for n in ("Annotations", "SegmentationClass")):
-        parts = [n for n in ("Annotations", "SegmentationClass", "SegmentationObject") if (path / n).is_dir()]
-        return f"JPEGImages with {', '.join(parts)}"
-    file = next((file for file in _beside(path)[:_ASKED] if root_tag(file) == "annotation"), None)
-    return f"{file.relative_to(path)}, a VOC annotation beside its image" if file else None
-
-
-def _beside(root: Path) -> list[Path]:
-    """XML files that lie with their images, in the root or in split folders."""
-    folders = [root, *(root / name for names in SPLIT_FOLDERS.values() for name in names)]
-    return [file for folder in folders if folder.is_dir() for file in sorted(folder.glob("*.xml"))]
+    return ", ".join(part.evidence(path) for part in voc_folders.find(path)) or None
 
 
 def _read(path: Path, name: str, evidence: str) -> Dataset:
     problems: list[Problem] = []
     notes = [evidence]
-    if (path / "JPEGImages").is_dir():
-        classes, splits = _read_voc(path, problems, notes)
+    parts = voc_folders.find(path)
+    listed = class_list.find(path, problems)
+    masked = next((part for part in parts if part.classes is not None and images_under(part.classes)), None)
+    if masked is not None:
+        classes, splits = _read_masks(path, masked, listed, problems, notes)
     else:
-        wanted = _wanted_beside(path, problems)
-        classes = _named(wanted, None)
+        wanted = [one for part in parts for one in _wanted(part, {}, problems, notes)]
+        classes = _named(wanted, listed)
         splits = _boxed(wanted, classes, problems)
     return Dataset(name, path, "Pascal VOC", classes, in_order(splits), tuple(problems), None, tuple(notes))
 
 
-def _wanted_beside(root: Path, problems: list[Problem]) -> list[_Wanted]:
-    files = _beside(root)
-    images = {folder: {i.stem: i for i in images_under(folder)} for folder in {file.parent for file in files}}
-    wanted = []
-    for file in files:
-        image = images[file.parent].get(file.stem)
-        if image is None:
-            problems.append(Problem(file, "no image of that name beside it", "orphan"))
-        with noting(problems, image):
-            notation = _notation(file)
-            if image is not None:
-                wanted.append(_Wanted(split_of(file, root), image, notation))
-    return wanted
-
-
-def _read_voc(root: Path, problems: list[Problem], notes: list[str]) -> tuple[tuple[str, ...], dict[str, list[Record]]]:
-    stamps = {mask.stem: mask for mask in images_under(root / "SegmentationClass")}
-    wanted = _wanted(root, stamps, problems, notes)
-    listed = class_list.find(root, problems)
-    if not stamps:
-        classes = _named(wanted, listed)
-        return classes, _boxed(wanted, classes, problems)
+def _read_masks(
+    root: Path,
+    folders: Folders,
+    listed: class_list.ClassList | None,
+    problems: list[Problem],
+    notes: list[str],
+) -> tuple[tuple[str, ...], dict[str, list[Record]]]:
+    assert folders.classes is not None
+    stamps = {mask.stem: mask for mask in images_under(folders.classes)}
+    wanted = _wanted(folders, stamps, problems, notes)
     masked = [one for one in wanted if one.image.stem in stamps]
     others = [one for one in wanted if one.image.stem not in stamps and one.notation is not None]
     pairs: dict[str, list[tuple[Path, Path]]] = {split: [] for split in SPLIT_FOLDERS}
@@ -133,7 +114,7 @@ def _read_voc(root: Path, problems: list[Problem], notes: list[str]) -> tuple[tu
     notes.append(meaning.why)
     if others:
         notes.append(f"{len(masked)} images with masks, {len(others)} with boxes only")
-    numbered = {mask.stem: mask for mask in images_under(root / "SegmentationObject")}
+    numbered = {mask.stem: mask for mask in images_under(folders.objects)} if folders.objects is not None else {}
     notations = {one.image: one.notation for one in masked}
     for split, some in records.items():
         apart = [_apart(record, numbered.get(record.image.stem), problems) for record in some]
@@ -143,37 +124,68 @@ def _read_voc(root: Path, problems: list[Problem], notes: list[str]) -> tuple[tu
     return meaning.classes, records
 
 
-def _wanted(root: Path, stamps: Mapping[str, Path], problems: list[Problem], notes: list[str]) -> list[_Wanted]:
-    """The images that the lists name, each with its XML file: with masks and without, but not without both."""
-    images = {image.stem: image for image in images_under(root / "JPEGImages")}
-    files = {file.stem: file for file in sorted((root / "Annotations").glob("*.xml"))}
-    lists = ("Segmentation", "Main") if stamps else ("Main", "Segmentation")
+def _wanted(folders: Folders, stamps: Mapping[str, Path], problems: list[Problem], notes: list[str]) -> list[_Wanted]:
+    """The images that take part, each with its XML file: with masks and without, but not without both.
+
+    Where images and XML files lie side by side, each image has the XML file beside it, else the one of its name.
+    """
+    pictures = folders.images.images()
+    annotations = folders.annotations
+    files = annotations.xml_files() if annotations is not None else []
+    beside = annotations == folders.images
+
+    def key(file: Path) -> str:
+        return file.relative_to(folders.images.path).with_suffix("").as_posix() if beside else file.stem
+
+    images = {key(image): image for image in pictures}
+    by_key = {key(file): file for file in files}
+    placed = _listed_splits(folders, images, stamps, problems, notes)
+    listed = bool(placed)
+    if not listed:
+        placed = {name: folders.split or split_of(image, folders.images.path) for name, image in images.items()}
+        if set(placed.values()) == {"train"} and folders.split is None and not beside:
+            notes.append("no ImageSets lists: all images are train")
     found: list[_Wanted] = []
+    for name, split in placed.items():
+        image = images.get(name)
+        if image is None:
+            what = "listed in ImageSets but not there"
+            problems.append(Problem(folders.images.path / name, what, "image-missing"))
+        elif name in by_key:
+            with noting(problems, image):
+                found.append(_Wanted(split, image, _notation(by_key[name])))
+        elif name in stamps:
+            found.append(_Wanted(split, image, None))
+        else:
+            lacking = f"no {image.stem}.xml in {(annotations or folders.images).path.name}"
+            lacking += f" and no mask in {folders.classes.name}" if folders.classes is not None and stamps else ""
+            problems.append(Problem(image, lacking, "unlabelled", image))
+    if not listed:
+        for name in by_key.keys() - images.keys():
+            problems.append(Problem(by_key[name], f"no image of that name in {folders.images.path}", "orphan"))
+    return found
+
+
+def _listed_splits(
+    folders: Folders,
+    images: Mapping[str, Path],
+    stamps: Mapping[str, Path],
+    problems: list[Problem],
+    notes: list[str],
+) -> dict[str, str]:
+    """Splits by image as the lists in ImageSets divide them; nothing where there are no lists."""
     placed: dict[str, str] = {}
-    for kind in lists:
-        listed = _listed(root / "ImageSets" / kind, images, problems)
+    if folders.lists is None:
+        return placed
+    for kind in ("Segmentation", "Main") if stamps else ("Main", "Segmentation"):
+        listed = _listed(folders.lists / kind, images, problems)
         if not listed or (placed and not stamps):
             continue
         notes.append(f"splits from ImageSets/{kind}")
         for split, stems in listed.items():
             for stem in stems:
                 placed.setdefault(stem, split)
-    if not placed:
-        notes.append("no ImageSets lists: all images are train")
-        placed = dict.fromkeys(images, "train")
-    for stem, split in placed.items():
-        image = images.get(stem)
-        if image is None:
-            problems.append(Problem(root / "JPEGImages" / stem, "listed in ImageSets but not there", "image-missing"))
-        elif stem in files:
-            with noting(problems, image):
-                found.append(_Wanted(split, image, _notation(files[stem])))
-        elif stem in stamps:
-            found.append(_Wanted(split, image, None))
-        else:
-            lacking = f"no {stem}.xml in Annotations" + (" and no mask in SegmentationClass" if stamps else "")
-            problems.append(Problem(image, lacking, "unlabelled", image))
-    return found
+    return placed
 
 
 def _standard(root: Path, wanted: Sequence[_Wanted]) -> class_list.ClassList | None:
@@ -193,13 +205,21 @@ def _listed(folder: Path, images: Mapping[str, Path], problems: list[Problem]) -
         if split in found or file is None:
             continue
         with noting(problems):
-            rows = [
-                line.split()
-                for line in read_text(file, "a list has one image name a line", "surrogateescape").splitlines()
-            ]
-            stems = (Path(row[0].replace("\\", "/")).name for row in rows if row)
-            found[split] = list(dict.fromkeys(stem if stem in images else Path(stem).stem for stem in stems))
+            rows = read_text(file, "a list has one image name a line", "surrogateescape").splitlines()
+            stems = (_stem(row.strip(), images) for row in rows if row.strip())
+            found[split] = list(dict.fromkeys(stems))
     return found
+
+
+def _stem(row: str, images: Mapping[str, Path]) -> str:
+    """The image that a row names: in quotes where the name has spaces, alone, or before the 1 or -1 of a class list."""
+    quoted = re.match(r'"((?:[^"\\]|\\.)*)"', row)
+    names = (
+        [re.sub(r"\\([\"\\])", r"\1", quoted[1])] if quoted else [row, re.sub(r"\s+-?[01]$", "", row), row.split()[0]]
+    )
+    last = [Path(name.replace("\\", "/")).name for name in names]
+    stems = [stem for name in last for stem in (name, Path(name).stem)]
+    return next((stem for stem in stems if stem in images), stems[-1])
 
 
 def _named(wanted: Sequence[_Wanted], listed: class_list.ClassList | None) -> tuple[str, ...]:
@@ -295,7 +315,7 @@ def _apart(record: Record, numbered: Path | None, problems: list[Problem]) -> Re
     if numbered is None:
         return record
     try:
-        index = read_label_image(numbered)
+        index = mask_image.read_numbers(numbered)
     except ImageError as error:
         problems.append(Problem(numbered, str(error).removeprefix(f"{numbered}: "), "mask", record.image))
         return record
@@ -303,13 +323,11 @@ def _apart(record: Record, numbered: Path | None, problems: list[Problem]) -> Re
         what = f"is {index.shape[1]}x{index.shape[0]}, its image {record.width}x{record.height}"
         problems.append(Problem(numbered, what, "size", record.image))
         return record
-    if index.ndim == 3:  # colours tell objects apart as well as numbers do
-        index = np.unique(index.reshape(-1, 3), axis=0, return_inverse=True)[1].reshape(record.size)
     found = []
     for region in record.instances:
         assert region.rle is not None
         inside = masks.decode(region.rle)
-        for value, rle in masks.regions(np.where(inside, index.astype(np.int64) + 1, 0)).items():
+        for value, rle in masks.regions(np.where(inside, index + 1, 0)).items():
             if value:
                 found.append(Instance(region.label, (), masks.box(rle), rle))
     return replace(record, instances=tuple(found))
@@ -324,5 +342,5 @@ def _with_boxes(record: Record, notation: _Notation | None, classes: Sequence[st
 
 
 ADAPTER = Adapter(
-    "voc", "Pascal VOC (JPEGImages/, Annotations/, SegmentationClass/; or XML beside images)", _recognise, _read
+    "voc", "Pascal VOC (images and XML files in two folders or side by side; SegmentationClass/)", _recognise, _read
 )

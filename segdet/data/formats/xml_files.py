@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from xml.etree import ElementTree
 
-from segdet.data.formats.base import Malformed
+from segdet.data.formats.base import Malformed, consume
 
 
 class _Refused(Exception):
@@ -21,10 +21,21 @@ class _Builder(ElementTree.TreeBuilder):
 
 
 def parse(file: Path) -> ElementTree.Element:
-    """The root element.
+    """The root element of a label file, which counts as read.
 
     Raises:
         Malformed: not XML, or XML with a document type.
+    """
+    root = read_root(file)
+    consume(file)
+    return root
+
+
+def read_root(file: Path) -> ElementTree.Element:
+    """The root element.
+
+    Raises:
+        Malformed: as `parse`.
     """
     parser = ElementTree.XMLParser(target=_Builder())
     try:

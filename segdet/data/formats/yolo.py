@@ -1,6 +1,6 @@
-"""YOLO text labels, boxes and polygons: the folders of Ultralytics and of Roboflow's YOLO exports.
+"""YOLO text labels, boxes and polygons, in the arrangements that `yolo_files` knows.
 
-`data.yaml` names classes and splits; `labels/` mirrors `images/`. A row is `class x1 y1 x2 y2 ...`, normalised, at
+`data.yaml` (Darknet: `obj.data`) names classes and splits; `labels/` mirrors `images/`. A row is `class x1 y1 x2 y2 ...`, normalised, at
 least three points; a row of five numbers is a box `class x_centre y_centre width height`. An empty or missing label
 file is an image without objects. Paths in data.yaml are often wrong (`../train/images`, absolute paths of another
 machine), so they are tried in several ways before the folders themselves decide.
@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from segdet.data.formats import class_names, yolo_files
 from segdet.data.formats.base import (
-    SPLIT_FOLDERS,
     Adapter,
     Malformed,
     folder_there,
@@ -48,22 +47,34 @@ _SPLIT_KEYS = {"train": ("train",), "val": ("val", "validation", "valid"), "test
 
 def _recognise(path: Path) -> str | None:
     if path.is_file():
-        return f"{path.name} with class names" if path.suffix in (".yaml", ".yml") and _is_card(path) else None
+        is_card = {".yaml": _is_card, ".yml": _is_card, ".data": _is_darknet_card}.get(path.suffix)
+        return f"{path.name} with class names" if is_card is not None and is_card(path) else None
     card = _card_of(path)
     if card is not None:
         return f"{card.name} with class names and splits"
-    for split, folder in _folders(path).items():
-        image = next(iter(images_under(folder)), None)
-        if image is not None and _holds_rows(_label_file(image, path).parent):
-            return f"{split} images in {folder.relative_to(path)} with a labels folder beside"
+    if not path.is_dir():
+        return None
+    labels = yolo_files.Labels(path)
+    for split, folder in yolo_files.image_folders(path).items():
+        image = next(iter(folder.files()), None)
+        if image is None:
+            continue
+        at = labels.folder(image.parent)
+        if at == image.parent:
+            if yolo_files.has_rows_beside(at):
+                return f"{split} images with text files of rows beside them ({at.relative_to(path).as_posix()})"
+        elif _holds_rows(at):
+            return f"{split} images in {folder.path.relative_to(path)} with a labels folder beside"
     return None
 
 
 def _holds_rows(folder: Path) -> bool:
-    """A folder for label files: text files, or nothing at all (all background), but not another tool's JSON."""
+    """A folder for label files: text files, or nothing at all (all background), but no labels of another kind."""
     if not folder.is_dir():
         return False
-    return next(folder.rglob("*.txt"), None) is not None or next(folder.rglob("*.json"), None) is None
+    if next(folder.rglob("*.txt"), None) is not None:
+        return True
+    return not any(is_image(file) or file.suffix.lower() in (".json", ".xml", ".csv") for file in folder.rglob("*"))
 
 
 def _read(path: Path, name: str, evidence: str) -> Dataset:
@@ -72,24 +83,40 @@ def _read(path: Path, name: str, evidence: str) -> Dataset:
     problems: list[Problem] = []
     content: dict[str, Any] = {}
     names: list[str] = []
+    keypoints = 0
     if card is not None:
         with noting(problems):
-            content = _load_card(card)
-            names = _class_names(content, card)
+            if card.suffix == ".data":
+                content = yolo_files.darknet_card(card, problems)
+                names = content.get("names", [])
+            else:
+                content = _load_card(card)
+                names = _class_names(content, card)
+                keypoints = _keypoints(content, card)
+    labels = yolo_files.Labels(root)
+    images_by_split = _split_images(content, root, card, problems)
+    notes = [evidence]
+    if keypoints:
+        notes.append("pose labels (kpt_shape): read as boxes, keypoints are not used")
+    if not names:
+        parents = {image.parent for images in images_by_split.values() for image in images}
+        places = sorted(parents | {labels.folder(parent) for parent in parents})
+        names, source = yolo_files.class_names(root, places, card, problems)
+        if source is not None:
+            notes.append(f"class names from {source.relative_to(root).as_posix()}")
     splits: dict[str, tuple[Record, ...]] = {}
     highest = -1
-    for split, images in _split_images(content, root, card, problems).items():
+    for split, images in images_by_split.items():
         records = []
         for image in images:
-            record = _read_record(image, root, len(names) if names else None, problems)
+            record = _read_record(image, labels, len(names) if names else None, keypoints, problems)
             if record is not None:
                 records.append(record)
                 highest = max([highest, *(instance.label for instance in record.instances)])
         splits[split] = tuple(records)
-    notes = [evidence]
     if not names:
         names = [f"class_{index}" for index in range(highest + 1)]
-        without = "no data.yaml" if card is None else f"no class names in {card.name}"
+        without = "no data.yaml or classes.txt" if card is None else f"no class names in {card.name}"
         notes.append(f"{without}: classes are named by their numbers")
     project = content.get("roboflow")
     licence = content.get("license") or (project.get("license") if isinstance(project, dict) else None)
@@ -116,7 +143,17 @@ def _card_of(folder: Path) -> Path | None:
         *sorted(folder.glob("*.yaml")),
         *sorted(folder.glob("*.yml")),
     ]
-    return next((path for path in candidates if path.is_file() and _is_card(path)), None)
+    darknet = (file for file in sorted(folder.glob("*.data")) if _is_darknet_card(file))
+    return next((path for path in candidates if path.is_file() and _is_card(path)), None) or next(darknet, None)
+
+
+def _is_darknet_card(path: Path) -> bool:
+    """Whether a file is Darknet's `obj.data`, which CVAT's YOLO 1.1 export has too."""
+    try:
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+    except OSError:
+        return False
+    return all(re.search(rf"^\s*{key}\s*=", text, re.MULTILINE) is not None for key in ("train", "names"))
 
 
 def _load_card(card: Path) -> dict[str, Any]:
@@ -128,39 +165,48 @@ def _load_card(card: Path) -> dict[str, Any]:
 
 
 def _class_names(content: dict[str, Any], card: Path) -> list[str]:
-    names, count = content.get("names"), content.get("nc")
-    if isinstance(names, dict):
-        if set(names) != set(range(len(names))):
-            raise Malformed(card, f"class numbers in `names` are not 0..{len(names) - 1}; number them without holes")
-        names = [names[index] for index in range(len(names))]
-    if isinstance(count, int) and count > _MAX_CLASSES:
-        raise Malformed(card, f"nc is {count}; at most {_MAX_CLASSES} classes are possible")
-    if names is None:
-        return [f"class_{index}" for index in range(int(count))] if isinstance(count, int) else []
-    if not isinstance(names, list) or not names:
-        raise Malformed(card, "`names` must be a list of class names (or a mapping from numbers to names)")
-    if isinstance(count, int) and count != len(names):
+    names, count = class_names.in_yaml(card), None
+    if content.get("nc") is not None:
+        count = class_names.whole(content["nc"])
+        if count is None:
+            raise Malformed(card, f"nc is {str(content['nc'])[:40]!r}, not a whole number; correct or remove it")
+        if count > _MAX_CLASSES:
+            raise Malformed(card, f"nc is {count}; at most {_MAX_CLASSES} classes are possible")
+    if not names:
+        return [f"class_{index}" for index in range(count or 0)]
+    if set(names) != set(range(len(names))):
+        rows = ", ".join(f"{index}: {names[number]}" for index, number in enumerate(sorted(names)[:4]))
+        raise Malformed(
+            card,
+            f"class numbers in `names` are {_listed_numbers(names)}, not 0..{len(names) - 1}; number them from 0 on "
+            f"without holes, there ({rows}) and in the rows of the label files",
+        )
+    if count is not None and count != len(names):
         raise Malformed(card, f"nc is {count} but {len(names)} names are given; make them agree")
-    return [str(name) for name in names]
+    return [names[index] for index in range(len(names))]
 
 
-def _folders(root: Path) -> dict[str, Path]:
-    """Image folders by split, found by looking: images/train (Ultralytics) or train/images (Roboflow)."""
-    found = {}
-    for split, names in SPLIT_FOLDERS.items():
-        for name in names:
-            for folder in (root / "images" / name, root / name / "images"):
-                if split not in found and folder.is_dir():
-                    found[split] = folder
-    if not found and (root / "images").is_dir():
-        found["train"] = root / "images"
-    return found
+def _listed_numbers(names: dict[int, str]) -> str:
+    return ", ".join(map(str, sorted(names)[:8])) + (", ..." if len(names) > 8 else "")
+
+
+def _keypoints(content: dict[str, Any], card: Path) -> int:
+    """How many values of a row belong to keypoints: a data.yaml of pose labels says so in `kpt_shape`."""
+    shape = content.get("kpt_shape")
+    if shape is None:
+        if content.get("flip_idx") is not None:
+            raise Malformed(card, "`flip_idx` without `kpt_shape`; pose labels need both, other labels neither")
+        return 0
+    numbers = [class_names.whole(value) for value in shape] if isinstance(shape, list) else []
+    if len(numbers) != 2 or numbers[1] not in (2, 3) or not numbers[0]:
+        raise Malformed(card, f"kpt_shape is {str(shape)[:40]}; it is [keypoints, 2] or [keypoints, 3]")
+    return numbers[0] * numbers[1]
 
 
 def _split_images(
     content: dict[str, Any], root: Path, card: Path | None, problems: list[Problem]
 ) -> dict[str, list[Path]]:
-    looked_up = _folders(root)
+    looked_up = yolo_files.image_folders(root) if root.is_dir() else {}
     splits: dict[str, list[Path]] = {}
     for split, keys in _SPLIT_KEYS.items():
         entry = next((content[key] for key in keys if content.get(key)), None)
@@ -169,7 +215,7 @@ def _split_images(
             for one in entry if isinstance(entry, list) else [entry]:
                 images.extend(_images_of(str(one), content, root, problems))
         if not images and split in looked_up:
-            images = images_under(looked_up[split])
+            images = looked_up[split].files()
         if images:
             splits[split] = images
         elif entry is not None and card is not None and split == "train":
@@ -221,30 +267,15 @@ def _listed(listing: Path, root: Path, problems: list[Problem]) -> list[Path]:
     return images
 
 
-def _label_file(image: Path, root: Path) -> Path:
-    """labels/.../x.txt for images/.../x.jpg, else beside the image."""
-    return _label_folder(image.parent, root) / f"{image.stem}.txt"
-
-
-@cache
-def _label_folder(images: Path, root: Path) -> Path:
-    """The folder of label files: the last `images` below the dataset's root counts."""
-    parts = list(images.parts)
-    start = len(root.parts) if images.is_relative_to(root) else 0
-    for index in range(len(parts) - 1, start - 1, -1):
-        if parts[index] == "images":
-            parts[index] = "labels"
-            break
-    return Path(*parts)
-
-
-def _read_record(image: Path, root: Path, classes: int | None, problems: list[Problem]) -> Record | None:
+def _read_record(
+    image: Path, labels: yolo_files.Labels, classes: int | None, keypoints: int, problems: list[Problem]
+) -> Record | None:
     """The record of an image; None when its size or its labels cannot be known."""
     size = header_size(image, problems)
     if size is None:
         return None
     height, width = size
-    file = _label_file(image, root)
+    file = labels.file(image)
     text: str | None = None
     with noting(problems, image):
         try:
@@ -253,12 +284,14 @@ def _read_record(image: Path, root: Path, classes: int | None, problems: list[Pr
             text = ""
     if text is None:
         return None
-    instances, found = _instances(text, width, height, classes)
+    instances, found = _instances(text, width, height, classes, keypoints)
     problems.extend(Problem(file, fault.what, fault.kind, image) for fault in found)
     return Record(image, width, height, tuple(instances), photograph_of(image))
 
 
-def _instances(text: str, width: int, height: int, classes: int | None) -> tuple[list[Instance], list[Fault]]:
+def _instances(
+    text: str, width: int, height: int, classes: int | None, keypoints: int
+) -> tuple[list[Instance], list[Fault]]:
     seen: set[str] = set()
     boxes: list[Instance] = []
     outlines: list[Instance] = []
@@ -272,7 +305,7 @@ def _instances(text: str, width: int, height: int, classes: int | None) -> tuple
             faults.append(Fault("repeated", f"row {number}: the same as an earlier row"))
             continue
         seen.add(row)
-        instance, fault = _instance(row, width, height, classes)
+        instance, fault = _instance(row, width, height, classes, keypoints)
         if fault is not None:
             faults.append(Fault(fault.kind, f"row {number}: {fault.what}"))
         if instance is not None:
@@ -284,13 +317,15 @@ def _instances(text: str, width: int, height: int, classes: int | None) -> tuple
     return [*outlines, *boxes], faults
 
 
-def _instance(row: str, width: int, height: int, classes: int | None) -> tuple[Instance | None, Fault | None]:
-    read = _numbers(row)
+def _instance(
+    row: str, width: int, height: int, classes: int | None, keypoints: int
+) -> tuple[Instance | None, Fault | None]:
+    read = _numbers(row, keypoints)
     if isinstance(read, Fault):
         return None, read
     label, values = read
     if not 0 <= label < (_MAX_CLASSES if classes is None else classes):
-        known = f"in data.yaml (0..{classes - 1})" if classes else "a class number"
+        known = f"in the list of classes (0..{classes - 1})" if classes else "a class number"
         return None, Fault("class", f"class {label} is not {known}")
     if len(values) == 4:
         x, y, w, h = values * np.array([width, height, width, height])
@@ -300,8 +335,8 @@ def _instance(row: str, width: int, height: int, classes: int | None) -> tuple[I
     return (Instance(label, (polygon,), box_of([polygon])) if polygon is not None else None), fault
 
 
-def _numbers(row: str) -> tuple[int, np.ndarray] | Fault:
-    """Class and coordinates of one row."""
+def _numbers(row: str, keypoints: int) -> tuple[int, np.ndarray] | Fault:
+    """Class and coordinates of one row; of a pose only the box."""
     try:
         label, *values = map(float, row.split())
         if label != int(label):
@@ -309,6 +344,11 @@ def _numbers(row: str) -> tuple[int, np.ndarray] | Fault:
     except (ValueError, OverflowError):
         shown = row if len(row) <= 40 else row[:37] + "..."
         return Fault("malformed", f"not `class x y ...` in numbers: {shown!r}; correct or remove it")
+    if keypoints:
+        if len(values) not in (4, 4 + keypoints):
+            what = f"{len(values)} values after the class; kpt_shape says {4 + keypoints} (a box and its keypoints)"
+            return Fault("malformed", f"{what}; correct the row or kpt_shape")
+        values = values[:4]
     if len(values) != 4 and (len(values) < 6 or len(values) % 2):
         what = f"{len(values)} coordinates; a box has 4, a polygon an even number from 6 on; correct or remove it"
         return Fault("malformed", what)
@@ -318,4 +358,6 @@ def _numbers(row: str) -> tuple[int, np.ndarray] | Fault:
     return int(label), numbers
 
 
-ADAPTER = Adapter("yolo", "YOLO text labels (data.yaml, images/ and labels/)", _recognise, _read)
+ADAPTER = Adapter(
+    "yolo", "YOLO text labels (data.yaml; images/ and labels/; or text files beside the images)", _recognise, _read
+)

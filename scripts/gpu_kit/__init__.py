@@ -1,0 +1,1 @@
+"""Parts of `scripts/bench_gpu.py`: what proves and measures segdet on an NVIDIA GPU."""
