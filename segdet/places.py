@@ -13,7 +13,8 @@ from pathlib import Path
 def cache_folder() -> Path:
     """Where segdet keeps what it can make again: `$SEGDET_CACHE`, else `segdet` in the user's cache folder.
 
-    A user without a home folder (a container's user without a passwd entry) gets a folder that lasts as long as the process.
+    A user without a home folder (a container's user without a passwd entry), or with one that cannot be written to, gets a
+    folder that lasts as long as the process.
     """
     chosen = os.environ.get("SEGDET_CACHE")
     if chosen:
@@ -21,9 +22,11 @@ def cache_folder() -> Path:
     if os.environ.get("XDG_CACHE_HOME"):
         return expanded(os.environ["XDG_CACHE_HOME"]) / "segdet"
     try:
-        return Path.home() / ".cache" / "segdet"
+        folder = Path.home() / ".cache" / "segdet"
     except RuntimeError:
         return Path(_temporary().name) / "segdet"
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    return folder if os.access(existing, os.W_OK) else Path(_temporary().name) / "segdet"
 
 
 def expanded(path: str | Path) -> Path:

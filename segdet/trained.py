@@ -16,7 +16,7 @@ import yaml
 from segdet.console import say
 from segdet.data import catalog, splits
 from segdet.data.records import Dataset
-from segdet.errors import InputError
+from segdet.errors import InputError, setting
 from segdet.metadata import Metadata
 
 
@@ -83,6 +83,10 @@ def dataset_for(trained: Trained, data: str | None = None, limit: int | None = N
     Raises:
         InputError: it cannot be had.
     """
+    if data is None and not catalog.is_there(trained.data):
+        raise InputError(
+            f"{trained.given}: its dataset {trained.data} is not there; name the place where it is with {setting('data')}"
+        )
     try:
         dataset = catalog.load(data or trained.data)
     except InputError as error:

@@ -130,7 +130,7 @@ def train(
             raise InputError(f"--resume {resume}: no such run folder; runs are under runs/ unless --out said otherwise")
         if not (resume / "config.yaml").is_file():
             raise InputError(f"--resume {resume}: not a run folder (no config.yaml in it); train anew")
-        settings = TrainConfig.from_file(resume / "config.yaml", device=device, workers=workers)
+        settings = TrainConfig.from_file(resume / "config.yaml", device=device, workers=workers, data=data)
         _same(resume, settings, TrainConfig.from_file(resume / "config.yaml", **given))
         if config is not None:
             raise InputError(f"--resume {resume}: a run goes on with its own settings; leave out --config")
@@ -159,16 +159,14 @@ def train(
 
 
 def _same(resume: Path, settings: TrainConfig, asked: TrainConfig) -> None:
-    """A run goes on as it began: what is asked for besides must be what it has.
+    """A run goes on as it began: what is asked for besides must be what it has. Its data may have moved.
 
     Raises:
         InputError: it is not.
     """
     for key in type(settings).model_fields:
         had, wanted = getattr(settings, key), getattr(asked, key)
-        if had == wanted or key in ("device", "workers") or (key == "batch" and wanted == "auto"):
-            continue
-        if key == "data" and Path(had).resolve() == Path(wanted).resolve():
+        if had == wanted or key in ("data", "device", "workers") or (key == "batch" and wanted == "auto"):
             continue
         name = "ARCH" if key == "arch" else f"--{key.replace('_', '-')}"
         raise InputError(f"--resume {resume}: that run has {name} {had}, not {wanted}; it goes on as it began")

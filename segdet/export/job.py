@@ -12,7 +12,7 @@ import onnx
 from segdet.console import progress, say
 from segdet.data import splits
 from segdet.data.records import Dataset, Record
-from segdet.errors import InputError, SegdetError, nearest
+from segdet.errors import InputError, InvalidOption, SegdetError, nearest
 from segdet.export import half, search, triton, worst
 from segdet.export.card import card
 from segdet.export.gate import PRECISIONS, Gate, against_torch, sentence
@@ -64,6 +64,8 @@ def export(
     """
     if precision not in PRECISIONS:
         raise InputError(f"--precision {precision}: say fp32, fp16 or int8{nearest(precision, PRECISIONS)}")
+    if tolerance is not None and not tolerance >= 0:
+        raise InvalidOption("tolerance", tolerance, "must be 0 or more")
     run, file = Path(source), weights.find(source)
     model, metadata = weights.load(file)
     if down_to and (metadata.task != "segmentation" or len(metadata.classes) != 1):
