@@ -51,10 +51,8 @@ def train(config: TrainConfig, resume: Path | None = None, spent: float = 0.0) -
     began = time.perf_counter() - spent
     state = checkpoints.load_state(resume) if resume is not None else None
     if resume is not None and not catalog.is_there(config.data):
-        raise InputError(
-            f"{setting('resume', resume)}: its dataset {config.data} is not there; "
-            f"name the place where it is with {setting('data')}"
-        )
+        where = f"its images cannot be found ({config.data} is not there)"
+        raise InputError(f"{setting('resume', resume)}: {where}; name them with {setting('data', 'FOLDER')}")
     loggers.chosen(config)  # what is not installed is told before anything is made
     setup, task = prepared(config, start_weights=resume is None)
     schedule(config.schedule, 0.0, 1.0, config.warmup)  # unknown names too
