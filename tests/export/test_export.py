@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 import segdet
 from segdet.data.images import read_image
 from segdet.errors import InputError, SegdetError
-from segdet.export import graph
+from segdet.export import graph, parity
 from segdet.export.onnx import to_onnx
 from segdet.inference.session import open_session
 from segdet.models import weights

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import segdet
 from segdet.cli.main import run
 from segdet.data.images import read_image
 from segdet.errors import InputError, SegdetError
-from segdet.export import half, int8, job, search
+from segdet.export import half, int8, job, parity, search
 from segdet.export.onnx import to_onnx, write
 from segdet.export.ranges import Range, measure
 from segdet.export.surgery import Graph, with_shapes

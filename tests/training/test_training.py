@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import shutil
 import signal
 import threading
 import time
@@ -13,8 +14,10 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+import yaml
 
 import segdet
+from segdet.cli.main import run as main
 from segdet.data import synthetic
 from segdet.errors import InputError
 from segdet.models import weights
