@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from segdet.errors import InputError
+from segdet.text import printable
 
 KEY = "segdet"  # in safetensors' metadata and ONNX's metadata_props
 
@@ -27,13 +28,20 @@ def earlier_option(name: str) -> str:
 
 
 class DataSource(BaseModel):
-    """The dataset a model was trained on."""
+    """The dataset a model was trained on. A name that is not UTF-8 is kept with escapes: JSON readers refuse it otherwise."""
 
     model_config = ConfigDict(extra="allow")
 
     name: str
     sha256: str
     licence: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _printable(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict):
+            return fields
+        return {key: printable(value) if isinstance(value, str) else value for key, value in fields.items()}
 
 
 class Metadata(BaseModel):

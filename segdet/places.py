@@ -1,9 +1,11 @@
-"""Folders of the user: the cache, and paths that begin with `~`."""
+"""Paths: the cache folder, names that begin with `~`, and names that are not UTF-8."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -11,7 +13,8 @@ from pathlib import Path
 def cache_folder() -> Path:
     """Where segdet keeps what it can make again: `$SEGDET_CACHE`, else `segdet` in the user's cache folder.
 
-    A user without a home folder (a container's user without a passwd entry) gets a folder that lasts as long as the process.
+    A user without a home folder (a container's user without a passwd entry), or with one that cannot be written to, gets a
+    folder that lasts as long as the process.
     """
     chosen = os.environ.get("SEGDET_CACHE")
     if chosen:
@@ -19,9 +22,11 @@ def cache_folder() -> Path:
     if os.environ.get("XDG_CACHE_HOME"):
         return expanded(os.environ["XDG_CACHE_HOME"]) / "segdet"
     try:
-        return Path.home() / ".cache" / "segdet"
+        folder = Path.home() / ".cache" / "segdet"
     except RuntimeError:
         return Path(_temporary().name) / "segdet"
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    return folder if os.access(existing, os.W_OK) else Path(_temporary().name) / "segdet"
 
 
 def expanded(path: str | Path) -> Path:
@@ -30,6 +35,23 @@ def expanded(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         return Path(path)
+
+
+@contextmanager
+def nameable(path: Path) -> Iterator[str]:
+    """Yield a name for the file `path` that libraries in C++ can open: they refuse names that are not UTF-8.
+
+    Such a file gets a link in a temporary folder for as long as the block runs.
+    """
+    with ExitStack() as stack:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="segdet-"))
+            link = Path(folder) / f"file{path.suffix if path.suffix.isascii() else ''}"
+            link.symlink_to(path.absolute())
+            path = link
+        yield str(path)
 
 
 @cache

@@ -23,6 +23,11 @@ def encoded(text: str) -> bytes:
     return text.encode("utf-8", ESCAPE)
 
 
+def printable(text: str) -> str:
+    """The text with lone surrogates as the characters `\\udcfc`; text without any stays as it is."""
+    return encoded(text).decode()
+
+
 def decoded(content: bytes, errors: str = "strict") -> str:
     """Text in UTF-8, or in what its byte order mark says (UTF-8, UTF-16 or UTF-32).
 

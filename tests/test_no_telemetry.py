@@ -1,4 +1,4 @@
-"""segdet and its libraries write nothing outside segdet's cache, and contact nobody.
+"""segdet and its libraries write only into segdet's cache and the output folders, and contact nobody.
 
 The commands run as real processes with an empty home folder, in a network namespace that has nothing but its own loopback.
 """
@@ -63,9 +63,10 @@ def _can_unshare() -> bool:
 
 
 @pytest.mark.skipif(not _can_unshare(), reason="network namespaces need root and Linux")
-def test_nothing_is_written_to_the_home_folder_and_nobody_is_contacted(tmp_path: Path) -> None:
-    home, work = tmp_path / "home", tmp_path / "work"
+def test_nothing_is_written_elsewhere_and_nobody_is_contacted(tmp_path: Path) -> None:
+    home, work, temporary = (tmp_path / name for name in ("home", "work", "temporary"))
     home.mkdir()
+    temporary.mkdir()
     yolo_dataset(work / "walls", train=4, val=4)
     (work / "tiny.yaml").write_text(yaml.safe_dump(TINY))
     segdet = [sys.executable, "-m", "segdet"]
@@ -74,20 +75,40 @@ def test_nothing_is_written_to_the_home_folder_and_nobody_is_contacted(tmp_path:
         _run(["unshare", "-n", *strace(name), *segdet, *arguments], home, work)
     _run(["unshare", "-n", sys.executable, "-c", _SERVE, "8765", *strace("serve"), *segdet], home, work)
 
-    written = [file.relative_to(home) for file in home.rglob("*") if not file.is_dir()]
-    assert [file for file in written if not file.is_relative_to(".cache/segdet")] == []
+    assert _outside(home, home / ".cache/segdet") == []
+    assert _outside(temporary) == []
     if not shutil.which("strace"):
-        pytest.skip("nothing was written outside the cache; strace is missing, so connections were not watched")
+        pytest.skip("nothing was left outside the cache; strace is missing, so connections were not watched")
+    allowed = (home / ".cache/segdet", work, temporary)
     for name in (*_COMMANDS, "serve"):
-        assert _contacts((work / f"{name}.strace").read_text()) == [], name
+        trace = (work / f"{name}.strace").read_text()
+        assert _contacts(trace) == [], name
+        assert [path for path in _created(trace, work) if not any(path.is_relative_to(p) for p in allowed)] == [], name
+
+
+def _outside(folder: Path, allowed: Path | None = None) -> list[Path]:
+    files = (path for path in folder.rglob("*") if not path.is_dir())
+    return [path for path in files if allowed is None or not path.is_relative_to(allowed)]
 
 
 def _strace() -> Callable[[str], list[str]]:
-    """How to start a command so that its attempts to reach somebody end up in `<name>.strace`. -D: signals reach the command."""
+    """How to start a command so that what it asks the kernel ends up in `<name>.strace`. -D: signals reach the command."""
     if not shutil.which("strace"):
         return lambda name: []
-    calls = "trace=connect,sendto,sendmsg,sendmmsg"
-    return lambda name: ["strace", "-D", "-f", "-qq", "--seccomp-bpf", "-e", calls, "-o", f"{name}.strace"]
+    calls = "trace=connect,sendto,sendmsg,sendmmsg,openat,creat"
+    return lambda name: [
+        "strace",
+        "-D",
+        "-f",
+        "-qq",
+        "--seccomp-bpf",
+        "-s",
+        "4096",
+        "-e",
+        calls,
+        "-o",
+        f"{name}.strace",
+    ]
 
 
 def _contacts(trace: str) -> list[str]:
@@ -96,11 +117,19 @@ def _contacts(trace: str) -> list[str]:
     return [line[:200] for line in lines if "connect(" in line or "send" in line]
 
 
+def _created(trace: str, work: Path) -> list[Path]:
+    """Files that a traced process started in `work` created or tried to create; devices and `/proc` are none."""
+    asked = re.findall(r'(?:openat\(AT_FDCWD, |creat\()"([^"]+)", (?:0|[^)]*O_CREAT)', trace)
+    files = {work / path for path in asked}
+    return sorted(path for path in files if path.parts[1] not in ("dev", "proc"))
+
+
 def _run(command: list[str], home: Path, work: Path) -> None:
     kept = {name: value for name, value in os.environ.items() if name not in telemetry.OFF}
     for name in ("SEGDET_CACHE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR", "HF_HOME"):
         kept.pop(name, None)
-    environment = {**kept, "HOME": str(home), "PYTHONPATH": str(ROOT)}
+    environment = {**kept, "HOME": str(home), "TMPDIR": str(home.parent / "temporary"), "PYTHONPATH": str(ROOT)}
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"
     done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, (command, done.stdout, done.stderr)
 
@@ -112,6 +141,17 @@ def test_contacts_are_recognised() -> None:
     )
     packet = 'sendto(4, "x", 1, 0, {sa_family=AF_INET6, sin6_port=htons(443)}, 28) = 1'
     assert _contacts(f"{local}\n{name_server}\n{packet}") == [name_server, packet]
+
+
+def test_created_files_are_recognised(tmp_path: Path) -> None:
+    trace = (
+        '1 openat(AT_FDCWD, "/root/.config/id", O_WRONLY|O_CREAT|O_CLOEXEC, 0666) = 3\n'
+        '1 openat(AT_FDCWD, "out.png", O_RDWR|O_CREAT|O_EXCL, 0600 <unfinished ...>\n'
+        '1 openat(AT_FDCWD, "/etc/passwd", O_RDONLY|O_CLOEXEC) = 3\n'
+        '1 openat(AT_FDCWD, "/dev/shm/sem.x", O_RDWR|O_CREAT, 0600) = 3\n'
+        '1 creat("/var/old", 0600) = 3\n'
+    )
+    assert _created(trace, tmp_path) == sorted([Path("/root/.config/id"), tmp_path / "out.png", Path("/var/old")])
 
 
 def test_telemetry_is_off_before_a_library_is_imported() -> None:

@@ -77,14 +77,13 @@ def _resumed(written: dict[str, Any], config: Path | None, resume: Path) -> Trai
     if config is not None:
         reason = "a run continues with its own settings"
         raise InvalidOption("resume", resume, reason, f"remove {setting('config')}")
-    free = {key: written[key] for key in ("device", "workers") if key in written}
+    # The data may have moved; training checks that it is the same.
+    free = {key: written[key] for key in ("device", "workers", "data") if key in written}
     settings = TrainConfig.from_file(file, **free)
     asked = TrainConfig.from_file(file, **written)
     for key in written:
         stored, value = getattr(settings, key), getattr(asked, key)
         if stored == value or key in free or (key == "batch" and value == "auto"):
-            continue
-        if key == "data" and Path(stored).resolve() == Path(value).resolve():
             continue
         reason = f"cannot resume with it: {resume} was started with {stored}"
         raise InvalidOption(key, value, reason, "remove the option or start a new run")

@@ -83,6 +83,14 @@ def folder_of(name: str) -> Path | None:
     return None
 
 
+def is_there(name_or_path: str) -> bool:
+    """Whether `load` has something to read: a folder or file, or a dataset that is drawn on demand."""
+    card = cards().get(name_or_path)
+    if _is_name(name_or_path) and (folder_of(name_or_path) is not None or card is not None):
+        return folder_of(name_or_path) is not None or (card is not None and card.generated)
+    return expanded(name_or_path).exists()
+
+
 def load(name_or_path: str, progress: Progress | None = None, refuse: bool = True) -> Dataset:
     """Read a dataset by name or path; the drawn ones are drawn first when they are not there yet.
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from segdet.errors import InputError, InvalidOption, setting
 from segdet.inference.runtimes import short
+from segdet.places import nameable
 
 _SAME = 32  # images of one size in a row, after which as many more are expected as compiling for it costs
 
@@ -97,7 +98,8 @@ class OpenVino:
             raise InputError(f"{self._path}: {reason}; use {setting('device', 'cpu')}") from error
 
     def _model(self, shape: tuple[int, ...] | None) -> Any:
-        model = self._core.read_model(self._path)
+        with nameable(self._path) as name:
+            model = self._core.read_model(name)
         if shape is not None:
             model.reshape({"image": list(shape)})
         return model

@@ -23,7 +23,7 @@ from segdet.errors import InputError, InvalidOption, SegdetError, setting
 from segdet.files import sha256_of
 from segdet.inference import nvidia
 from segdet.metadata import KEY, parse
-from segdet.places import cache_folder
+from segdet.places import cache_folder, nameable
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 _LONGEST = 300  # characters of another library's message
@@ -96,7 +96,8 @@ class OnnxRuntime:
                 if kind != "cpu" and hasattr(runtime, "preload_dlls"):
                     runtime.preload_dlls()  # the CUDA libraries that came by pip
                 chain = provider_chain(kind, number, path)
-                session = runtime.InferenceSession(str(path), options, providers=chain, enable_fallback=0)
+                with nameable(path) as name:
+                    session = runtime.InferenceSession(name, options, providers=chain, enable_fallback=0)
         except SegdetError:
             raise
         except Exception as error:  # ONNX Runtime's own exception classes have no common public base
@@ -219,7 +220,8 @@ def _stored_precision(path: Path) -> str | None:
     runtime = import_onnxruntime()
     options = session_options(runtime, 1)
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = runtime.InferenceSession(str(path), options, providers=[PROVIDERS["cpu"]])
+    with nameable(path) as name:
+        session = runtime.InferenceSession(name, options, providers=[PROVIDERS["cpu"]])
     text = session.get_modelmeta().custom_metadata_map.get(KEY)
     return None if text is None else parse(text, path).precision
 

@@ -53,7 +53,12 @@ class Session:
 
         Args:
             threshold: probability from which a pixel is foreground (segmentation of one class only); None = the stored one.
+
+        Raises:
+            InputError: no image, or a threshold for a model that takes none.
         """
+        if not len(images):
+            raise InputError(f"{self.path}: a batch of 0 images; give it at least one")
         feed: dict[str, np.ndarray] = {"image": images}
         if threshold is not None:
             if not self.one_class:

@@ -20,7 +20,13 @@ from segdet.inference.coco_ids import unique_names
 from segdet.places import expanded
 from segdet.text import decoded
 
-VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"})
+# fmt: off
+VIDEOS = frozenset({
+    ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".h264", ".h265", ".hevc", ".m1v", ".m2t", ".m2ts", ".m2v", ".m4v",
+    ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogv", ".qt", ".ts", ".vob", ".webm",
+    ".wmv", ".y4m",
+})  # what OpenCV opens when it is built with FFmpeg
+# fmt: on
 LISTS = frozenset({".txt", ".lst", ".list"})
 
 

@@ -23,9 +23,11 @@ from segdet.inference.predictor import Predictor
 from segdet.inference.results import SegmentationResult
 from segdet.inference.sources import Source
 from segdet.inference.writing import Files, row_of, write_image
+from segdet.places import nameable
 
 _AHEAD = 4  # frames decoded while one is worked on
 _USUAL_RATE = 25.0  # frames a second of a video that does not say
+_UNEVEN = 0.5  # share of the time between two frames by which it may differ from the usual
 _ESTIMATE = 0.05  # share of its frames by which a header may be wrong: many tell a length in seconds only
 
 
@@ -38,18 +40,26 @@ class Clip:
     frames: int
     rate: float
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """Frames RGB uint8 `[H, W, 3]`, upright, a few decoded ahead."""
+    def __iter__(self) -> Iterator[tuple[float, np.ndarray]]:
+        """Yield (time in seconds, frame RGB uint8 `[H, W, 3]`, upright); a few frames are decoded ahead.
 
-        def grab() -> np.ndarray | None:
+        The time is the one that the video stores with the frame. Where it stores none, times advance by the usual rate.
+        """
+
+        def grab() -> tuple[float, np.ndarray] | None:
             good, frame = self.capture.read()
-            return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) if good else None
+            if not good:
+                return None
+            return self.capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
 
+        before = -1 / self.rate
         with ThreadPoolExecutor(1) as pool:
-            waiting: deque[Future[np.ndarray | None]] = deque(pool.submit(grab) for _ in range(_AHEAD))
-            while (frame := waiting.popleft().result()) is not None:
+            waiting: deque[Future[tuple[float, np.ndarray] | None]] = deque(pool.submit(grab) for _ in range(_AHEAD))
+            while (grabbed := waiting.popleft().result()) is not None:
                 waiting.append(pool.submit(grab))
-                yield frame
+                stored, frame = grabbed
+                before = stored if stored > before else before + 1 / self.rate
+                yield before, frame
 
 
 def open_clip(path: Path) -> Clip:
@@ -61,7 +71,8 @@ def open_clip(path: Path) -> Clip:
     if not path.is_file():
         raise ImageError(f"{path}: no such file")
     _hush()
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    with nameable(path) as name:
+        capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG)
     if not capture.isOpened():
         raise ImageError(f"{path}: not a video that OpenCV reads, or damaged; convert it to MP4 (ffmpeg -i IN OUT.mp4)")
     rate = capture.get(cv2.CAP_PROP_FPS)
@@ -104,10 +115,13 @@ def predict_video(
     most: dict[str, Any] = {}
     files: Files = {}
     number, size = 0, (0, 0)
+    last, uneven = 0.0, False
     before: np.ndarray | None = None
     with ExitStack() as stack:
         canvas: _Canvas | None = None
-        for number, frame in enumerate(clip, 1):
+        for number, (time, frame) in enumerate(clip, 1):
+            uneven |= number > 1 and abs((time - last) * clip.rate - 1) > _UNEVEN
+            last = time
             result = predictor.predict_batch([frame])[0]
             if smooth and isinstance(result, SegmentationResult):
                 result, before = _steadied(result, before, smooth)
@@ -124,11 +138,16 @@ def predict_video(
             row = row_of(result, kinds, Path(f"{source.path}#{number:06d}"), key.frame(number))
             most = _most(most, row["classes"])
             row["files"] = {kind: str(file) for kind, file in written.items()}
-            keep({**row, "time": round((number - 1) / clip.rate, 3)}, number)
+            keep({**row, "time": round(time, 3)}, number)
             advance(note=f"{source.name}: frame {number}{f' of {clip.frames}' if clip.frames else ''}")
     if not number:
         raise ImageError(
             f"{source.path}: no frame of this video can be decoded; convert it to MP4 (ffmpeg -i IN OUT.mp4)"
+        )
+    if uneven and "overlay" in kinds:
+        say(
+            f"{source.path}: its frame rate varies; the results have the time of each frame, "
+            f"the overlay shows {clip.rate:.3g} frames a second"
         )
     about = {"image": str(source.path), "width": size[1], "height": size[0], "threshold": predictor.threshold}
     told = {kind: str(file) for kind, file in files.items()}
@@ -165,7 +184,8 @@ class _Canvas:
     def __init__(self, path: Path, first: np.ndarray, rate: float) -> None:
         self._height, self._width = (max(2, side // 2 * 2) for side in first.shape[:2])
         code = cv2.VideoWriter_fourcc(*"mp4v")  # type: ignore[attr-defined]
-        self._writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, code, rate, (self._width, self._height))
+        with nameable(path) as name:
+            self._writer = cv2.VideoWriter(name, cv2.CAP_FFMPEG, code, rate, (self._width, self._height))
         if not self._writer.isOpened():
             raise SegdetError(f"{path}: this OpenCV cannot write MP4 videos; leave overlay out of {setting('save')}")
 

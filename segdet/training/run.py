@@ -16,7 +16,7 @@ from segdet import memory, provenance
 from segdet.console import mute, progress, say
 from segdet.data import catalog, learnable, splits
 from segdet.data.records import Dataset, Record, by_photograph
-from segdet.errors import InvalidOption, SegdetError, setting
+from segdet.errors import InputError, InvalidOption, SegdetError, setting
 from segdet.files import new_folder, write_text
 from segdet.metadata import DataSource, Metadata
 from segdet.models import weights
@@ -41,6 +41,8 @@ TASKS: dict[str, Callable[[Setup], Task]] = {"segmentation": SegmentationTask, "
 def train(config: TrainConfig, resume: Path | None = None, spent: float = 0.0) -> Path:
     """Train as `config` says, or go on with the run folder `resume`, and return the run folder.
 
+    A run whose data has moved goes on with the new place in `config.data`, if the labels there are the same.
+
     spent: seconds that the command has taken so far (loading PyTorch, mostly), for the time budget.
 
     Raises:
@@ -48,6 +50,9 @@ def train(config: TrainConfig, resume: Path | None = None, spent: float = 0.0) -
     """
     began = time.perf_counter() - spent
     state = checkpoints.load_state(resume) if resume is not None else None
+    if resume is not None and not catalog.is_there(config.data):
+        where = f"its images cannot be found ({config.data} is not there)"
+        raise InputError(f"{setting('resume', resume)}: {where}; name them with {setting('data', 'FOLDER')}")
     loggers.chosen(config)  # what is not installed is told before anything is made
     setup, task = prepared(config, start_weights=resume is None)
     schedule(config.schedule, 0.0, 1.0, config.warmup)  # unknown names too
@@ -59,6 +64,8 @@ def train(config: TrainConfig, resume: Path | None = None, spent: float = 0.0) -
     if accelerator.is_main_process and resume is None:
         _describe(setup, task, run)
     described = _metadata(setup)
+    if accelerator.is_main_process and resume is not None:
+        _moved(config.data, described, resume)
 
     def save(which: str, state: Mapping[str, torch.Tensor], metrics: dict[str, Any]) -> None:
         weights.save(run / "weights" / f"{which}.safetensors", state, described.measured(metrics))
@@ -171,6 +178,22 @@ def _prepare(config: TrainConfig, accelerator: Accelerator, start_weights: bool)
         setup.config = config.model_copy(update={"batch": fits})
         notes.append(f"batches of {fits} images (batch is auto)")
     return setup
+
+
+def _moved(data: str, described: Metadata, run: Path) -> None:
+    """Let a run go on with data in another place, and keep that place in its `config.yaml`.
+
+    Raises:
+        InputError: the labels there are not those that the run began with.
+    """
+    config, last = run / "config.yaml", run / "weights" / "last.safetensors"
+    settings = yaml.safe_load(config.read_text(encoding="utf-8-sig"))
+    if settings.get("data") == data:
+        return
+    if last.is_file() and weights.read_metadata(last).data.sha256 != described.data.sha256:
+        hint = f"name the data of that run, or train a new one without {setting('resume')}"
+        raise InvalidOption("data", data, f"not what {run} was trained on: it has other labels", hint)
+    write_text(config, yaml.safe_dump({**settings, "data": data}, sort_keys=False))
 
 
 def _loaded(name: str, accelerator: Accelerator) -> Dataset:

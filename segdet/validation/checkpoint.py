@@ -83,6 +83,9 @@ def dataset_for(trained: Trained, data: str | None = None, limit: int | None = N
     Raises:
         InputError: it cannot be had.
     """
+    if data is None and not catalog.is_there(trained.data):
+        where = f"its images cannot be found ({trained.data} is not there)"
+        raise InputError(f"{trained.given}: {where}; name them with {setting('data', 'FOLDER')}")
     try:
         dataset = catalog.load(data or trained.data)
     except InputError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 import segdet
 from segdet.data.images import read_image
 from segdet.errors import InputError, SegdetError
-from segdet.exporting import graph
+from segdet.exporting import graph, parity
 from segdet.exporting.onnx import to_onnx
 from segdet.inference.session import open_session
 from segdet.models import weights
@@ -107,12 +108,27 @@ def test_a_graph_that_disagrees_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_export_leaves_the_old_file(exported: Path, trained: Path, tmp_path: Path) -> None:
+def test_a_failed_export_leaves_the_old_file(
+    exported: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     old = tmp_path / "old.onnx"
     old.write_bytes(exported.read_bytes())
-    with pytest.raises(SegdetError):
-        segdet.export(trained, out=old, tolerance=-1.0)
+    monkeypatch.setitem(parity.LIMITS, "fp32", replace(parity.LIMITS["fp32"], pixels=-1.0))
+    with pytest.raises(SegdetError, match="does not agree"):
+        segdet.export(trained, out=old)
     assert old.read_bytes() == exported.read_bytes() and list(tmp_path.iterdir()) == [old]
+
+
+@pytest.mark.parametrize("tolerance", [-1.0, -1e-9, float("nan")])
+def test_a_tolerance_below_zero_is_refused(trained: Path, tmp_path: Path, tolerance: float) -> None:
+    with pytest.raises(InputError, match=r"tolerance=.*must be 0 or more") as error:
+        segdet.export(trained, out=tmp_path / "x.onnx", tolerance=tolerance)
+    assert error.value.exit_code == 2 and not list(tmp_path.iterdir())
+
+
+def test_a_batch_of_no_images_is_refused_in_one_line(exported: Path) -> None:
+    with pytest.raises(InputError, match="a batch of 0 images"):
+        open_session(exported, "cpu").run(np.zeros((0, 64, 64, 3), np.uint8))
 
 
 def test_coarser_looks_are_a_key_of_the_file_and_nothing_in_its_graph(

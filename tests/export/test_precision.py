@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import segdet
 from segdet.cli.main import run
 from segdet.data.images import read_image
 from segdet.errors import InputError, SegdetError
-from segdet.exporting import half, int8, job, search
+from segdet.exporting import half, int8, job, parity, search
 from segdet.exporting.onnx import to_onnx, write
 from segdet.exporting.ranges import Range, measure
 from segdet.exporting.surgery import Graph, with_shapes
@@ -141,9 +142,10 @@ def test_the_card_and_the_picture_stand_beside(files: dict[str, Path], trained: 
 
 
 def test_a_file_that_lost_too_much_is_not_written(
-    trained: Path, traced: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, traced: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = ["--precision", "fp16", "--tolerance", "-1", "--limit", "2", "--out", str(tmp_path / "bad.onnx")]
+    monkeypatch.setitem(parity.LIMITS, "fp16", replace(parity.LIMITS["fp16"], loss=-1.0))
+    options = ["--precision", "fp16", "--limit", "2", "--out", str(tmp_path / "bad.onnx")]
     assert run(["export", str(trained), *options]) == 1
     assert "does not agree" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
 

@@ -24,7 +24,7 @@ from segdet.inference.job import run_job
 from segdet.inference.ledger import NAME
 from segdet.inference.predictor import Predictor, open_predictor
 from segdet.inference.sources import expand
-from segdet.inference.video import open_clip
+from segdet.inference.video import Clip, open_clip
 from tests.conftest import ROOT, Cli
 from tests.segmenters import blots, channel_model, dark_model
 
@@ -204,6 +204,72 @@ def test_a_video_frame_by_frame(model: Path, tmp_path: Path) -> None:
     assert images[1]["time"] == 0.1 and images[-1]["frames"] == 8 and len(images) == 9
     again = run_job(open_predictor(model, device="cpu"), expand([str(source)]), tmp_path / "out", kinds, skip_done=True)
     assert again.before == 1 and not again.images
+
+
+@pytest.mark.parametrize("ending", ["3gp", "flv", "m2ts", "mkv", "mov", "mts", "mxf", "ogv", "ts", "vob", "WMV"])
+def test_endings_of_videos(model: Path, tmp_path: Path, ending: str) -> None:
+    codec = {"flv": "FLV1", "mxf": "mpg2", "ogv": "VP80", "mts": "mpg2", "ts": "mpg2"}.get(ending, "mp4v")
+    path = tmp_path / f"clip.{ending}"
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*codec), 25.0, (176, 144))
+    if not writer.isOpened():
+        pytest.skip(f"this OpenCV writes no {codec}")
+    for level in range(20, 240, 20):
+        writer.write(np.full((144, 176, 3), level, np.uint8))
+    writer.release()
+    result = run_job(Predictor(model, device="cpu"), expand([str(tmp_path)]), tmp_path / "out", ("json",))
+    rows = json.loads((tmp_path / "out/predictions.json").read_text())["images"]
+    assert [row["frames"] for row in result.images] == [11]
+    assert [row["time"] for row in rows[:3]] == pytest.approx([0, 0.04, 0.08], abs=0.001)
+
+
+def uneven(path: Path, milliseconds: list[int]) -> Path:
+    """The frames of `video`, each shown for so many milliseconds: its MP4 with another table of durations (`stts`)."""
+    whole = video(path, len(milliseconds)).read_bytes()
+
+    def rebuilt(data: bytes, ticks: int = 0) -> bytes:
+        done, at = [], 0
+        while at < len(data):
+            size, kind = struct.unpack(">I4s", data[at : at + 8])
+            body = data[at + 8 : at + size]
+            if kind == b"mdhd":
+                ticks = struct.unpack(">I", body[12:16])[0]  # a second has so many
+            if kind in (b"moov", b"trak", b"mdia", b"minf", b"stbl"):
+                body = rebuilt(body, ticks)
+            if kind == b"stts":
+                rows = [struct.pack(">II", 1, each * ticks // 1000) for each in milliseconds]
+                body = struct.pack(">II", 0, len(rows)) + b"".join(rows)
+            if kind != b"edts":  # the edit list holds the old length
+                done.append(struct.pack(">I4s", len(body) + 8, kind) + body)
+            at += size
+        return b"".join(done)
+
+    path.write_bytes(rebuilt(whole))
+    return path
+
+
+def test_frames_have_the_times_that_the_video_stores(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = uneven(tmp_path / "dusk.mp4", [50, 50, 1000, 1000, 50, 50])
+    run_job(Predictor(model, device="cpu"), expand([str(source)]), tmp_path / "out", ("json", "overlay"))
+    rows = json.loads((tmp_path / "out/predictions.json").read_text())["images"]
+    assert [row["time"] for row in rows[:-1]] == pytest.approx([0, 0.05, 0.1, 1.1, 2.1, 2.15], abs=0.002)
+    assert f"{source}: its frame rate varies" in capsys.readouterr().err
+
+
+def test_times_advance_where_a_video_stores_none(model: Path, tmp_path: Path) -> None:
+    class Silent:
+        def __init__(self) -> None:
+            self.left = 3
+
+        def read(self) -> tuple[bool, np.ndarray | None]:
+            self.left -= 1
+            return self.left >= 0, np.zeros((8, 8, 3), np.uint8)
+
+        def get(self, _: int) -> float:
+            return 0.0
+
+    assert [time for time, _ in Clip(tmp_path, Silent(), 3, 10.0)] == pytest.approx([0, 0.1, 0.2])
 
 
 def test_smoothing_keeps_what_was_seen(model: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import shutil
 import signal
 import threading
 import time
@@ -13,8 +14,10 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+import yaml
 
 import segdet
+from segdet.cli.main import run as main
 from segdet.data import synthetic
 from segdet.errors import InputError
 from segdet.models import weights
@@ -124,6 +127,26 @@ def test_sigterm_saves_and_says_how_to_go_on(walls: Path, tmp_path: Path) -> Non
 def test_a_finished_run_is_not_resumed(trained: Path) -> None:
     with pytest.raises(InputError, match=r"is complete \(12 epochs\)"):
         train(TrainConfig.from_file(trained / "config.yaml"), resume=trained)
+
+
+def test_a_run_goes_on_where_its_data_has_moved(
+    trained: Path, walls: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, moved = shutil.copytree(trained, tmp_path / "run"), shutil.copytree(walls, tmp_path / "elsewhere" / "walls")
+    other = yolo_dataset(tmp_path / "other", train=3, val=3)
+    (run / "metrics.json").unlink()  # as if it was killed in its last measurement
+    gone = str(tmp_path / "gone")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump({**config, "data": gone}))
+    for command in (["train", "--resume", str(run)], ["val", str(run)]):
+        assert main(command) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert gone in line and line.endswith("name them with --data FOLDER"), line
+    assert main(["train", "--resume", str(run), "--data", str(other)]) == 2
+    assert f"--data {other}: not what {run} was trained on" in capsys.readouterr().err
+    assert main(["train", "--resume", str(run), "--data", str(moved)]) == 0
+    assert (run / "metrics.json").is_file()
+    assert yaml.safe_load((run / "config.yaml").read_text())["data"] == str(moved)
 
 
 def test_a_corrupt_image_is_named_and_the_others_go_on(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -20,13 +21,14 @@ from segdet.data.writers.base import Losses, Names, Writer, count_unsaid, label_
 from segdet.data.writers.png_mask import MOST_CLASSES
 from segdet.errors import InputError
 
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0 has no way to write these
 _PALETTE = [channel for value in range(256) for channel in voc_colour(value)]
 
 
 def _write(dataset: Dataset, root: Path, names: Names, losses: Losses, advance: Callable[[], None]) -> None:
     if len(dataset.classes) > MOST_CLASSES:
         raise InputError(f"{dataset.root}: {len(dataset.classes)} classes; a mask image has numbers for {MOST_CLASSES}")
-    odd = next((name for name in dataset.classes if ":" in name or name != " ".join(name.split()) or not name), None)
+    odd = next((name for name in dataset.classes if _unwritable(name)), None)
     if odd is not None:
         raise InputError(f"{dataset.root}: VOC cannot hold the class name {odd!r}; rename it")
     losses.add(
@@ -54,11 +56,15 @@ def _write(dataset: Dataset, root: Path, names: Names, losses: Losses, advance: 
         advance()
 
 
+def _unwritable(name: str) -> bool:
+    return not name or ":" in name or name != " ".join(name.split()) or bool(_NOT_XML.search(name))
+
+
 def _annotate(record: Record, name: str, classes: tuple[str, ...], file: Path, masked: bool, losses: Losses) -> None:
     """One XML file; boxes are widened to whole pixels and counted from 1, as VOC does."""
     root = ElementTree.Element("annotation")
     ElementTree.SubElement(root, "folder").text = "JPEGImages"
-    ElementTree.SubElement(root, "filename").text = name
+    ElementTree.SubElement(root, "filename").text = _NOT_XML.sub(lambda odd: f"\\u{ord(odd[0]):04x}", name)
     size = ElementTree.SubElement(root, "size")
     for key, value in (("width", record.width), ("height", record.height), ("depth", 3)):
         ElementTree.SubElement(size, key).text = str(value)
