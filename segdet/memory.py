@@ -37,10 +37,22 @@ def return_freed_memory() -> bool:
         libc = ctypes.CDLL("libc.so.6")
         settings = ((_MMAP_MAX, 65_536), (_TRIM_THRESHOLD, 128 * 2**10), (_TOP_PAD, 128 * 2**10))  # glibc's own
         back = all(libc.mallopt(*setting) == 1 for setting in settings)
-        libc.malloc_trim(0)
     except (OSError, AttributeError):
         return False
-    return back
+    return trim() and back
+
+
+def trim() -> bool:
+    """Give the memory that is free now back to the system; settings stay as they are.
+
+    Without it glibc keeps what a thread has freed, so that a server which has replaced a model seems to hold both.
+    Returns whether it could be done (Linux with glibc).
+    """
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):
+        return False
+    return True
 
 
 def _prefer_huge_pages(libc: ctypes.CDLL) -> None:

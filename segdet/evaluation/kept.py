@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import zlib
 from tempfile import SpooledTemporaryFile
 from typing import Any
@@ -12,11 +13,12 @@ IN_MEMORY = 256_000_000  # compressed bytes; with more, all of them move into a 
 
 
 class Kept:
-    """Arrays by number, each written once."""
+    """Arrays by number, each written once; `get` may be called from several threads."""
 
     def __init__(self) -> None:
         self._where: dict[int, tuple[np.dtype[Any], tuple[int, ...], int, int]] = {}
         self._file: SpooledTemporaryFile[bytes] | None = None
+        self._reading = threading.Lock()
 
     def put(self, number: int, array: np.ndarray) -> None:
         """Keep a copy.
@@ -39,8 +41,10 @@ class Kept:
         """
         dtype, shape, start, length = self._where[number]
         assert self._file is not None
-        self._file.seek(start)
-        return np.frombuffer(zlib.decompress(self._file.read(length)), dtype).reshape(shape)
+        with self._reading:
+            self._file.seek(start)
+            packed = self._file.read(length)
+        return np.frombuffer(zlib.decompress(packed), dtype).reshape(shape)
 
     def __contains__(self, number: int) -> bool:
         return number in self._where

@@ -13,7 +13,7 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from segdet.evaluation.thin import TOLERANCE, pieces
+from segdet.evaluation.thin import TOLERANCE, held_by, pieces
 
 KINDS = ("missed", "false", "broken", "too_wide", "too_thin")
 
@@ -57,14 +57,17 @@ def find(prediction: np.ndarray, target: np.ndarray, lines: Lines, image: int = 
     lost, invented = theirs.alone(ours), ours.alone(theirs)
     followed = theirs.line & ~lost
     missing, extra = target & ~prediction, prediction & ~target
+    ours.asked_at(prediction | target)
+    false = _Stretches(invented).measured(ours, extra)
+    _remove_near(extra, ours, invented)
+    theirs.asked_at(target | extra)  # without what is far from any label: often a small part of the image
     missed = _Stretches(lost)
     gaps = missed.joining(followed)
     errors = [
         ("broken" if gap else "missed", *row) for gap, row in zip(gaps, missed.measured(theirs, missing), strict=True)
     ]
-    errors += [("false", *row) for row in _Stretches(invented).measured(ours, extra)]
+    errors += [("false", *row) for row in false]
     if ours.line.any():
-        _remove_near(extra, ours, invented)
         own, other = theirs.width[followed[theirs.line]], ours.width_near(followed)
         for kind, wrong, small, large in (
             ("too_wide", extra, own, other),
@@ -102,6 +105,7 @@ class _Side:
 
     def __init__(self, mask: np.ndarray, line: np.ndarray) -> None:
         self.mask, self.line = mask, line
+        self._part = slice(0, mask.shape[0]), slice(0, mask.shape[1])
         depth = np.zeros(mask.shape, np.float32)
         self.pieces = list(pieces(mask))
         for part, piece in self.pieces:
@@ -110,14 +114,19 @@ class _Side:
             depth[part][piece] = found[piece]
         self.width = np.maximum(2 * depth[line] - 1, 0)
 
+    def asked_at(self, pixels: np.ndarray) -> None:
+        """Say where `nearest` and `width_near` will ask: bool `[H, W]`, with this line among it."""
+        self._part = held_by(pixels) or self._part
+
     @cached_property
     def _nearest(self) -> tuple[np.ndarray, np.ndarray]:
-        """For every pixel of the image a number of the nearest pixel of the line; and its place along the line, by that number."""
+        """A number of the nearest pixel of the line, for every pixel of `_part`; and its place along the line, by that number."""
+        line = self.line[self._part]
         _, number = cv2.distanceTransformWithLabels(
-            (~self.line).view(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+            (~line).view(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
         )
         along = np.zeros(int(number.max()) + 1, np.int64)
-        along[number[self.line]] = np.arange(len(self.width))
+        along[number[line]] = np.arange(len(self.width))
         return number, along
 
     @cached_property
@@ -142,12 +151,13 @@ class _Side:
     def nearest(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """The pixel of this line that is nearest to each pixel: int64 `[K]`, index into the flattened image."""
         number, along = self._nearest
-        return np.asarray(self._places[along[number[rows, columns]]])
+        top, left = (side.start for side in self._part)
+        return np.asarray(self._places[along[number[rows - top, columns - left]]])
 
     def width_near(self, pixels: np.ndarray) -> np.ndarray:
         """Width of this line where it is nearest to each of `pixels` (bool `[H, W]`): float32 `[K]`."""
         number, along = self._nearest
-        return np.asarray(self.width[along[number[pixels]]])
+        return np.asarray(self.width[along[number[pixels[self._part]]]])
 
 
 class _Stretches:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -22,11 +24,13 @@ from segdet.evaluation.mask_errors import MaskError
 from segdet.evaluation.multiclass import binary_matrix, confusion, counts_of
 from segdet.evaluation.operating import DEFAULT, NEUTRAL, Rule
 from segdet.evaluation.tally import MaskTally
+from segdet.machine import cores
 
 # One class: float32 probabilities [N, H, W]. Several: uint8 class indices [N, H, W], alone or with their float32 confidence.
 Answer: TypeAlias = np.ndarray | tuple[np.ndarray, np.ndarray]
 
 _CURVE = 100  # steps of the curve in metrics.json
+_AT_A_TIME = 2  # images examined at once, each with about 25 bytes a pixel
 
 
 @dataclass
@@ -240,19 +244,29 @@ def _examine(result: Evaluation, threshold: float | None) -> tuple[MaskTally, li
     tally = result.tally(threshold)
     more = np.zeros((*tally.counts.shape[:2], len(thin.NAMES) * 4), np.int64)
     moved = np.zeros((*tally.counts.shape[:2], 3 + len(thin.NAMES) * 4), np.int64)
-    pixels, errors = tally.pixels.copy(), []
-    for row, index in enumerate(sorted(result.indices)):
+    pixels, errors = tally.pixels.copy(), list[MaskError]()
+
+    def look(row: int, index: int) -> list[MaskError]:
         predicted = result.mask(index, threshold)
         target = true_mask(result.records[index], result.one_class)
         known = target != rasterize.IGNORE
         pixels[row] = known.sum()
+        seen: list[MaskError] = []
         for label in np.flatnonzero(tally.counts[row].sum(axis=1)):
             # What is ignored is taken out of both masks: it counts neither for nor against.
             marked, labelled = (predicted == label + 1) & known, target == label + 1
             lines = thin.centre_line(marked), thin.centre_line(labelled)
             more[row, label] = thin.counts(marked, labelled, lines).ravel()
-            errors += mask_errors.find(marked, labelled, lines, index, int(label))
+            seen += mask_errors.find(marked, labelled, lines, index, int(label))
             moved[row, label] = _moved(labelled)
+        return seen
+
+    pool = ThreadPoolExecutor(min(_AT_A_TIME, cores()))
+    try:
+        for found in pool.map(look, itertools.count(), sorted(result.indices)):
+            errors += found
+    finally:
+        pool.shutdown(cancel_futures=True)
     names = tally.classes, tally.images, tally.photographs, threshold, pixels
     return MaskTally(*names, np.concatenate([tally.counts, more], axis=2)), errors, MaskTally(*names, moved)
 

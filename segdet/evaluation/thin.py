@@ -30,7 +30,7 @@ def counts(
         lines: the `centre_line` of both, where they are known already.
     """
     rim = max(1, round(_BOUNDARY * float(np.hypot(*target.shape))))
-    held = _held_by(prediction | target)
+    held = held_by(prediction | target)
     if held is None:
         return np.zeros((len(NAMES), 4), np.int64)
     predicted, true = lines or (centre_line(prediction), centre_line(target))
@@ -54,7 +54,7 @@ def pieces(mask: np.ndarray) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]
     Skeletons, depths and rims of a piece do not depend on the others, and in a large image most of the pixels lie around
     small pieces. Many pieces, or some that are spread over the whole, come as one.
     """
-    whole = _held_by(mask)
+    whole = held_by(mask)
     if whole is None:
         return
     rows, columns = whole
@@ -69,7 +69,7 @@ def pieces(mask: np.ndarray) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]
         yield whole, mask[whole]
 
 
-def _held_by(mask: np.ndarray) -> tuple[slice, slice] | None:
+def held_by(mask: np.ndarray) -> tuple[slice, slice] | None:
     """The smallest part of the image that holds the mask; None without a pixel."""
     rows = np.flatnonzero(mask.any(axis=1))
     if not len(rows):
@@ -115,7 +115,7 @@ def _boundaries(prediction: np.ndarray, target: np.ndarray, distance: int) -> It
 
 def _rim(mask: np.ndarray, distance: int) -> np.ndarray:
     """Pixels of the mask within `distance` of its outside; the image's border is outside, as published."""
-    rim, held = mask.copy(), _held_by(mask)
+    rim, held = mask.copy(), held_by(mask)
     if held is None or min(side.stop - side.start for side in held) <= 2 * distance:
         return rim
     for part, piece in pieces(mask):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segdet import drawing
+from segdet import drawing, memory
 from segdet.errors import InputError, nearest
 from segdet.files import sha256_of
 from segdet.inference.models import find_model
@@ -72,16 +72,10 @@ class ServedModel:
         if not self._reloading.acquire(blocking=False):
             raise Refused(409, "reloading", f"{self.name} is being reloaded already")
         try:
-            old = self.current
-            try:
-                self.current = self._load(old.version + 1)
-            except InputError as error:
-                self._metrics.reloads.labels(self.name, "failed").inc()
-                raise Refused(422, "bad_model", f"{error}; version {old.version} goes on serving") from error
-            old.runner.close()
-            self._metrics.reloads.labels(self.name, "ok").inc()
+            self._replace()
             return self.current
         finally:
+            memory.trim()  # the model that has gone, or the one that was refused
             self._reloading.release()
 
     def describe(self) -> dict[str, Any]:
@@ -108,6 +102,17 @@ class ServedModel:
             "data": {"name": metadata.data.name, "licence": metadata.data.licence},
             "metrics": metadata.metrics,
         }
+
+    def _replace(self) -> None:
+        """Put a newly opened model in the place of the current one, which nothing holds afterwards but requests under way."""
+        old = self.current
+        try:
+            self.current = self._load(old.version + 1)
+        except InputError as error:
+            self._metrics.reloads.labels(self.name, "failed").inc()
+            raise Refused(422, "bad_model", f"{error}; version {old.version} goes on serving") from error
+        old.runner.close()
+        self._metrics.reloads.labels(self.name, "ok").inc()
 
     def _load(self, version: int) -> Loaded:
         path = find_model(self._given)

@@ -119,7 +119,7 @@ def infer_tensors(loaded: Loaded, asked: tensors.InferRequest, job: Job) -> dict
     batch = asked.images if isinstance(asked.images, np.ndarray) else _decoded(asked.images)
     detects = metadata.task == "detection"
     again = metadata.is_binary and levels.sides(batch.shape[1:3], metadata.down_to)
-    if not detects and (again or batch.shape[1] * batch.shape[2] > tiling.WHOLE):
+    if not detects and (again or tiling.is_large(batch.shape[1:3])):
         found: list[Any] = [predict_pixels(loaded, image, Options(asked.threshold), job) for image in batch]
         return {"mask": np.stack([f.mask for f in found]), "confidence": np.stack([f.confidence for f in found])}
     threshold = None

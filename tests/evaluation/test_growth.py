@@ -5,7 +5,9 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ from segdet.data import masks, rasterize
 from segdet.data.boxes import parts
 from segdet.data.records import Instance, Record
 from segdet.drawing import grid
-from segdet.evaluation import kept, mask_errors, thin
+from segdet.evaluation import kept, mask_errors, segmentation, thin
 from segdet.evaluation.kept import Kept
 from segdet.evaluation.segmentation import Evaluation, judge
 from tests.drawn import crack_mask
@@ -51,11 +53,12 @@ def test_memory_does_not_grow_with_mistakes(turned: bool) -> None:
     peaks = []
     for count in (10, 500):
         pair = [_specks(count), np.zeros((SIDE, SIDE), bool)]
+        pair[0][-7:, -7:] = True  # so that few of them need all of the image too
         marked, labelled = pair[::-1] if turned else pair
         lines = thin.centre_line(marked), thin.centre_line(labelled)
         found: list[mask_errors.MaskError] = []
         peaks.append(_peak(lambda m=marked, t=labelled, c=lines, f=found: f.extend(mask_errors.find(m, t, c))))
-        assert [error.pixels for error in found] == [49] * count
+        assert [error.pixels for error in found] == [49] * (count + 1)
     assert peaks[1] < 1.3 * peaks[0] + 500_000  # two arrays of the image for each would be 350 MB
 
 
@@ -149,3 +152,54 @@ def test_a_whole_measurement_does_not_grow_with_its_mistakes() -> None:
 
         peaks.append(_peak(measured))
     assert peaks[1] < 1.3 * peaks[0] + 1_000_000
+
+
+def test_what_is_far_from_every_label_needs_no_distance_to_it() -> None:
+    """Distances to a label's centre line are taken where a wrong pixel is nearest to it, not over the whole image."""
+    asked: list[tuple[int, int]] = []
+    before = cv2.distanceTransformWithLabels
+
+    def watching(image: np.ndarray, *rest: int, **more: int) -> object:
+        asked.append(image.shape)
+        return before(image, *rest, **more)
+
+    labelled = np.zeros((SIDE, SIDE), bool)
+    labelled[550:556, 50:550] = True
+    marked = _specks(400)
+    marked[540:560, 50:300] = True
+    lines = thin.centre_line(marked), thin.centre_line(labelled)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cv2, "distanceTransformWithLabels", watching)
+        found = mask_errors.find(marked, labelled, lines)
+    assert mask_errors.summary(found)["false"]["count"] == 400
+    assert mask_errors.summary(found)["too_wide"]["count"] == mask_errors.summary(found)["missed"]["count"] == 1
+    assert sorted(asked)[0][0] <= 20 and len(asked) == 2
+
+
+@pytest.mark.parametrize("count", [1, 7])
+def test_images_are_examined_side_by_side_with_one_result(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """As many at a time as the machine allows, two at most, and the order of the images stays."""
+    record = _record(())
+    at_once, most = [0], [0]
+    before = mask_errors.find
+
+    def watching(*given: Any) -> list[mask_errors.MaskError]:
+        at_once[0] += 1
+        most[0] = max(most[0], at_once[0])
+        found = before(*given)
+        at_once[0] -= 1
+        return found
+
+    monkeypatch.setattr(mask_errors, "find", watching)
+    results = []
+    for threads in (1, 2):
+        monkeypatch.setattr(segmentation, "cores", lambda threads=threads: threads)
+        result = Evaluation(["crack"], [record] * count)
+        for index in range(count):
+            answer = np.where(_specks(10 + index), np.float32(0.9), np.float32(0.1))
+            result.add(index, answer, np.zeros((SIDE, SIDE), np.uint8), None, keep=True)
+        results.append(judge(result, "test", threshold=0.5))
+        assert most[0] <= threads
+    one, two = results
+    assert [error.image for error in one.errors] == [k for k in range(count) for _ in range(10 + k)]
+    assert one.errors == two.errors and one.metrics == two.metrics

@@ -127,6 +127,26 @@ def test_bands_cover_every_row_once_and_agree_with_the_whole(model: Path, size: 
     assert below == size[0]
 
 
+@pytest.mark.parametrize(("size", "asked"), [((4500, 20), 1024), ((20, 4500), 1024), ((2000, 1500), 2000)])
+def test_a_long_strip_is_shown_to_the_network_in_tiles(
+    model: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], asked: int
+) -> None:
+    """Its pixels are few, and a network that is shown 20,000 of them in a row needs two gigabytes all the same."""
+    predictor = Predictor(model, device="cpu")
+    longest: list[int] = []
+    before = predictor.session.run
+
+    def watching(images: np.ndarray, *rest: float) -> tuple[np.ndarray, ...]:
+        longest.append(max(images.shape[1:3]))
+        return before(images, *rest)
+
+    monkeypatch.setattr(predictor.session, "run", watching)
+    image = blots(3, *size)
+    found = predictor.predict(image)
+    assert max(longest) == asked
+    assert isinstance(found, Prediction) and (found.mask == before(image[None], 0.5)[0][0]).all()
+
+
 def test_several_classes_in_bands(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (300, 333, 3), np.uint8)
     session = open_session(channel_model(tmp_path / "m.onnx"), "cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import queue
@@ -10,10 +11,12 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -21,14 +24,18 @@ import onnx
 import pytest
 
 import segdet
+from segdet import memory
 from segdet.errors import InputError
 from segdet.serving import logs
 from segdet.serving.batching import Batcher
+from segdet.serving.metrics import Metrics
+from segdet.serving.models import ServedModel
 from segdet.serving.refusals import Refused
-from segdet.serving.runner import Plan, plan_for
+from segdet.serving.runner import Plan, Runner, plan_for
 from segdet.serving.scheduler import Job, Scheduler
 from segdet.serving.settings import ServeConfig, named_models
 from tests.conftest import Cli
+from tests.segmenters import dark_model
 from tests.serving.conftest import Server, StartServer, encoded, wall
 
 
@@ -360,6 +367,37 @@ def test_a_taken_port_is_one_line(server: Server, cli: Cli, models: dict[str, Pa
     port = server.address.rsplit(":", 1)[1]
     done = cli("serve", "--model", models["blobs"], "--port", port)
     assert done.returncode == 2 and f"--port {port}: Address already in use" in done.stderr.splitlines()[-1]
+
+
+def test_a_reload_keeps_nothing_of_the_model_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither its session nor, after a file that is refused, what was opened of it; and freed memory is given back each time."""
+    file, trimmed = dark_model(tmp_path / "model.onnx"), []
+    monkeypatch.setattr(memory, "trim", lambda: trimmed.append(gone()))
+    opened: list[weakref.ref[Runner]] = []
+    before = Runner.__init__
+
+    def watching(self: Runner, *rest: Any) -> None:
+        opened.append(weakref.ref(self))
+        before(self, *rest)
+
+    def gone() -> list[bool]:
+        return [runner() is None for runner in opened]
+
+    monkeypatch.setattr(Runner, "__init__", watching)
+    served = ServedModel("walls", file, Settings(models={"walls": file}, device="cpu"), Metrics())
+    try:
+        for _ in range(2):
+            served.reload()
+        file.write_bytes(b"half a file")
+        with pytest.raises(Refused):
+            served.reload()
+        gc.collect()  # of the refusal: exceptions and their frames refer to each other
+        assert len(trimmed) == 3 and trimmed[:2] == [[True, False], [True, True, False]]
+        assert gone() == [True, True, False, True]
+    finally:
+        assert served.scheduler is not None
+        served.scheduler.close(1)
+        served.current.runner.close()
 
 
 def test_the_newest_export_is_served_and_taken_again_on_reload(
