@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import math
 import os
 import signal
 import socket
+import struct
+import sys
 import time
 from types import FrameType
 
@@ -24,7 +27,9 @@ from segdet.serving.settings import ServeConfig
 
 _HEADER_BYTES = 64 << 10
 _HEADER_SECONDS = 15.0
+_QUEUE = 512  # connections that wait to be accepted
 _LAST = 0.3  # seconds before the socket closes in which nobody new is let in
+_SILENT = 1.0  # seconds after that for a client that has connected and sent nothing yet
 _GRACE = 5.0  # seconds beyond the requests' own timeout
 
 
@@ -42,21 +47,27 @@ class _Protocol(H11Protocol):
         if self._refused:
             return  # the rest of a request that was turned down
         super().data_received(data)
-        if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
-            self._be_patient()  # headers have begun and not ended
+        if self._begun:
+            self._be_patient()
         elif self.conn.their_state is not h11.IDLE:
             self._enough()
 
     def shutdown(self) -> None:
-        """As uvicorn's, but who has just connected is about to ask, and shall hear that the server is going down."""
-        if self.cycle is None:
-            self.loop.call_later(_LAST, self._leave)
-        else:
+        """As uvicorn's, but a request that has begun is answered, and a new connection gets time to begin one."""
+        if self._patience is None and self.cycle is not None:
             super().shutdown()
+        else:
+            self.loop.call_later(_SILENT, self._leave)
 
     def _leave(self) -> None:
-        if not self.transport.is_closing():
+        # A request whose headers are under way keeps the time that every request has for them.
+        if not self.transport.is_closing() and not self._begun:
             super().shutdown()
+
+    @property
+    def _begun(self) -> bool:
+        """Whether a part of the next request's headers has come."""
+        return self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0])
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._enough()
@@ -114,16 +125,13 @@ class _Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         if time.monotonic() > self._ends - _LAST:
-            # Closing the socket resets who is connected and not accepted yet, so first nobody new is let into its queue.
-            self._listener.listen(0)
-        if time.monotonic() > self._ends:
             self.should_exit = True
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await asyncio.sleep(
-            0.001
-        )  # timers run after what is ready: whoever waits to be accepted is, and then it closes
+        # Closing the socket resets everybody who is connected and not accepted yet. So the queue ends first, then it empties.
+        refuse_connections(self._listener)
+        await asyncio.sleep(_LAST)
         await super().shutdown(sockets)
 
 
@@ -178,8 +186,35 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         place = f"{setting('host', host)} {setting('port', port)}"
         raise InputError(f"{place}: {error.strerror or error}; choose another") from error
-    listener.listen(512)
+    listener.listen(_QUEUE)
     return listener
+
+
+# A program for the kernel's socket filter, as (operation, jump if true, jump if false, operand).
+_DROP_SYN = (
+    (0x30, 0, 0, 13),  # load the flags, byte 13 of the TCP header
+    (0x45, 0, 1, 0x02),  # does this segment ask for a connection?
+    (0x06, 0, 0, 0),  # then drop it
+    (0x06, 0, 0, 0xFFFFFFFF),  # keep all others
+)
+_SO_ATTACH_FILTER = 26
+
+
+def refuse_connections(listener: socket.socket) -> None:
+    """Let nobody new into a listening socket's queue; who is in it, or on the way into it, can still be accepted.
+
+    Whoever asks for a connection now gets no reply, asks again after a second, and is refused once the socket is closed.
+    """
+    listener.listen(0)  # where there is no filter, one client at a time can still slip in
+    if sys.platform != "linux":
+        return
+    program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in _DROP_SYN))
+    try:
+        filtered = struct.pack("HP", len(_DROP_SYN), ctypes.addressof(program))
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filtered)
+    except OSError:  # a kernel without socket filters
+        return
+    listener.listen(_QUEUE)  # handshakes that are under way find room
 
 
 def _silence() -> None:
