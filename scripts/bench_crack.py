@@ -24,17 +24,17 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 
 import segdet
-from segdet.data import catalog
-from segdet.data.degrade import KINDS, named
+from segdet.data.catalog import cards
 from segdet.data.doctor import leaks
+from segdet.data.geometry.rasterize import target
 from segdet.data.images import read_image, resize
-from segdet.data.rasterize import target
+from segdet.data.loading.corruptions import KINDS, named
 from segdet.data.records import Record
 from segdet.errors import InputError
-from segdet.inference.predictor import Predictor
-from segdet.inference.results import SegmentationResult
-from segdet.inference.runtimes import import_onnxruntime
-from segdet.inference.session import open_session
+from segdet.inference.backends.onnxruntime import import_onnxruntime
+from segdet.inference.backends.select import open_session
+from segdet.inference.predict.predictor import Predictor
+from segdet.inference.predict.results import SegmentationResult
 from segdet.validation.run import validate
 
 SCORES = ("iou", "f1", "f1_2px", "cldice", "precision", "recall")
@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--latency", action="store_true", help="only time it")
     parser.add_argument("--looks", action="store_true", help="only what averaging over looks would bring")
     asked = parser.parse_args()
-    dataset = catalog.load(asked.data)
+    dataset = cards.load(asked.data)
     records = dataset.splits["val"]
     if asked.latency:
         mine, usual = latency(asked.model, records[0].width)
@@ -209,7 +209,7 @@ def main() -> None:
     for name in asked.without:
         called = total = images = 0
         worst: list[tuple[float, str]] = []
-        others = catalog.load(name).splits["val"]
+        others = cards.load(name).splits["val"]
         for record in others:
             mask = marked(model, record.image)
             called, total, images = called + int(mask.sum()), total + mask.size, images + bool(mask.any())

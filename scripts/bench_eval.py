@@ -22,9 +22,10 @@ import cv2
 import numpy as np
 import torch
 
-from segdet.data import catalog, rasterize
-from segdet.data.batches import Batch
-from segdet.data.boxes import boxes_of
+from segdet.data.catalog import cards
+from segdet.data.geometry import rasterize
+from segdet.data.geometry.boxes import boxes_of
+from segdet.data.loading.datasets import Batch
 from segdet.data.records import Record
 from segdet.evaluation import coco, detection, segmentation
 from segdet.evaluation.coco import Detections
@@ -44,7 +45,7 @@ def main() -> None:
 
 
 def masks(data: str, count: int, rounds: int) -> None:
-    dataset = catalog.load(data)
+    dataset = cards.load(data)
     records = dataset.splits["val"][:count]
     rng = np.random.default_rng(0)
     answers = [middling(record, rng) for record in records]
@@ -76,7 +77,7 @@ def counted(
 
 
 def boxes(data: str, count: int, rounds: int) -> None:
-    dataset = catalog.load(data)
+    dataset = cards.load(data)
     real = [record for records in dataset.splits.values() for record in records]
     records = [replace(real[k % len(real)], photograph=str(k)) for k in range(count)]
     classes = len(dataset.classes)

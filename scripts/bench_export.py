@@ -20,11 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-from segdet.data import catalog
+from segdet.data.catalog import cards
+from segdet.data.catalog.splits import limited
 from segdet.data.images import read_image
-from segdet.data.splits import limited
 from segdet.exporting.gate import PRECISIONS
-from segdet.inference.session import open_session
+from segdet.inference.backends.select import open_session
 
 
 def main() -> None:
@@ -68,7 +68,7 @@ def prepare(run: Path, precision: str, options: argparse.Namespace) -> None:
 
 def measure(models: Sequence[Path], data: str, threads: int, rounds: int) -> tuple[list[float], list[float]]:
     """Milliseconds of one image in each model, wall clock and processor. The models take turns within a round."""
-    dataset = limited(catalog.load(data), rounds)
+    dataset = limited(cards.load(data), rounds)
     images = [read_image(record.image)[None] for record in dataset.splits["val"]]
     sessions = [open_session(path, "cpu", threads) for path in models]
     for session in sessions:

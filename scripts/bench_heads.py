@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from segdet.data import catalog
+from segdet.data.catalog import cards
+from segdet.data.catalog.splits import limited
 from segdet.data.images import read_image
-from segdet.data.splits import limited
-from segdet.inference.session import open_session
+from segdet.inference.backends.select import open_session
 
 LITE = ["--backbone", "efficientnet_lite0"]
 SERIES: dict[str, dict[str, list[str]]] = {
@@ -94,7 +94,7 @@ def segdet(*arguments: object) -> None:
 
 def measure(models: Sequence[Path], data: str, rounds: int = 15) -> list[float]:
     """Milliseconds of one image in each model: the models take turns, so that noise of the machine hits all alike."""
-    dataset = limited(catalog.load(data), rounds)
+    dataset = limited(cards.load(data), rounds)
     images = [read_image(record.image)[None] for record in dataset.splits["val"]]
     sessions = [open_session(path, "cpu") for path in models]
     for session in sessions:

@@ -21,12 +21,12 @@ import cv2
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
-from segdet.data import catalog
+from segdet.data.catalog import cards
 from segdet.data.doctor import leaks
 from segdet.data.doctor.features import extract
 from segdet.data.doctor.verify import same_place
+from segdet.data.geometry.rasterize import foreground, target
 from segdet.data.images import read_image
-from segdet.data.rasterize import foreground, target
 from segdet.data.records import Record, iterate
 from segdet.errors import InputError
 
@@ -55,7 +55,7 @@ def main() -> None:
     )
     parser.add_argument("--picture", type=Path, help="some pairs with both labels")
     asked = parser.parse_args()
-    dataset = catalog.load(asked.data)
+    dataset = cards.load(asked.data)
     pairs = leaks.alike(dataset)
     if not pairs:
         raise InputError(f"run `segdet data check {asked.data}` first: it finds what was photographed twice")

@@ -27,9 +27,9 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.model_selection import KFold
 from torch.nn.functional import adaptive_avg_pool2d
 
-from segdet.data import catalog
+from segdet.data.catalog import cards
+from segdet.data.geometry.rasterize import target
 from segdet.data.images import read_image
-from segdet.data.rasterize import target
 from segdet.data.records import Record, by_photograph
 from segdet.errors import InputError
 from segdet.models import weights
@@ -157,7 +157,7 @@ def main() -> None:
     parser.add_argument("--data", default="crack")
     asked = parser.parse_args()
     model, metadata = weights.load(weights.find(asked.run))
-    splits = catalog.load(asked.data).splits
+    splits = cards.load(asked.data).splits
     rng = np.random.default_rng(0)
     copies = [splits["train"][group[rng.integers(len(group))]] for group in by_photograph(splits["train"]).values()]
     train, val = (count(model.eval(), metadata.mean, metadata.std, records) for records in (copies, splits["val"]))

@@ -66,9 +66,9 @@ def main() -> None:
 
 def prepare(data: str, size: str | None, count: int, folder: Path) -> tuple[list[Path], list[Any]]:
     """The JPEG files to read, and their records."""
-    from segdet.data import catalog
+    from segdet.data.catalog import cards
 
-    records = catalog.load(data).splits["val"][:count]
+    records = cards.load(data).splits["val"][:count]
     if size is None:
         return [record.image for record in records], records
     folder.mkdir()
@@ -162,9 +162,9 @@ def plain_torch(job: dict[str, Any]) -> Callable[[Sequence[Path], Path], None]:
 
 def with_segdet(job: dict[str, Any]) -> Callable[[Sequence[Path], Path], dict[str, float]]:
     """What `segdet predict --save mask` does; the share of post-processing and writing is measured in the same run."""
-    from segdet.inference import job as jobs
-    from segdet.inference.predictor import open_predictor
-    from segdet.inference.sources import expand
+    from segdet.inference.batch import job as jobs
+    from segdet.inference.io.sources import expand
+    from segdet.inference.predict.predictor import open_predictor
 
     predictor = open_predictor(job["model"], tile="off", device=job["device"], threads=1)
     spent = {"post": 0.0}
@@ -235,7 +235,7 @@ def compare(first: Path, second: Path, images: Sequence[Path]) -> tuple[float, f
 
 
 def against_labels(folder: Path, records: Sequence[Any]) -> float:
-    from segdet.data import rasterize
+    from segdet.data.geometry import rasterize
 
     both = either = 0
     for record in records:
@@ -247,9 +247,9 @@ def against_labels(folder: Path, records: Sequence[Any]) -> float:
 
 def large(options: argparse.Namespace, folder: Path) -> float:
     """GB at the peak of `segdet predict` on one picture of that side."""
-    from segdet.data import catalog
+    from segdet.data.catalog import cards
 
-    files = [record.image for record in catalog.load(options.data).splits["val"]]
+    files = [record.image for record in cards.load(options.data).splits["val"]]
     picture = folder / "large.jpg"
     Image.fromarray(next(mosaics(files, options.large, options.large, 1))).save(picture, quality=90)
     code = (

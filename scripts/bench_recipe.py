@@ -27,7 +27,8 @@ import numpy as np
 import torch
 
 import segdet
-from segdet.data import augment, batches, catalog
+from segdet.data.catalog import cards
+from segdet.data.loading import augment, datasets
 from segdet.evaluation import bootstrap
 from segdet.models import weights
 from segdet.training.config import TrainConfig
@@ -37,7 +38,7 @@ from segdet.validation.run import validate
 
 def copies_apart() -> None:
     """Every file is a photograph of its own."""
-    vars(batches)["by_photograph"] = lambda records: {str(index): [index] for index, _ in enumerate(records)}
+    vars(datasets)["by_photograph"] = lambda records: {str(index): [index] for index, _ in enumerate(records)}
 
 
 def rounded_targets() -> None:
@@ -150,7 +151,7 @@ def main() -> None:
     with ThreadPoolExecutor(asked.jobs) as pool:
         list(pool.map(ready, names))
     torch.set_num_threads(os.cpu_count() or 1)
-    records = catalog.load(asked.data).splits["val"]
+    records = cards.load(asked.data).splits["val"]
     print("| | IoU | against the first (95 %) | F1@2px | clDice | dark+blur |\n|---|---|---|---|---|---|")
     first: Any = None
     for name in names:

@@ -30,8 +30,8 @@ import numpy as np
 from PIL import Image
 
 from segdet import machine
-from segdet.data import catalog
-from segdet.inference.session import open_session
+from segdet.data.catalog import cards
+from segdet.inference.backends.select import open_session
 
 CLIENTS = (1, 4, 16)
 
@@ -303,7 +303,7 @@ def main() -> None:
     parser.add_argument("--parts", default="throughput,overload,memory")
     parser.add_argument("--serve", default="", help="further options for segdet serve, in one word list")
     options = parser.parse_args()
-    images = [record.image.read_bytes() for record in catalog.load(options.images).splits["val"][:32]]
+    images = [record.image.read_bytes() for record in cards.load(options.images).splits["val"][:32]]
     extra = options.serve.split()
     print(
         f"{options.model}, {machine.cores()} cores, {platform.machine()}, load {os.getloadavg()[0]:.1f}\n", flush=True

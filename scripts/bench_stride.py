@@ -14,7 +14,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from segdet.data import catalog, rasterize
+from segdet.data.catalog import cards
+from segdet.data.geometry import rasterize
 from segdet.evaluation import ratios, thin
 from segdet.evaluation.binary import BinaryScores, binned, histogram
 
@@ -25,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="crack")
     options = parser.parse_args()
-    records = catalog.load(options.data).splits["val"]
+    records = cards.load(options.data).splits["val"]
     masks = [rasterize.binary(rasterize.foreground(record)) for record in records]
     print("| stride | IoU | F1 | F1@2px | clDice |\n|---|---|---|---|---|")
     for stride in STRIDES:

@@ -26,7 +26,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch.utils.data import DataLoader, Dataset
 
-from segdet.data import catalog
+from segdet.data.catalog import cards
 from segdet.data.records import Record
 from segdet.training.config import TrainConfig
 from segdet.training.run import prepared
@@ -114,7 +114,7 @@ def started(name: str, asked: argparse.Namespace, backbone: str) -> Callable[[in
     """A script warmed up by three steps; called with a number of steps it tells their (wall, processor, waiting) seconds."""
     ours = Ours(asked.data, backbone, asked.imgsz, asked.batch, asked.precision) if name == "segdet" else None
     if ours is None:
-        records = list(catalog.load(asked.data).splits["train"])
+        records = list(cards.load(asked.data).splits["train"])
         run = plain_steps(records, backbone, asked.imgsz, asked.batch)
     else:
         run = ours.steps()

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from bench_train import Ours
 
-from segdet.data import catalog
+from segdet.data.catalog import cards
 
 _THEIRS = """
 import json, sys, time
@@ -72,11 +72,11 @@ def segdet(asked: argparse.Namespace) -> tuple[float, int]:
 
 def subset(data: str, images: int, folder: Path) -> None:
     """A dataset in ultralytics' layout: lists of files whose labels lie beside them."""
-    splits = catalog.load(data).splits
+    splits = cards.load(data).splits
     for split, count in (("train", images), ("val", 8)):
         files = [str(record.image) for record in splits[split][:count]]
         (folder / f"{split}.txt").write_text("\n".join(files) + "\n")
-    names = json.dumps(dict(enumerate(catalog.load(data).classes)))
+    names = json.dumps(dict(enumerate(cards.load(data).classes)))
     (folder / "data.yaml").write_text(f"path: {folder}\ntrain: train.txt\nval: val.txt\nnames: {names}\n")
 
 

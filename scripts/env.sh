@@ -21,7 +21,8 @@ if [ -z "$python" ]; then
 fi
 
 version="$("$python" -c 'import platform; print(platform.python_version())')"
-key="$version-$(cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)"
+# Settings of tools are left out: they change no package.
+key="$version-$(sed '/^\[tool\./q' pyproject.toml | cat - constraints.txt | sha256sum | cut -c1-16)"
 cache="${SEGDET_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/segdet}"
 shared="$cache/env-$key"
 mkdir -p "$cache"

@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 
 import segdet
-from segdet.data import catalog
+from segdet.data.catalog import cards
 from segdet.data.images import read_image, resize
 from segdet.files import replacing
-from segdet.inference.predictor import Predictor
+from segdet.inference.predict.predictor import Predictor
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDE, GAP = 272, 6
@@ -23,7 +23,7 @@ SIDE, GAP = 272, 6
 
 def columns(model: Predictor, numbers: list[str]) -> np.ndarray:
     """uint8 `[H, W, 3]`: each photograph above its overlay."""
-    photos = {record.image.name.split(".")[0]: record.image for record in catalog.load("crack").splits["val"]}
+    photos = {record.image.name.split(".")[0]: record.image for record in cards.load("crack").splits["val"]}
     shown = []
     for number in numbers:
         image = read_image(photos[number])

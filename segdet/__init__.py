@@ -27,16 +27,16 @@ HOMES = {
     "predict": "segdet.api",
     "open_dataset": "segdet.api",
     "Dataset": "segdet.data.records",
-    "DetectionResult": "segdet.inference.results",
+    "DetectionResult": "segdet.inference.predict.results",
     "EvaluationResult": "segdet.validation.evaluate",
     "InputError": "segdet.errors",
     "InvalidOption": "segdet.errors",
-    "JobResult": "segdet.inference.job",
+    "JobResult": "segdet.inference.batch.job",
     "Metadata": "segdet.metadata",
-    "Predictor": "segdet.inference.predictor",
-    "Result": "segdet.inference.results",
+    "Predictor": "segdet.inference.predict.predictor",
+    "Result": "segdet.inference.predict.results",
     "SegdetError": "segdet.errors",
-    "SegmentationResult": "segdet.inference.results",
+    "SegmentationResult": "segdet.inference.predict.results",
 }
 
 __all__ = ["__version__", *HOMES]

@@ -7,11 +7,11 @@ from segdet.data.records import Dataset as Dataset
 from segdet.errors import InputError as InputError
 from segdet.errors import InvalidOption as InvalidOption
 from segdet.errors import SegdetError as SegdetError
-from segdet.inference.job import JobResult as JobResult
-from segdet.inference.predictor import Predictor as Predictor
-from segdet.inference.results import DetectionResult as DetectionResult
-from segdet.inference.results import Result as Result
-from segdet.inference.results import SegmentationResult as SegmentationResult
+from segdet.inference.batch.job import JobResult as JobResult
+from segdet.inference.predict.predictor import Predictor as Predictor
+from segdet.inference.predict.results import DetectionResult as DetectionResult
+from segdet.inference.predict.results import Result as Result
+from segdet.inference.predict.results import SegmentationResult as SegmentationResult
 from segdet.metadata import Metadata as Metadata
 from segdet.validation.evaluate import EvaluationResult as EvaluationResult
 from segdet.version import __version__ as __version__

@@ -12,8 +12,8 @@ from segdet.settings import Settings
 
 if TYPE_CHECKING:
     from segdet.data.records import Dataset
-    from segdet.inference.job import JobResult
-    from segdet.inference.predictor import Predictor
+    from segdet.inference.batch.job import JobResult
+    from segdet.inference.predict.predictor import Predictor
     from segdet.validation.evaluate import EvaluationResult
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -168,8 +168,8 @@ def load(path: str | Path | None = None, **settings: Any) -> Predictor:
         ...
         segdet.errors.InvalidOption: threshold=2: must be between 0 and 1
     """
-    from segdet.inference.models import find_model
-    from segdet.inference.predictor import open_predictor
+    from segdet.inference.locate_model import find_model
+    from segdet.inference.predict.predictor import open_predictor
 
     return open_predictor(find_model(path), **settings)
 
@@ -195,7 +195,7 @@ def predict(sources: str | Path | Sequence[str | Path], **settings: Any) -> JobR
         ...
         segdet.errors.InputError: no-such-photo.jpg: no such file or folder
     """
-    from segdet.inference.job import predict_sources
+    from segdet.inference.batch.job import predict_sources
 
     several = [sources] if isinstance(sources, str | Path) else sources
     return predict_sources(several, PredictConfig.from_options(**settings))
@@ -218,6 +218,6 @@ def open_dataset(data: str | Path) -> Dataset:
         >>> segdet.open_dataset("crack-demo").classes
         ('crack',)
     """
-    from segdet.data import catalog
+    from segdet.data.catalog import cards
 
-    return catalog.load(str(data))
+    return cards.load(str(data))

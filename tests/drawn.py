@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from segdet.data.rasterize import binary, coverage
+from segdet.data.geometry.rasterize import binary, coverage
 from segdet.data.records import Dataset, Instance, Record
 from segdet.evaluation.detection import Detections
 

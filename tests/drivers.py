@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from segdet.inference import nvidia
+from segdet.inference.backends import nvidia
 
 GPU_PROVIDERS = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
 

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
-from segdet.data.rasterize import target
+from segdet.data.geometry.rasterize import target
 from segdet.data.records import Instance, Record, box_of
 from tests.drawn import _Drawn, _pictures, _save
 

@@ -15,11 +15,11 @@ import yaml
 
 import segdet
 from segdet.cli.main import run
-from segdet.data import catalog, splits
+from segdet.data.catalog import cards, splits
 from segdet.errors import InputError
 from segdet.evaluation import tally as tallies
 from segdet.evaluation.operating import parse
-from segdet.inference.session import open_session
+from segdet.inference.backends.select import open_session
 from segdet.models import weights
 from segdet.validation.checkpoint import dataset_for, open_trained, part_of
 from segdet.validation.run import validate
@@ -69,7 +69,7 @@ def halves(walls: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def test_run_weights_and_onnx_say_the_same(trained: Path, exported: Path, walls: Path) -> None:
-    dataset = catalog.load(str(walls))
+    dataset = cards.load(str(walls))
     stored = json.loads((trained / "metrics.json").read_text())
     files = (trained / "weights" / "best.safetensors", exported)
     ours, onnx_s = (validate(file, dataset.splits["val"], "val", workers=0).metrics for file in files)
@@ -84,7 +84,7 @@ def test_run_weights_and_onnx_say_the_same(trained: Path, exported: Path, walls:
 
 
 def test_another_size_is_still_scored_at_the_images_own(trained: Path, exported: Path, walls: Path) -> None:
-    records = catalog.load(str(walls)).splits["val"]
+    records = cards.load(str(walls)).splits["val"]
     found = [
         validate(file, records, "val", imgsz=144, workers=0).metrics
         for file in (trained / "weights/best.safetensors", exported)
@@ -96,7 +96,7 @@ def test_another_size_is_still_scored_at_the_images_own(trained: Path, exported:
 
 
 def test_an_operating_point_is_stored_and_kept(trained: Path, exported: Path, walls: Path, tmp_path: Path) -> None:
-    records = catalog.load(str(walls)).splits["val"]
+    records = cards.load(str(walls)).splits["val"]
     copied = shutil.copytree(trained, tmp_path / "run")
     file = copied / "weights" / "best.safetensors"
     before = weights.read_metadata(file)
@@ -192,7 +192,7 @@ def test_folds_are_summed_up_and_never_measured_on_what_they_have_seen(
     cli: Cli, halves: list[Path], walls: Path, tmp_path: Path
 ) -> None:
     for fold, k in zip(halves, (1, 2), strict=True):
-        held_out = splits.fold(catalog.load(str(walls)), k, 2, seed=3).splits["val"]
+        held_out = splits.fold(cards.load(str(walls)), k, 2, seed=3).splits["val"]
         for source in (fold, fold / "weights" / "best.safetensors"):
             chosen = dataset_for(open_trained(source)).splits["val"]
             assert [r.image.name for r in chosen] == [r.image.name for r in held_out]

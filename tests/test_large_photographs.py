@@ -11,11 +11,12 @@ import pytest
 import torch
 
 import segdet
-from segdet.data import catalog, stream
-from segdet.data.batches import evaluation_plan, largest
+from segdet.data.catalog import cards
 from segdet.data.images import read_image
-from segdet.inference import tiling
-from segdet.inference.predictor import open_predictor
+from segdet.data.loading import loader
+from segdet.data.loading.datasets import evaluation_plan, largest
+from segdet.inference.predict import tiling
+from segdet.inference.predict.predictor import open_predictor
 from segdet.models import common, network, weights
 from segdet.models.network import Network
 from segdet.validation.run import validate
@@ -50,7 +51,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_weights_are_measured_in_tiles(trained: Path, large: Path, seen: list[int]) -> None:
-    records = catalog.load(str(large)).splits["val"]
+    records = cards.load(str(large)).splits["val"]
     measured = validate(trained / "weights" / "best.safetensors", records, "val", workers=0)
     assert seen and max(seen) <= 64 * 64
     session = Network(*weights.load(trained / "weights" / "best.safetensors"))
@@ -84,7 +85,7 @@ def test_the_loss_of_tiles_is_near_that_of_the_whole(
 
 def test_files_are_measured_in_tiles_as_predicted(large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of one class and one of several: what `val` measures is what `predict` answers."""
-    records = catalog.load(str(large)).splits["val"]
+    records = cards.load(str(large)).splits["val"]
     asked: list[tuple[int, ...]] = []
     before = tiling.run_tiled
 
@@ -111,4 +112,4 @@ def test_large_batches_are_not_prepared_far_in_advance(workers: int, pixels: tup
 
     records: Sequence[Record] = [Record(Path("a"), *pixels, (), "a") for _ in range(12)]
     plan = evaluation_plan(records, 4)
-    assert stream._ahead(workers, largest(plan, records)) == ahead
+    assert loader._ahead(workers, largest(plan, records)) == ahead

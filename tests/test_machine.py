@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from segdet import machine, provenance
-from segdet.data.stream import default_workers
+from segdet.data.loading.loader import default_workers
 
 _SCRIPT = """
 import os

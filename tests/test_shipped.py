@@ -10,11 +10,11 @@ import numpy as np
 import yaml
 
 import segdet
-from segdet.data import synthetic
+from segdet.data.geometry.rasterize import binary, coverage
 from segdet.data.images import read_image
-from segdet.data.rasterize import binary, coverage
-from segdet.inference.results import SegmentationResult
-from segdet.inference.session import open_session
+from segdet.data.synthetic import cracks as synthetic
+from segdet.inference.backends.select import open_session
+from segdet.inference.predict.results import SegmentationResult
 from segdet.training.config import TrainConfig
 from tests.conftest import Cli
 

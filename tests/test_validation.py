@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from segdet.data import catalog
+from segdet.data.catalog import cards
 from segdet.errors import InputError
 from segdet.evaluation.operating import parse
 from segdet.models.weights import read_metadata
@@ -24,7 +24,7 @@ def blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_detector_is_measured_at_each_images_own_size(blobs: Path, tmp_path: Path) -> None:
     model = blob_model(tmp_path / "blobs.onnx", threshold=0.85)
-    dataset = catalog.load(str(blobs))
+    dataset = cards.load(str(blobs))
     records = dataset.splits["val"]
     torn = records[1].image
     whole = torn.read_bytes()
@@ -56,7 +56,7 @@ def test_the_command_says_it_in_lines_and_in_json(cli: Cli, blobs: Path, tmp_pat
 
 def test_spoilt_images_are_judged_at_the_stored_threshold(trained: Path, walls: Path) -> None:
     """As in the field, where nobody chooses a threshold anew; the numbers are those of images spoilt beforehand."""
-    dataset = catalog.load(str(walls))
+    dataset = cards.load(str(walls))
     weights = trained / "weights" / "best.safetensors"
     plain = validate(weights, dataset.splits["val"], "val", workers=0).metrics
     dim = validate(weights, dataset.splits["val"], "val", degrade="dark+blur", workers=0).metrics
@@ -76,7 +76,7 @@ def test_images_that_training_shows_can_be_left_out(trained: Path, walls: Path, 
     asked = ("--json", "val", trained, "--data", copy, "--exclude-leaks", "--workers", "0")
     refused = cli(*asked, env=cache)
     assert refused.returncode == 2 and "segdet data check" in refused.stderr
-    dataset = catalog.load(str(copy))
+    dataset = cards.load(str(copy))
     first = dataset.splits["val"][0].image
     first.write_bytes(dataset.splits["train"][0].image.read_bytes())  # training has seen it
     assert cli("data", "check", copy, env=cache).returncode in (0, 1)

@@ -216,7 +216,7 @@ def _export(shop: Workshop, arch: str, finish: Callable[[], None]) -> dict[str, 
 
 
 def _onnx(shop: Workshop, arch: str, kind: str, precision: str, exact: dict[str, Reference]) -> dict[str, Any]:
-    from segdet.inference.session import open_session
+    from segdet.inference.backends.select import open_session
 
     provider(kind)
     if arch not in exact:
@@ -230,7 +230,7 @@ def _of_file(shop: Workshop, arch: str) -> Reference:
     """The answers of the fp32 file on the processor."""
     from segdet.evaluation.detection import Detections
     from segdet.exporting.parity import session_reference
-    from segdet.inference.session import open_session
+    from segdet.inference.backends.select import open_session
 
     session = open_session(shop.onnx(arch), "cpu")
     net = replace(shop.net(arch), metadata=session.metadata)

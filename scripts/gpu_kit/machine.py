@@ -12,7 +12,7 @@ from typing import Any
 
 from gpu_kit.record import Log
 from segdet import machine
-from segdet.inference import nvidia
+from segdet.inference.backends import nvidia
 
 PACKAGES = (
     "torch", "torchvision", "timm", "accelerate", "numpy", "opencv-python-headless", "pillow", "albumentations",

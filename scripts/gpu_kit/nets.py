@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 
 from gpu_kit.record import LeftOut
-from segdet.data import catalog, synthetic
+from segdet.data.catalog import cards
 from segdet.data.records import Dataset, Instance, Record
+from segdet.data.synthetic import cracks as synthetic
 from segdet.metadata import DataSource, Metadata
 
 HEADS = ("fcn", "unet", "deeplabv3", "deeplabv3plus", "segmenter", "dfine", "detr")
@@ -100,7 +101,7 @@ class Workshop:
 
     def dataset(self) -> Dataset:
         """The training data."""
-        return catalog.load(self.data)
+        return cards.load(self.data)
 
     def options(self, arch: str, **more: Any) -> dict[str, Any]:
         """Settings of `segdet train` for a head."""
@@ -243,7 +244,7 @@ def provider(kind: str) -> None:
     """
     import onnxruntime
 
-    from segdet.inference.runtimes import PROVIDERS, missing_library
+    from segdet.inference.backends.onnxruntime import PROVIDERS, missing_library
 
     if PROVIDERS[kind] not in onnxruntime.get_available_providers():
         raise LeftOut(f"this ONNX Runtime has no {PROVIDERS[kind]} (install onnxruntime-gpu)")

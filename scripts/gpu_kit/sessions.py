@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from segdet.inference import runtimes
-from segdet.inference.runtimes import PROVIDERS, import_onnxruntime, provider_chain, session_options
+from segdet.inference.backends import onnxruntime
+from segdet.inference.backends.onnxruntime import PROVIDERS, import_onnxruntime, provider_chain, session_options
 
 _DIMS = ("batch", "height", "width")  # names of the first dimensions of `image` in an exported file
 _KINDS = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(int64)": np.int64}
@@ -129,6 +129,6 @@ def opened(path: Path, variant: Variant, shape: tuple[int, ...]) -> Opened:
         runtime.preload_dlls()
     session = runtime.InferenceSession(str(path), options, providers=chain, enable_fallback=0)
     if session.get_providers()[0] != PROVIDERS[variant.kind]:
-        raise RuntimeError(runtimes.missing_library(variant.kind) or f"{variant.kind} could not be started")
+        raise RuntimeError(onnxruntime.missing_library(variant.kind) or f"{variant.kind} could not be started")
     names = [output.name for output in session.get_outputs()]
     return Opened(session, variant, names)

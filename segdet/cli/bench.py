@@ -19,9 +19,9 @@ def bench(
     threads: int | None = typer.Option(None, help="Threads of the network.  \\[default: all cores]"),
 ) -> None:
     """Measure latency, throughput, memory and where the time goes, on every device of this machine."""
-    from segdet.inference import benchmark
-    from segdet.inference.models import find_model
-    from segdet.inference.session import open_session
+    from segdet.inference.backends.select import open_session
+    from segdet.inference.locate_model import find_model
+    from segdet.tools import benchmark
 
     benchmark.check_image(image)
     asked = [word.strip() for word in device.split(",") if word.strip()] if device else benchmark.devices()

@@ -28,13 +28,14 @@ def check(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from segdet import files, memory
     from segdet.console import progress
-    from segdet.data import catalog, doctor
+    from segdet.data import doctor
+    from segdet.data.catalog import cards
     from segdet.data.doctor import fix as fixing
     from segdet.data.doctor import leaks
     from segdet.reporting import checkup as page
 
     memory.keep_freed_memory()
-    dataset = catalog.load(data, refuse=False)
+    dataset = cards.load(data, refuse=False)
     with progress("looking", sum(len(records) for records in dataset.splits.values())) as advance:
         examination = doctor.examine(dataset, not quick, advance)
     found = examination.checkup

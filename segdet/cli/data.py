@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 def list_datasets() -> None:
     """Datasets that are known by name, and where they are."""
-    from segdet.data import catalog
+    from segdet.data.catalog import cards
 
     rows: list[tuple[str, ...]] = [("name", "where", "what")]
     found = []
-    for name, card in sorted(catalog.cards().items()):
-        folder = catalog.folder_of(name)
+    for name, card in sorted(cards.cards().items()):
+        folder = cards.folder_of(name)
         where = str(folder) if folder else ("drawn on first use" if card.generated else "not on disk")
         rows.append((name, where, card.title))
         found.append(
             {"name": name, "folder": str(folder) if folder else None, "title": card.title, "licence": card.licence}
         )
-    for home in catalog.homes():
-        for folder in sorted(p for p in home.glob("*") if p.is_dir() and p.name not in catalog.cards()):
+    for home in cards.homes():
+        for folder in sorted(p for p in home.glob("*") if p.is_dir() and p.name not in cards.cards()):
             rows.append((folder.name, str(folder), "a folder of yours"))
             found.append({"name": folder.name, "folder": str(folder), "title": None, "licence": None})
     output.emit({"datasets": found}, output.table(rows))
@@ -38,12 +38,13 @@ def list_datasets() -> None:
 def info(data: str = typer.Argument(..., help="Dataset name, folder or COCO file.")) -> None:
     """What a dataset holds: its layout, classes, splits, sizes, and what could not be used."""
     from segdet.console import progress
-    from segdet.data import catalog, summary
+    from segdet.data import summary
+    from segdet.data.catalog import cards
 
-    card = catalog.cards().get(data)
+    card = cards.cards().get(data)
     drawn = card.pictures if card is not None and card.generated else 0
     with progress(f"drawing {data}", drawn) as advance:
-        dataset = catalog.load(data, lambda done, total: advance(1))
+        dataset = cards.load(data, lambda done, total: advance(1))
     described = summary.describe(dataset)
     from segdet.data.learnable import shortened
 
@@ -82,9 +83,9 @@ def convert(
     compare: str = typer.Option("200", help="Images whose masks are compared with the original: a number, or all."),
 ) -> None:
     """Write a dataset in another layout, and say what that layout could not hold."""
-    from segdet.data import catalog
+    from segdet.data.catalog import cards
 
-    report = _convert(catalog.load(data), folder, to, compare)
+    report = _convert(cards.load(data), folder, to, compare)
     output.emit(report.to_dict(), _told(report))
 
 
@@ -112,9 +113,10 @@ def split(
     compare: str = typer.Option("200", help="Images whose masks are compared with the original: a number, or all."),
 ) -> None:
     """Divide all images of a dataset anew, by photograph, with classes, sizes and negatives in proportion."""
-    from segdet.data import catalog, splits, summary
+    from segdet.data import summary
+    from segdet.data.catalog import cards, splits
 
-    divided = splits.divide(catalog.load(data), val, test, seed)
+    divided = splits.divide(cards.load(data), val, test, seed)
     report = _convert(divided, folder, to, compare)
     rows: list[tuple[str, ...]] = [("split", "images", "photographs", "objects", "empty")]
     described = summary.by_split(divided)

@@ -11,7 +11,7 @@ _SIGNS = {"ok": "ok", "warning": "!", "problem": "PROBLEM"}
 
 def doctor() -> None:
     """Check this machine: versions, GPU, drivers, and which devices really run a model. Exit code 1 on a problem."""
-    from segdet.inference.health import BAD, examine, to_dict
+    from segdet.tools.environment import BAD, examine, to_dict
 
     checks = examine()
     lines = []

@@ -17,7 +17,7 @@ def download(
 ) -> None:
     """Fetch a named dataset. A broken transfer goes on where it stopped. ROBOFLOW_API_KEY, when set, is used for Roboflow."""
     from segdet.console import progress
-    from segdet.data import download as downloading
+    from segdet.data.catalog import download as downloading
 
     with progress("downloading", 100) as advance:
         shown = 0

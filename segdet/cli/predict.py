@@ -20,7 +20,7 @@ def predict(
     ),
 ) -> None:
     """Find objects in photographs and videos: segdet predict image.jpg"""
-    from segdet.inference.job import predict_sources
+    from segdet.inference.batch.job import predict_sources
 
     result = predict_sources(source, PredictConfig.from_options(**written))
     output.emit(result.to_dict(), result.sentence())

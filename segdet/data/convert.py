@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from segdet.data import formats, rasterize
+from segdet.data import formats
+from segdet.data.geometry import rasterize
 from segdet.data.records import Dataset, Record, iterate
 from segdet.data.writers import coco, png_mask, voc, yolo
 from segdet.data.writers.base import Losses, Names, Writer, label_image

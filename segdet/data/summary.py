@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from segdet.data import rasterize
+from segdet.data.geometry import rasterize
 from segdet.data.learnable import crowds_in, lacking, without_crowds
 from segdet.data.records import Dataset, Record, by_photograph, iterate
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
-from segdet.data.boxes import area_of, boxes_of, objects
+from segdet.data.geometry.boxes import area_of, boxes_of, objects
 from segdet.data.records import Record
 
 IOUS = np.linspace(0.5, 0.95, 10)  # IoU thresholds, as in pycocotools

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from segdet.data.boxes import boxes_of
+from segdet.data.geometry.boxes import boxes_of
 from segdet.data.records import Record
 from segdet.evaluation.coco import Detections
 from segdet.evaluation.matching import overlaps, pair

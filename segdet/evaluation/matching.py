@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from segdet.data.boxes import boxes_of
+from segdet.data.geometry.boxes import boxes_of
 from segdet.data.records import Record
 from segdet.evaluation.coco import IOUS, MOST, RECALLS, Detections, sides
 from segdet.evaluation.ratios import f1, share

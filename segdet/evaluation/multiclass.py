@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from segdet.data.rasterize import IGNORE
+from segdet.data.geometry.rasterize import IGNORE
 
 
 def confusion(prediction: np.ndarray, target: np.ndarray, classes: int) -> np.ndarray:

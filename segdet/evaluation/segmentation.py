@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from segdet.data import rasterize
+from segdet.data.geometry import rasterize
 from segdet.data.records import Problem, Record
 from segdet.errors import InvalidOption, SegdetError
 from segdet.evaluation import bootstrap, mask_errors, thin

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ _NAMES = {
     "cldice": "centre-line Dice", "boundary_iou": "boundary IoU", "pixel_accuracy": "pixel accuracy", "ap": "AP",
     "ap50": "AP50", "ap75": "AP75", "ar_100": "AR (100 boxes)",
 }  # fmt: skip
-_THRESHOLD = re.compile(r"The stored threshold is (\d\.\d+)(?: \([^()]* are at (\d\.\d+)\))?")  # written by `_use`
 _NOT_SETTINGS = ("out", "name", "device", "workers")  # of the machine, not of the model
 _PRECISION = {
     "fp32": "32-bit floats",
@@ -54,18 +52,6 @@ def card(
         "## Origin": _origin(metadata),
     }
     return "\n\n".join(f"{title}\n\n{text}" for title, text in sections.items()) + "\n"
-
-
-def with_threshold(text: str, metadata: Metadata) -> str:
-    """A card after its file got another threshold; a text that tells none stays as it is."""
-
-    def now(found: re.Match[str]) -> str:
-        return (
-            f"The stored threshold is {metadata.threshold:.3f} ({metadata.operate}, chosen after the export; "
-            f"the scores and the agreement below are at {found[2] or found[1]})"
-        )
-
-    return _THRESHOLD.sub(now, text, count=1)
 
 
 def _what(size: int, metadata: Metadata) -> str:

@@ -19,7 +19,7 @@ from segdet.evaluation.detection import DetectionEvaluation, Detections
 from segdet.evaluation.matching import overlaps
 from segdet.evaluation.tally import BoxTally
 from segdet.exporting.parity import UNJUDGED, both_sides, readable, sides
-from segdet.inference.session import Session
+from segdet.inference.backends.session import Session
 
 _APART = 1e4  # cost of pairing boxes of different classes, or far over the limits
 _BOX, _SCORE = 0.5, 1e-3  # units in which gaps are compared: pixels, and score

@@ -12,7 +12,7 @@ from segdet.data.records import Record
 from segdet.evaluation.detection import Detections
 from segdet.exporting import detection_parity, parity
 from segdet.exporting.detection_parity import DETECTION_LIMITS, compare_detections
-from segdet.inference.session import Session
+from segdet.inference.backends.session import Session
 from segdet.metadata import Metadata
 from segdet.models.detector import Detector, detect
 

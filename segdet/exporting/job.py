@@ -11,7 +11,7 @@ import onnx
 
 from segdet.console import progress, say
 from segdet.contract import OPSET
-from segdet.data import splits
+from segdet.data.catalog import splits
 from segdet.data.records import Dataset, Record
 from segdet.errors import InputError, InvalidOption, SegdetError
 from segdet.exporting import half, search, triton, worst
@@ -21,8 +21,8 @@ from segdet.exporting.gate import Gate, against_torch, sentence
 from segdet.exporting.onnx import to_onnx, write
 from segdet.exporting.ranges import measure
 from segdet.files import replacing, sha256_of, write_json
-from segdet.inference.session import open_session
-from segdet.inference.sizes import SMALLEST
+from segdet.inference.backends.select import open_session
+from segdet.inference.predict.sizes import SMALLEST
 from segdet.metadata import Metadata
 from segdet.models import weights
 from segdet.text import encoded

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from segdet.data import rasterize
+from segdet.data.geometry import rasterize
 from segdet.data.images import ImageError, read_ahead
 from segdet.data.records import Record
 from segdet.errors import SegdetError
 from segdet.evaluation.bootstrap import drawn
 from segdet.evaluation.ratios import share
-from segdet.inference.session import Session
-from segdet.inference.tiling import answers
+from segdet.inference.backends.session import Session
+from segdet.inference.predict.tiling import answers
 from segdet.metadata import Metadata
 from segdet.models.network import Network
 

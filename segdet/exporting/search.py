@@ -22,7 +22,8 @@ from segdet.exporting.int8 import Recipe
 from segdet.exporting.onnx import write
 from segdet.exporting.ranges import Range, measure
 from segdet.exporting.surgery import Graph
-from segdet.inference.session import Session, open_session
+from segdet.inference.backends.select import open_session
+from segdet.inference.backends.session import Session
 from segdet.metadata import Metadata
 
 CALIBRATION = 32  # images whose values decide the ranges

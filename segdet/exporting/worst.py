@@ -13,7 +13,7 @@ from segdet.data.records import Record
 from segdet.drawing import agreement, boxes, colour_of, grid, overlay
 from segdet.errors import SegdetError
 from segdet.exporting.parity import session_reference, torch_reference
-from segdet.inference.session import Session
+from segdet.inference.backends.session import Session
 from segdet.metadata import Metadata
 from segdet.models.detector import Detector, detect
 

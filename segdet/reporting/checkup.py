@@ -10,8 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from segdet.data import rasterize
 from segdet.data.doctor.findings import Case, Checkup, Finding
+from segdet.data.geometry import rasterize
 from segdet.data.images import ImageError, encode_jpeg, read_image, resize
 from segdet.data.records import Account, Box, Dataset, Record, iterate
 from segdet.drawing import colour_of

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from segdet.data import rasterize
+from segdet.data.geometry import rasterize
 from segdet.data.images import encode_jpeg, read_image
 from segdet.data.records import Record
 from segdet.drawing import agreement, grid, overlay

@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from segdet import drawing
-from segdet.data.boxes import boxes_of
+from segdet.data.geometry.boxes import boxes_of
 from segdet.data.images import encode_jpeg, read_image
 from segdet.data.records import Record
 from segdet.evaluation.detection import DetectionEvaluation

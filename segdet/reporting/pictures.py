@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from segdet.data import rasterize
+from segdet.data.geometry import rasterize
 from segdet.data.images import encode_jpeg, read_image
 from segdet.data.records import Dataset, Record, iterate
 from segdet.drawing import agreement, boxes, colour_of, grid, overlay

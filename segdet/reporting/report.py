@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from segdet.data import rasterize
+from segdet.data.geometry import rasterize
 from segdet.data.images import encode_jpeg
 from segdet.drawing import grid
 from segdet.evaluation.binary import BINS

@@ -13,9 +13,9 @@ from urllib.parse import quote
 import numpy as np
 
 from segdet.data.images import encode_jpeg, encode_png
-from segdet.inference import forms
-from segdet.inference.coco_ids import keys_of
-from segdet.inference.results import SegmentationResult
+from segdet.inference.io import serialize
+from segdet.inference.io.coco_ids import keys_of
+from segdet.inference.predict.results import SegmentationResult
 from segdet.serving.predicting import Answer, Result
 from segdet.serving.refusals import Refused, bad_request
 from segdet.text import encoded
@@ -124,7 +124,7 @@ def encoder(kind: str, name: str, include: Sequence[str]) -> Callable[[Result], 
         "overlay.jpg": lambda result: encode_jpeg(result.overlay()),
         "geojson": lambda result: _features(result, name),
         "coco": lambda result: result.to_coco(),  # `assemble` names the images, which depends on the others
-        "csv": lambda result: list(forms.csv_rows({"image": name, **result.to_dict()})),
+        "csv": lambda result: list(serialize.csv_rows({"image": name, **result.to_dict()})),
         "yolo": lambda result: result.to_yolo().encode(),
     }
     return makers[kind]
@@ -156,7 +156,7 @@ def assemble(kind: str, answers: Sequence[Answer], about: dict[str, Any]) -> tup
     if kind == "json":
         content: Any = {**about, "images": [_row(answer) for answer in answers]}
     elif kind == "geojson":
-        content = forms.collection(f for answer in done for f in answer.extra)
+        content = serialize.collection(f for answer in done for f in answer.extra)
         if len(done) < len(answers):  # a foreign member, as RFC 7946 allows
             content["skipped"] = [_row(answer) for answer in answers if answer.error is not None]
     elif kind == "coco":
@@ -170,7 +170,7 @@ def assemble(kind: str, answers: Sequence[Answer], about: dict[str, Any]) -> tup
     elif kind == "csv":
         buffer = io.StringIO()
         rows = csv.writer(buffer, lineterminator="\n")
-        rows.writerow(forms.COLUMNS)
+        rows.writerow(serialize.COLUMNS)
         for answer in done:
             rows.writerows([_harmless(cell) for cell in row] for row in answer.extra)
         return encoded(buffer.getvalue()), MEDIA[kind]

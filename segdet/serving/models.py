@@ -12,7 +12,7 @@ from typing import Any
 from segdet import drawing, memory
 from segdet.errors import InputError, nearest
 from segdet.files import sha256_of
-from segdet.inference.models import find_model
+from segdet.inference.locate_model import find_model
 from segdet.metadata import Metadata
 from segdet.serving import selftest
 from segdet.serving.metrics import Metrics

@@ -11,11 +11,11 @@ import numpy as np
 
 from segdet.data import images
 from segdet.errors import InputError, nearest
-from segdet.inference import sizes, tiling
-from segdet.inference.predictor import open_predictor
-from segdet.inference.results import DetectionResult, SegmentationResult
-from segdet.inference.runtimes import OutOfMemory, out_of_memory
-from segdet.inference.session import Session
+from segdet.inference.backends.onnxruntime import OutOfMemory, out_of_memory
+from segdet.inference.backends.session import Session
+from segdet.inference.predict import sizes, tiling
+from segdet.inference.predict.predictor import open_predictor
+from segdet.inference.predict.results import DetectionResult, SegmentationResult
 from segdet.metadata import Metadata
 from segdet.serving.models import Loaded, work_units
 from segdet.serving.refusals import Refused, bad_request, refusal, too_large

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from segdet import machine
-from segdet.inference.runtimes import DeviceLost
-from segdet.inference.session import Session, open_session
+from segdet.inference.backends.onnxruntime import DeviceLost
+from segdet.inference.backends.select import open_session
+from segdet.inference.backends.session import Session
 from segdet.serving.batching import Batcher, Outputs
 from segdet.serving.settings import ServeConfig
 

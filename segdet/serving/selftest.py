@@ -9,7 +9,7 @@ import numpy as np
 
 from segdet.data.images import read_image
 from segdet.errors import InputError
-from segdet.inference.session import Session
+from segdet.inference.backends.session import Session
 
 SAMPLE = Path(__file__).parent / "page" / "sample.jpg"
 _SIDE = 416

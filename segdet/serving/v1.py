@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import PydanticCustomError
 
 from segdet.errors import nearest
-from segdet.inference import sizes
+from segdet.inference.predict import sizes
 from segdet.serving import answers, schemas
 from segdet.serving.bodies import Part, parse_form
 from segdet.serving.context import Context

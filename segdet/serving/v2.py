@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from segdet.contract import OUTPUTS
 from segdet.data import images
 from segdet.errors import InputError
-from segdet.inference import levels, tiling
+from segdet.inference.predict import multiscale, tiling
 from segdet.metadata import Metadata
 from segdet.serving import schemas, tensors
 from segdet.serving.context import Context
@@ -118,7 +118,7 @@ def infer_tensors(loaded: Loaded, asked: tensors.InferRequest, job: Job) -> dict
     metadata = loaded.metadata
     batch = asked.images if isinstance(asked.images, np.ndarray) else _decoded(asked.images)
     detects = metadata.task == "detection"
-    again = metadata.is_binary and levels.sides(batch.shape[1:3], metadata.down_to)
+    again = metadata.is_binary and multiscale.sides(batch.shape[1:3], metadata.down_to)
     if not detects and (again or tiling.is_large(batch.shape[1:3])):
         found: list[Any] = [predict_pixels(loaded, image, Options(asked.threshold), job) for image in batch]
         return {"mask": np.stack([f.mask for f in found]), "confidence": np.stack([f.confidence for f in found])}

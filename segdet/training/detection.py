@@ -11,13 +11,13 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from segdet.console import progress
-from segdet.data.augment_boxes import AspectAugment, SquareAugment
-from segdet.data.batches import TrainingPlan, evaluation_plan, largest
-from segdet.data.boxes import usual_size
-from segdet.data.cache import cache_for
-from segdet.data.detection import DetectionBatch, DetectionPlan, DetectionSamples, collate_boxes
+from segdet.data.geometry.boxes import usual_size
+from segdet.data.loading.augment_boxes import AspectAugment, SquareAugment
+from segdet.data.loading.cache import cache_for
+from segdet.data.loading.datasets import TrainingPlan, evaluation_plan, largest
+from segdet.data.loading.detection_datasets import DetectionBatch, DetectionPlan, DetectionSamples, collate_boxes
+from segdet.data.loading.loader import Stream, default_workers
 from segdet.data.records import Problem
-from segdet.data.stream import Stream, default_workers
 from segdet.errors import SegdetError
 from segdet.evaluation.detection import DetectionEvaluation, Detections, evaluate_detections
 from segdet.metadata import Metadata

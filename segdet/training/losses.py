@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segdet.data.rasterize import IGNORE
+from segdet.data.geometry.rasterize import IGNORE
 from segdet.errors import InvalidOption, nearest, setting
 
 AUX_WEIGHT = 0.5  # of auxiliary heads, as torchvision trains FCN and DeepLab

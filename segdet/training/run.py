@@ -14,7 +14,8 @@ from accelerate.utils import broadcast_object_list
 
 from segdet import memory, provenance
 from segdet.console import mute, progress, say
-from segdet.data import catalog, learnable, splits
+from segdet.data import learnable
+from segdet.data.catalog import cards, splits
 from segdet.data.records import Dataset, Record, by_photograph
 from segdet.errors import InputError, InvalidOption, SegdetError, setting
 from segdet.files import new_folder, write_text
@@ -50,7 +51,7 @@ def train(config: TrainConfig, resume: Path | None = None, spent: float = 0.0) -
     """
     began = time.perf_counter() - spent
     state = checkpoints.load_state(resume) if resume is not None else None
-    if resume is not None and not catalog.is_there(config.data):
+    if resume is not None and not cards.is_there(config.data):
         where = f"its images cannot be found ({config.data} is not there)"
         raise InputError(f"{setting('resume', resume)}: {where}; name them with {setting('data', 'FOLDER')}")
     loggers.chosen(config)  # what is not installed is told before anything is made
@@ -198,10 +199,10 @@ def _moved(data: str, described: Metadata, run: Path) -> None:
 
 def _loaded(name: str, accelerator: Accelerator) -> Dataset:
     """A dataset by name or path, drawn by one process if it has to be drawn."""
-    card = catalog.cards().get(name)
+    card = cards.cards().get(name)
     drawn = card.pictures if card is not None and card.generated else 0
     with accelerator.main_process_first(), progress(f"drawing {name}", drawn) as advance:
-        return catalog.load(name, lambda done, total: advance(1))
+        return cards.load(name, lambda done, total: advance(1))
 
 
 def _further(name: str, dataset: Dataset, accelerator: Accelerator) -> Sequence[Record]:
@@ -254,7 +255,7 @@ def _metadata(setup: Setup) -> Metadata:
 
 
 def _licence(name: str) -> str | None:
-    card = catalog.cards().get(name)
+    card = cards.cards().get(name)
     return card.licence if card is not None else None
 
 

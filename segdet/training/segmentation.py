@@ -12,20 +12,20 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from segdet.console import progress
-from segdet.data.augment import SegmentationAugment
-from segdet.data.batches import (
+from segdet.data.loading.augment import SegmentationAugment
+from segdet.data.loading.cache import cache_for
+from segdet.data.loading.datasets import (
     Batch,
     SegmentationSamples,
     TrainingPlan,
     evaluation_plan,
     largest,
 )
-from segdet.data.cache import cache_for
+from segdet.data.loading.loader import Stream, default_workers
 from segdet.data.records import Problem, Record, by_photograph
-from segdet.data.stream import Stream, default_workers
 from segdet.errors import SegdetError
 from segdet.evaluation.segmentation import evaluate
-from segdet.inference.tiling import answers, is_large
+from segdet.inference.predict.tiling import answers, is_large
 from segdet.metadata import Metadata
 from segdet.models import devices
 from segdet.models.common import answer, bounded, normalise

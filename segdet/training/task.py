@@ -11,9 +11,9 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from segdet.data.batches import TrainingPlan
+from segdet.data.loading.datasets import TrainingPlan
+from segdet.data.loading.loader import Stream
 from segdet.data.records import Dataset, Problem, Record
-from segdet.data.stream import Stream
 from segdet.metadata import Metadata
 from segdet.models.backbones import Backbone
 from segdet.training.config import TrainConfig

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from segdet.console import say
-from segdet.data import catalog, splits
+from segdet.data.catalog import cards, splits
 from segdet.data.records import Dataset
 from segdet.errors import InputError, InvalidOption, setting
 from segdet.metadata import Metadata
@@ -63,7 +63,7 @@ def open_trained(path: str | Path) -> Trained:
     Raises:
         InputError: neither a run folder with weights, nor weights, nor an ONNX file of segdet.
     """
-    from segdet.inference.session import open_session
+    from segdet.inference.backends.select import open_session
     from segdet.models import weights
 
     given = Path(path)
@@ -83,11 +83,11 @@ def dataset_for(trained: Trained, data: str | None = None, limit: int | None = N
     Raises:
         InputError: it cannot be had.
     """
-    if data is None and not catalog.is_there(trained.data):
+    if data is None and not cards.is_there(trained.data):
         where = f"its images cannot be found ({trained.data} is not there)"
         raise InputError(f"{trained.given}: {where}; name them with {setting('data', 'FOLDER')}")
     try:
-        dataset = catalog.load(data or trained.data)
+        dataset = cards.load(data or trained.data)
     except InputError as error:
         if data is not None:
             raise

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 
 from segdet.console import progress
-from segdet.data import degrade as degradations
 from segdet.data import learnable
-from segdet.data.batches import Batch, SegmentationSamples, evaluation_plan, largest
 from segdet.data.images import ImageError, read_ahead, resize
+from segdet.data.loading import corruptions as degradations
+from segdet.data.loading.datasets import Batch, SegmentationSamples, evaluation_plan, largest
+from segdet.data.loading.loader import Stream, default_workers
 from segdet.data.records import Problem, Record
-from segdet.data.stream import Stream, default_workers
 from segdet.errors import InputError, InvalidOption, setting
 from segdet.evaluation import detection, segmentation
 from segdet.evaluation.detection import DetectionEvaluation, Detections
@@ -28,8 +28,9 @@ from segdet.evaluation.mask_errors import MaskError
 from segdet.evaluation.operating import DEFAULT, Rule, parse
 from segdet.evaluation.segmentation import Answer, Evaluation
 from segdet.evaluation.tally import Tally
-from segdet.inference import levels, sizes, tiling
-from segdet.inference.session import Session, open_session
+from segdet.inference.backends.select import open_session
+from segdet.inference.backends.session import Session
+from segdet.inference.predict import multiscale, sizes, tiling
 from segdet.metadata import Metadata
 from segdet.models import devices, weights
 from segdet.models.network import Network
@@ -196,7 +197,7 @@ def _onnx_masks(session: Session) -> Callable[[Batch], Answer]:
         if not session.one_class:
             return mask, confidence
         pairs = zip(images, confidence, strict=True)
-        return np.stack([levels.looked_again(*pair, metadata.down_to, look) for pair in pairs])
+        return np.stack([multiscale.looked_again(*pair, metadata.down_to, look) for pair in pairs])
 
     return answer
 

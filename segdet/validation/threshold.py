@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from segdet.files import replacing, write_text
 from segdet.metadata import KEY, Metadata
+
+_THRESHOLD = re.compile(r"The stored threshold is (\d\.\d+)(?: \([^()]* are at (\d\.\d+)\))?")  # written by `_use`
 
 
 def store(file: Path, metadata: Metadata, metrics: Mapping[str, Any]) -> Metadata:
@@ -43,10 +46,20 @@ def _into_onnx(file: Path, metadata: Metadata) -> None:
 
 
 def _onto_card(file: Path, metadata: Metadata) -> None:
-    from segdet.exporting.card import with_threshold
-
     if file.is_file():
         text = file.read_text(encoding="utf-8")
-        changed = with_threshold(text, metadata)
+        changed = _with_threshold(text, metadata)
         if changed != text:
             write_text(file, changed)
+
+
+def _with_threshold(text: str, metadata: Metadata) -> str:
+    """A model card with another threshold; a text without one is returned unchanged."""
+
+    def now(found: re.Match[str]) -> str:
+        return (
+            f"The stored threshold is {metadata.threshold:.3f} ({metadata.operate}, chosen after the export; "
+            f"the scores and the agreement below are at {found[2] or found[1]})"
+        )
+
+    return _THRESHOLD.sub(now, text, count=1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from segdet.data.augment import SegmentationAugment, Strength
-from segdet.data.rasterize import IGNORE
+from segdet.data.geometry.rasterize import IGNORE
+from segdet.data.loading.augment import SegmentationAugment, Strength
 from tests.drawn import crack_picture
 
 SIZES = [(300, 220), (96, 96), (40, 50), (200, 17), (7, 300)]

@@ -12,18 +12,18 @@ import pytest
 import torch
 
 from segdet.data import formats
-from segdet.data.augment import SegmentationAugment
-from segdet.data.batches import (
+from segdet.data.geometry.rasterize import binary, class_index, foreground
+from segdet.data.images import read_image
+from segdet.data.loading.augment import SegmentationAugment
+from segdet.data.loading.datasets import (
     Batch,
     SegmentationSamples,
     TrainingPlan,
     collate,
     evaluation_plan,
 )
-from segdet.data.images import read_image
-from segdet.data.rasterize import binary, class_index, foreground
+from segdet.data.loading.loader import Stream, default_workers
 from segdet.data.records import Problem, Record
-from segdet.data.stream import Stream, default_workers
 from tests.drawn import yolo_dataset
 
 

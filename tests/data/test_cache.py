@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from segdet.data import cache, catalog
-from segdet.data.augment import SegmentationAugment
-from segdet.data.batches import SegmentationSamples, TrainingPlan
-from segdet.data.cache import ImageCache, cache_for
+from segdet.data.catalog import cards
+from segdet.data.loading import cache
+from segdet.data.loading.augment import SegmentationAugment
+from segdet.data.loading.cache import ImageCache, cache_for
+from segdet.data.loading.datasets import SegmentationSamples, TrainingPlan
+from segdet.data.loading.loader import Stream
 from segdet.data.records import Problem, Record
-from segdet.data.stream import Stream
 from segdet.errors import InputError
 
 
 @pytest.fixture(scope="module")
 def records(walls: Path) -> tuple[Record, ...]:
-    return catalog.load(str(walls)).splits["train"]
+    return cards.load(str(walls)).splits["train"]
 
 
 @pytest.mark.parametrize("kind", ["ram", "disk"])

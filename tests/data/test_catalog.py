@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from segdet.cli.data import info
-from segdet.data import catalog, synthetic
+from segdet.data.catalog import cards as catalog
+from segdet.data.synthetic import cracks
 from segdet.errors import InputError
 from tests.drawn import plain, yolo_dataset
 
@@ -28,7 +29,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def small_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     """`crack-demo` with few small pictures; all else about it is real."""
-    monkeypatch.setattr(synthetic, "write", functools.partial(synthetic.write, train=2, val=1, test=1, size=64))
+    monkeypatch.setattr(cracks, "write", functools.partial(cracks.write, train=2, val=1, test=1, size=64))
 
 
 def message(name: str) -> str:
@@ -205,7 +206,7 @@ def test_the_bar_is_as_long_as_what_is_drawn(monkeypatch: pytest.MonkeyPatch) ->
         yield lambda count=1, note="": None
 
     totals: list[int] = []
-    monkeypatch.setattr(synthetic, "write", drawn)
+    monkeypatch.setattr(cracks, "write", drawn)
     monkeypatch.setattr("segdet.console.progress", noted)
     for name in ("crack-drawn", "crack-demo", "datasets/crack-demo"):
         info(name)

@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 
 from segdet.data import formats
 from segdet.data.doctor import examine
-from segdet.data.rasterize import binary, class_index, foreground
+from segdet.data.geometry.rasterize import binary, class_index, foreground
 from segdet.errors import InputError
 from tests.data.helpers import HEIGHT, WIDTH, annotation, blank, coco, only, problem, refused
 from tests.drawn import coco_dataset, plain

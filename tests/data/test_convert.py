@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segdet.data import formats, masks
-from segdet.data.boxes import boxes_of
+from segdet.data import formats
 from segdet.data.convert import TARGETS, Report, convert
-from segdet.data.rasterize import IGNORE, binary, class_index, foreground
+from segdet.data.geometry import masks
+from segdet.data.geometry.boxes import boxes_of
+from segdet.data.geometry.rasterize import IGNORE, binary, class_index, foreground
 from segdet.data.records import Dataset, Instance, Record
 from segdet.errors import InputError, SegdetError
 from tests.data.helpers import HEIGHT, WIDTH, blank

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from segdet.data.augment_boxes import AspectAugment, SquareAugment, aspect_size, cropped, turned, zoomed_out
-from segdet.data.detection import CALM, DetectionPlan, DetectionSamples, collate_boxes, shares
 from segdet.data.images import encode_png
+from segdet.data.loading.augment_boxes import AspectAugment, SquareAugment, aspect_size, cropped, turned, zoomed_out
+from segdet.data.loading.detection_datasets import CALM, DetectionPlan, DetectionSamples, collate_boxes, shares
 from segdet.data.records import Instance, Record
 
 COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
@@ -42,7 +42,7 @@ def test_turns_move_boxes_with_their_pixels(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("augment", [SquareAugment(True), AspectAugment(False)])
 def test_boxes_stay_around_their_pixels(augment: SquareAugment | AspectAugment, seed: int, monkeypatch) -> None:
-    monkeypatch.setattr("segdet.data.augment_boxes.relit", lambda image, rng, strength: image)
+    monkeypatch.setattr("segdet.data.loading.augment_boxes.relit", lambda image, rng, strength: image)
     image, boxes, labels = augment(picture(), 160, False, np.random.default_rng(seed))
     assert image.dtype == np.uint8 and boxes.dtype == np.float32
     height, width = image.shape[:2]

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from segdet.data import catalog, doctor, formats
+from segdet.data import doctor, formats
+from segdet.data.catalog import cards
 from segdet.data.doctor import exports, fix, labels, leaks, upright
 from segdet.data.doctor.copies import Pair
 from segdet.data.doctor.features import MIRROR, extract
@@ -574,7 +575,7 @@ def test_the_command(cli: Cli, tmp_path: Path) -> None:
     assert not (tmp_path / "runs/check-walls-2").exists()
 
 
-@pytest.mark.skipif(catalog.folder_of("crack") is None, reason="the crack set is not on this machine")
+@pytest.mark.skipif(cards.folder_of("crack") is None, reason="the crack set is not on this machine")
 def test_the_real_validation_images_have_no_black_corner() -> None:
-    for record in catalog.load("crack").splits["val"][::10]:
+    for record in cards.load("crack").splits["val"][::10]:
         assert black_corners(read_image(record.image)) == 0.0

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from segdet.data import catalog, download, fetch
+from segdet.data.catalog import cards as catalog
+from segdet.data.catalog import download, http
 from segdet.errors import InputError
 from tests.conftest import Cli
 from tests.drawn import plain, yolo_dataset
@@ -133,7 +134,7 @@ def folder_zipped(folder: Path, top: str = "") -> bytes:
 
 
 def get(site: Site, target: Path, sha256: str | None = None) -> None:
-    fetch.fetch(f"{site.url}/a.zip", target, sha256, pause=0.001)
+    http.fetch(f"{site.url}/a.zip", target, sha256, pause=0.001)
 
 
 def test_a_broken_transfer_goes_on_where_it_stopped(site: Site, tmp_path: Path) -> None:
@@ -215,13 +216,13 @@ def test_a_changed_file_is_not_joined_to_the_old_part_by_a_server_that_ignores_i
 def test_a_file_of_unknown_length_arrives_whole_or_is_asked_for_again(site: Site, tmp_path: Path) -> None:
     site.files["/a.zip"], site.length, site.cuts = BODY, False, [300_000]
     seen: list[int | None] = []
-    fetch.fetch(f"{site.url}/a.zip", tmp_path / "a.zip", None, lambda done, total: seen.append(total), pause=0.001)
+    http.fetch(f"{site.url}/a.zip", tmp_path / "a.zip", None, lambda done, total: seen.append(total), pause=0.001)
     assert (tmp_path / "a.zip").read_bytes() == BODY and seen[0] is None and len(site.asked) == 2
 
 
 def test_a_busy_server_says_how_long_to_wait(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
-    monkeypatch.setattr(fetch.time, "sleep", waited.append)
+    monkeypatch.setattr(http.time, "sleep", waited.append)
     for wait in ("7", "100000", "Wed, 21 Oct 2026 07:28:00 GMT", "-3"):
         site.files["/a.zip"], site.status, site.wait = BODY, [429], wait
         get(site, tmp_path / f"{len(waited)}.zip")
@@ -261,7 +262,7 @@ def test_a_wrong_checksum_leaves_nothing(site: Site, tmp_path: Path) -> None:
 def test_only_http_is_fetched(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("x")
     with pytest.raises(InputError, match="only http"):
-        fetch.fetch(f"file://{tmp_path}/secret", tmp_path / "a.zip")
+        http.fetch(f"file://{tmp_path}/secret", tmp_path / "a.zip")
 
 
 def link(archive: zipfile.ZipFile) -> None:
@@ -290,7 +291,7 @@ def test_archives_made_to_harm_are_refused(tmp_path: Path, write: Callable[[zipf
     inside.mkdir(parents=True)
     (tmp_path / "box" / "bad.zip").write_bytes(zipped(write))
     with pytest.raises(InputError, match=said):
-        fetch.unpack(tmp_path / "box" / "bad.zip", inside)
+        http.unpack(tmp_path / "box" / "bad.zip", inside)
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) in (["bad.zip"], ["bad.zip", "same.txt"])
 
 
@@ -300,13 +301,13 @@ def test_damaged_archives_are_refused(tmp_path: Path) -> None:
     broken[60] ^= 0xFF
     (tmp_path / "page.zip").write_bytes(b"\n <!DOCTYPE html><title>Sign in</title>")
     with pytest.raises(InputError, match="a web page, not an archive"):
-        fetch.unpack(tmp_path / "page.zip", tmp_path)
+        http.unpack(tmp_path / "page.zip", tmp_path)
     for content in (b"", b"no archive", whole[: len(whole) // 2], bytes(broken)):
         (tmp_path / "a.zip").write_bytes(content)
         folder = tmp_path / "out"
         folder.mkdir(exist_ok=True)
         with pytest.raises(InputError, match=r"a\.zip"):
-            fetch.unpack(tmp_path / "a.zip", folder)
+            http.unpack(tmp_path / "a.zip", folder)
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segdet.data import formats
-from segdet.data.boxes import boxes_of
-from segdet.data.rasterize import class_index, foreground
+from segdet.data.geometry.boxes import boxes_of
+from segdet.data.geometry.rasterize import class_index, foreground
 from segdet.errors import InputError, SegdetError
 from tests.data.helpers import HEIGHT, WIDTH, annotation, blank, coco, yolo
 from tests.data.test_mask_formats import STAMP, roboflow

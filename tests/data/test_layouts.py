@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from segdet.data import formats
-from segdet.data.augment import SegmentationAugment
-from segdet.data.batches import SegmentationSamples, TrainingPlan
-from segdet.data.rasterize import target
+from segdet.data.catalog.splits import divide, fold, with_validation
+from segdet.data.geometry.rasterize import target
+from segdet.data.loading.augment import SegmentationAugment
+from segdet.data.loading.datasets import SegmentationSamples, TrainingPlan
 from segdet.data.records import Dataset, Record, iterate
-from segdet.data.splits import divide, fold, with_validation
 from tests import layouts
 from tests.drawn import coco_dataset, plain, yolo_dataset
 

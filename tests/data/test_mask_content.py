@@ -13,7 +13,7 @@ from PIL import Image
 
 from segdet.data import formats
 from segdet.data.doctor import examine
-from segdet.data.rasterize import binary, class_index, foreground
+from segdet.data.geometry.rasterize import binary, class_index, foreground
 from segdet.data.records import Dataset
 from tests.data.helpers import HEIGHT, WIDTH, blank, only, refused
 from tests.data.test_mask_formats import STAMP, roboflow

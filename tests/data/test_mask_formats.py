@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segdet.data import formats, masks
-from segdet.data.rasterize import IGNORE, binary, class_index, foreground
+from segdet.data import formats
+from segdet.data.geometry import masks
+from segdet.data.geometry.rasterize import IGNORE, binary, class_index, foreground
 from segdet.data.records import Dataset
 from tests.data.helpers import HEIGHT, WIDTH, blank, only, problem, refused
 from tests.layouts import save_mask

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segdet.data import masks, outlines
-from segdet.data.boxes import boxes_of, objects, parts
-from segdet.data.rasterize import IGNORE, binary, class_index, coverage, foreground
+from segdet.data.geometry import masks, polygons
+from segdet.data.geometry.boxes import boxes_of, objects, parts
+from segdet.data.geometry.rasterize import IGNORE, binary, class_index, coverage, foreground
 from segdet.data.records import Instance, Record, clean_polygon
 
 
@@ -41,7 +41,7 @@ def merged(label: int, mask: np.ndarray) -> Instance:
 def test_outlines_draw_back_as_the_same_mask(seed: int, smooth: bool) -> None:
     mask = noise(seed, smooth)
     height, width = mask.shape
-    found = [clean_polygon(polygon, width, height) for polygon in outlines.polygons(mask)]
+    found = [clean_polygon(polygon, width, height) for polygon in polygons.polygons(mask)]
     assert all(why is None for _, why in found)
     drawn = binary(coverage([polygon for polygon, _ in found if polygon is not None], height, width))
     assert (drawn == mask).all()
@@ -51,8 +51,8 @@ def test_outlines_draw_back_as_the_same_mask(seed: int, smooth: bool) -> None:
 def test_a_hole_is_a_ring_of_its_own_or_a_cut() -> None:
     mask = np.ones((9, 9), bool)
     mask[3:6, 3:6] = False
-    assert len(outlines.rings(mask)) == 2 and len(outlines.polygons(mask)) == 1
-    assert outlines.rings(np.zeros((3, 3), bool)) == () == outlines.polygons(np.zeros((3, 3), bool))
+    assert len(polygons.rings(mask)) == 2 and len(polygons.polygons(mask)) == 1
+    assert polygons.rings(np.zeros((3, 3), bool)) == () == polygons.polygons(np.zeros((3, 3), bool))
 
 
 @settings(max_examples=100, deadline=None, derandomize=True, database=None)

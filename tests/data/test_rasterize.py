@@ -9,8 +9,8 @@ import pytest
 from pycocotools import mask as coco_mask
 from skimage.measure import label as connected
 
-from segdet.data import rasterize
-from segdet.data.rasterize import IGNORE, binary, class_index, coverage, foreground
+from segdet.data.geometry import rasterize
+from segdet.data.geometry.rasterize import IGNORE, binary, class_index, coverage, foreground
 from segdet.data.records import Instance, Record, box_of
 
 

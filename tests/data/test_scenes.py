@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segdet.data import catalog, formats, synthetic
+from segdet.data import formats
+from segdet.data.catalog import cards
 from segdet.data.images import read_image
-from segdet.data.scenes import draw_scene
+from segdet.data.synthetic import cracks
+from segdet.data.synthetic.negatives import draw_scene
 
 
 @pytest.mark.parametrize("size", [(64, 64), (70, 130), (200, 90)])
@@ -24,7 +26,7 @@ def test_scenes_are_varied_and_repeatable(size: tuple[int, int]) -> None:
 
 
 def test_a_drawn_set_has_its_share_of_walls_without_cracks_and_of_scenes(tmp_path: Path) -> None:
-    root = synthetic.write(tmp_path / "set", train=60, val=0, test=0, size=64, empty=0.3, other=0.3)
+    root = cracks.write(tmp_path / "set", train=60, val=0, test=0, size=64, empty=0.3, other=0.3)
     dataset = formats.read(root)
     records = dataset.splits["train"]
     empty = [record for record in records if not record.instances]
@@ -41,10 +43,10 @@ def test_the_set_for_mixing_is_drawn_from_its_card(tmp_path: Path, monkeypatch: 
         asked.update(options)
         return small(root, train=2, val=0, test=0, size=64)
 
-    small = synthetic.write
-    monkeypatch.setattr(synthetic, "write", write)
+    small = cracks.write
+    monkeypatch.setattr(cracks, "write", write)
     monkeypatch.setenv("SEGDET_DATASETS", str(tmp_path))
-    card = catalog.cards()["crack-drawn"]
-    assert len(catalog.load("crack-drawn").splits["train"]) == 2
+    card = cards.cards()["crack-drawn"]
+    assert len(cards.load("crack-drawn").splits["train"]) == 2
     assert card.drawing is not None and card.drawing.items() <= asked.items()
     assert card.pictures == card.drawing["train"] + card.drawing["val"] + card.drawing["test"]

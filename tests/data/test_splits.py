@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from segdet.data import formats
+from segdet.data.catalog.splits import divide, fold, limited, parse_fold, with_validation
 from segdet.data.records import Dataset, Instance, Record, iterate
-from segdet.data.splits import divide, fold, limited, parse_fold, with_validation
 from segdet.errors import InputError
 from tests.drawn import yolo_dataset
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from segdet.data import synthetic
-from segdet.data.rasterize import binary, coverage
+from segdet.data.geometry.rasterize import binary, coverage
+from segdet.data.synthetic import cracks as synthetic
 from segdet.errors import InputError
 
 SIZE = 160
@@ -185,5 +185,5 @@ def test_nothing_is_left_after_a_failure(tmp_path: Path) -> None:
 
 
 def test_needs_no_torch() -> None:
-    code = "import sys, segdet.data.synthetic; sys.exit('torch' in sys.modules)"
+    code = "import sys, segdet.data.synthetic.cracks; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from segdet.data import formats
-from segdet.data.boxes import boxes_of
+from segdet.data.catalog.splits import for_task
 from segdet.data.convert import convert
-from segdet.data.rasterize import IGNORE, binary, class_index, foreground
-from segdet.data.splits import for_task
+from segdet.data.geometry.boxes import boxes_of
+from segdet.data.geometry.rasterize import IGNORE, binary, class_index, foreground
 from tests.data.helpers import HEIGHT, WIDTH, blank, only, problem, refused
 from tests.layouts import save_mask
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from segdet.data import formats
-from segdet.data.rasterize import binary, coverage, foreground
+from segdet.data.geometry.rasterize import binary, coverage, foreground
 from tests.data.helpers import BOX, CARD, HEIGHT, TRIANGLE, WIDTH, blank, only, problem, refused, yolo
 from tests.drawn import plain, yolo_dataset
 

@@ -14,8 +14,8 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from segdet.data import catalog
-from segdet.data.boxes import area_of
+from segdet.data.catalog import cards
+from segdet.data.geometry.boxes import area_of
 from segdet.data.records import Instance, Problem, Record
 from segdet.errors import SegdetError
 from segdet.evaluation import coco, detection_errors
@@ -117,9 +117,9 @@ def test_more_than_a_hundred_detections_of_a_class_in_an_image() -> None:
 
 
 def test_the_twelve_numbers_are_pycocotools_on_real_coco() -> None:
-    if catalog.folder_of("coco") is None:
+    if cards.folder_of("coco") is None:
         pytest.skip("needs the real COCO sample: set SEGDET_DATASETS")
-    dataset = catalog.load("coco")
+    dataset = cards.load("coco")
     records = list(dataset.splits["val"])
     found = found_near(records, 80, 7)
     metrics = _evaluation(records, found, 80).metrics()
@@ -127,11 +127,11 @@ def test_the_twelve_numbers_are_pycocotools_on_real_coco() -> None:
 
 
 def test_an_objects_area_is_cocos_own() -> None:
-    if (folder := catalog.folder_of("coco")) is None:
+    if (folder := cards.folder_of("coco")) is None:
         pytest.skip("needs the real COCO sample: set SEGDET_DATASETS")
     content = json.loads((folder / "annotations/instances_val2017.json").read_text())
     theirs = sorted(a["area"] for a in content["annotations"] if not a["iscrowd"])
-    records = catalog.load("coco").splits["val"]
+    records = cards.load("coco").splits["val"]
     ours = sorted(area_of(i) for record in records for i in record.instances if not i.crowd)
     assert ours == pytest.approx(theirs, rel=1e-3)  # outlines are stored as float32 and clipped to the image
 

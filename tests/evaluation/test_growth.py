@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from segdet.data import masks, rasterize
-from segdet.data.boxes import parts
+from segdet.data.geometry import masks, rasterize
+from segdet.data.geometry.boxes import parts
 from segdet.data.records import Instance, Record
 from segdet.drawing import grid
 from segdet.evaluation import kept, mask_errors, segmentation, thin

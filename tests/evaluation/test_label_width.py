@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from segdet.data import masks
-from segdet.data.batches import Batch
-from segdet.data.rasterize import target
+from segdet.data.geometry import masks
+from segdet.data.geometry.rasterize import target
+from segdet.data.loading.datasets import Batch
 from segdet.data.records import Dataset, Instance, Record
 from segdet.evaluation import segmentation
 from segdet.evaluation.label_width import follows_names

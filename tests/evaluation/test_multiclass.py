@@ -9,8 +9,8 @@ import pytest
 import torch
 from sklearn import metrics as sk
 
-from segdet.data import masks, rasterize
-from segdet.data.batches import Batch
+from segdet.data.geometry import masks, rasterize
+from segdet.data.loading.datasets import Batch
 from segdet.data.records import Instance, Record
 from segdet.evaluation import segmentation, thin
 from segdet.evaluation.multiclass import confusion, counts_of

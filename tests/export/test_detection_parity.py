@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segdet.data import catalog
+from segdet.data.catalog import cards
 from segdet.data.records import Record
 from segdet.errors import SegdetError
 from segdet.evaluation.detection import Detections
 from segdet.exporting.detection_parity import DetectionLimits, _difference, compare_detections, sentence
-from segdet.inference.session import Session, open_session
+from segdet.inference.backends.select import open_session
+from segdet.inference.backends.session import Session
 from tests.detectors import blob_dataset, blob_model
 
 Change = Callable[[Detections], Detections]
@@ -27,7 +28,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> tuple[Record, ...]:
-    return catalog.load(str(blob_dataset(tmp_path_factory.mktemp("data") / "blobs", count=6))).splits["val"]
+    return cards.load(str(blob_dataset(tmp_path_factory.mktemp("data") / "blobs", count=6))).splits["val"]
 
 
 def _compare(session: Session, records: tuple[Record, ...], change: Change) -> dict[str, object]:

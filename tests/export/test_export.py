@@ -19,7 +19,7 @@ from segdet.data.images import read_image
 from segdet.errors import InputError, SegdetError
 from segdet.exporting import graph, parity
 from segdet.exporting.onnx import to_onnx
-from segdet.inference.session import open_session
+from segdet.inference.backends.select import open_session
 from segdet.models import weights
 from segdet.models.common import predict
 from segdet.models.registry import build_model

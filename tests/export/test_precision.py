@@ -21,7 +21,7 @@ from segdet.exporting import half, int8, job, parity, search
 from segdet.exporting.onnx import to_onnx, write
 from segdet.exporting.ranges import Range, measure
 from segdet.exporting.surgery import Graph, with_shapes
-from segdet.inference.session import open_session
+from segdet.inference.backends.select import open_session
 from segdet.models import weights
 from segdet.training.config import TrainConfig
 

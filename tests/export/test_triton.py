@@ -10,7 +10,7 @@ from tritonclient.grpc import model_config_pb2
 
 from segdet.errors import InputError
 from segdet.exporting import triton
-from segdet.inference.session import open_session
+from segdet.inference.backends.select import open_session
 from segdet.metadata import DataSource, Metadata
 
 

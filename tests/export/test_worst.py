@@ -18,7 +18,7 @@ from segdet.evaluation.detection import Detections
 from segdet.exporting import worst
 from segdet.exporting.detection_parity import DetectionLimits, compare_detections
 from segdet.exporting.parity import LIMITS, compare, session_reference
-from segdet.inference.session import open_session
+from segdet.inference.backends.select import open_session
 from tests.detectors import blob_model, blob_picture
 from tests.segmenters import dark_model
 

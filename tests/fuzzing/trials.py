@@ -18,9 +18,9 @@ from typing import Literal
 import numpy as np
 
 from segdet.data import doctor, formats, summary
-from segdet.data.boxes import boxes_of
+from segdet.data.geometry.boxes import boxes_of
+from segdet.data.geometry.rasterize import class_index, foreground
 from segdet.data.images import ImageError, is_image, read_image, read_stored
-from segdet.data.rasterize import class_index, foreground
 from segdet.data.records import Dataset, iterate
 from segdet.errors import SegdetError
 from tests.fuzzing import mutations

@@ -17,9 +17,9 @@ from PIL import Image
 import segdet
 from segdet import drawing
 from segdet.errors import InputError
-from segdet.inference import tiling
-from segdet.inference.results import DetectionResult
-from segdet.inference.session import open_session
+from segdet.inference.backends.select import open_session
+from segdet.inference.predict import tiling
+from segdet.inference.predict.results import DetectionResult
 from tests.conftest import ROOT, Cli
 from tests.detectors import COLOURS, blob_model, blob_picture
 

@@ -13,7 +13,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from segdet.inference.ledger import NAME
+from segdet.inference.io.manifest import NAME
 from tests.conftest import Cli
 from tests.inference.test_job import video
 from tests.segmenters import blots, dark_model

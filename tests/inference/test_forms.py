@@ -15,10 +15,11 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from segdet.data import formats
-from segdet.data.rasterize import binary, coverage, foreground
-from segdet.inference import forms, png, rle
-from segdet.inference.regions import Region, RegionBuilder, regions_of
-from segdet.inference.results import DetectionResult, SegmentationResult
+from segdet.data.geometry import rle
+from segdet.data.geometry.rasterize import binary, coverage, foreground
+from segdet.data.geometry.regions import Region, RegionBuilder, regions_of
+from segdet.inference.io import png, serialize
+from segdet.inference.predict.results import DetectionResult, SegmentationResult
 from tests.drawn import crack_picture
 
 CLASSES = ("crack", "stain")
@@ -172,15 +173,15 @@ def test_a_detection_in_every_form() -> None:
     assert first["geometry"] == {"type": "Polygon", "coordinates": [[[10, 20], [50, 20], [50, 60], [10, 60], [10, 20]]]}
     assert result.to_yolo().splitlines()[2] == "1 0.500000 0.500000 1.000000 1.000000"
     assert [polygon.shape for polygon in result.polygons] == [(4, 2)] * 3
-    rows = list(forms.csv_rows({"image": "a.jpg", **result.to_dict()}))
+    rows = list(serialize.csv_rows({"image": "a.jpg", **result.to_dict()}))
     assert rows[0] == ["a.jpg", "crack", 0.9, 10.0, 20.0, 50.0, 60.0, 1600.0]
 
 
 def test_csv_rows_of_regions() -> None:
     prediction = crack()
-    rows = list(forms.csv_rows({"image": "a, b.jpg", **prediction.to_dict()}))
+    rows = list(serialize.csv_rows({"image": "a, b.jpg", **prediction.to_dict()}))
     buffer = io.StringIO()
-    csv.writer(buffer).writerows([forms.COLUMNS, *rows])
+    csv.writer(buffer).writerows([serialize.COLUMNS, *rows])
     read = list(csv.DictReader(io.StringIO(buffer.getvalue())))
     assert [int(row["area"]) for row in read] == [region.area for region in prediction.regions]
     assert read[0]["image"] == "a, b.jpg"

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from segdet.errors import InputError, SegdetError
-from segdet.inference import health, nvidia, runtimes
-from segdet.inference.runtimes import DeviceLost, OutOfMemory
-from segdet.inference.session import open_session
+from segdet.inference.backends import nvidia, onnxruntime
+from segdet.inference.backends.onnxruntime import DeviceLost, OutOfMemory
+from segdet.inference.backends.select import open_session
 from segdet.serving.runner import Runner
 from segdet.serving.settings import ServeConfig
+from segdet.tools import environment
 from tests.drivers import Driver, GpuRuntime, gpu, loaded
 from tests.segmenters import blots, dark_model
 
@@ -142,7 +143,7 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_is_opened(
 def test_errors_of_the_device_are_not_blamed_on_the_file(
     model: Path, gpu: GpuRuntime, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(runtimes, "missing_library", lambda kind: "libcudnn.so.9: no such file; pip install it")
+    monkeypatch.setattr(onnxruntime, "missing_library", lambda kind: "libcudnn.so.9: no such file; pip install it")
 
     def fail() -> None:
         print("*** EP Error ***")  # noqa: T201
@@ -190,7 +191,7 @@ def test_auto_says_why_a_gpu_is_left_out(
     assert open_session(model).on_gpu
     monkeypatch.setattr(nvidia, "driver", lambda: nvidia.Driver(fault="the driver cannot start"))
     monkeypatch.setattr(nvidia, "present", lambda: True)
-    runtimes._report.cache_clear()
+    onnxruntime._report.cache_clear()
     assert not open_session(model).on_gpu and not open_session(model).on_gpu
     assert capsys.readouterr().err.count("the GPU is not used: the driver cannot start") == 1
 
@@ -215,7 +216,10 @@ def ones(*_, device):
 
 @pytest.mark.parametrize(
     ("available", "status", "said"),
-    [(True, health.BAD, "no kernel image is available"), (False, health.WARN, "driver runs CUDA 12.2 at most")],
+    [
+        (True, environment.BAD, "no kernel image is available"),
+        (False, environment.WARN, "driver runs CUDA 12.2 at most"),
+    ],
 )
 def test_the_doctor_says_why_pytorch_cannot_use_the_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, available: bool, status: str, said: str
@@ -224,7 +228,7 @@ def test_the_doctor_says_why_pytorch_cannot_use_the_gpu(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(nvidia, "present", lambda: True)
     monkeypatch.setattr(nvidia, "driver", lambda: nvidia.Driver(1, (12, 2)))
-    (check,) = health._torch()
+    (check,) = environment._torch()
     assert check.status == status and said in check.found + check.advice and "Compile with" not in check.found
 
 
@@ -235,16 +239,16 @@ def test_the_doctor_survives_a_driver_that_hangs(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     run = subprocess.run
     monkeypatch.setattr(subprocess, "run", lambda command, **more: run(command, **{**more, "timeout": 0.2}))
-    (check,) = health._nvidia()
-    assert check.status == health.BAD and "no answer within" in check.found
+    (check,) = environment._nvidia()
+    assert check.status == environment.BAD and "no answer within" in check.found
     tool.write_text("#!/bin/sh\necho '0, H200, 580.1, 143771 MiB, 0 MiB, Enabled'\n")
     monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.setattr(nvidia, "driver", lambda: nvidia.Driver(1, (13, 0)))
-    (check,) = health._nvidia()
-    assert check.status == health.GOOD and "1 usable here, CUDA 13.0" in check.found and "MIG" in check.advice
+    (check,) = environment._nvidia()
+    assert check.status == environment.GOOD and "1 usable here, CUDA 13.0" in check.found and "MIG" in check.advice
 
 
 def test_errors_are_of_the_right_kind() -> None:
     assert issubclass(OutOfMemory, SegdetError) and not issubclass(OutOfMemory, InputError)
-    assert runtimes.out_of_memory(MemoryError()) and not runtimes.out_of_memory(RuntimeError("shape"))
+    assert onnxruntime.out_of_memory(MemoryError()) and not onnxruntime.out_of_memory(RuntimeError("shape"))
     assert sys.version_info >= (3, 11)

@@ -19,12 +19,12 @@ import pytest
 from PIL import Image
 
 from segdet.errors import InputError
-from segdet.inference import large
-from segdet.inference.job import run_job
-from segdet.inference.ledger import NAME
-from segdet.inference.predictor import Predictor, open_predictor
-from segdet.inference.sources import expand
-from segdet.inference.video import Clip, open_clip
+from segdet.inference.batch import large
+from segdet.inference.batch.job import run_job
+from segdet.inference.batch.video import Clip, open_clip
+from segdet.inference.io.manifest import NAME
+from segdet.inference.io.sources import expand
+from segdet.inference.predict.predictor import Predictor, open_predictor
 from tests.conftest import ROOT, Cli
 from tests.segmenters import blots, channel_model, dark_model
 
@@ -308,7 +308,7 @@ def test_a_video_that_ends_early_is_told(
     assert f"one of {row['frames']} frames; {row['frames_missing']} are missing" in result.sentence()
     assert json.loads((tmp_path / "out/predictions.json").read_text())["images"][-1]["frames_missing"] > 0
     # a count that is a little too high is an estimate, not a fault
-    monkeypatch.setattr("segdet.inference.video.open_clip", lambda path: replace(open_clip(path), frames=11))
+    monkeypatch.setattr("segdet.inference.batch.video.open_clip", lambda path: replace(open_clip(path), frames=11))
     (row,) = run_job(open_predictor(model, device="cpu"), expand([str(whole)]), tmp_path / "all", ("mask",)).images
     assert row["frames"] == 10 and "frames_missing" not in row and not capsys.readouterr().err
 
@@ -393,8 +393,8 @@ def test_hostile_and_damaged_images_are_one_line_each(model: Path, cli: Cli, tmp
 
 def test_a_bomb_allocates_nothing(model: Path, tmp_path: Path) -> None:
     code = (
-        "import resource, sys\nfrom pathlib import Path\nfrom segdet.inference.job import run_job\n"
-        "from segdet.inference.predictor import open_predictor\nfrom segdet.inference.sources import expand\n"
+        "import resource, sys\nfrom pathlib import Path\nfrom segdet.inference.batch.job import run_job\n"
+        "from segdet.inference.predict.predictor import open_predictor\nfrom segdet.inference.io.sources import expand\n"
         f"predictor = open_predictor({str(model)!r}, device='cpu', threads=1)\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try:\n"

@@ -12,13 +12,15 @@ from PIL import Image
 
 from segdet.data.images import ImageError, read_image
 from segdet.data.tiff import TiffPicture
-from segdet.inference import large, tiling, windows
-from segdet.inference.job import run_job
-from segdet.inference.predictor import open_predictor
-from segdet.inference.results import SegmentationResult
-from segdet.inference.session import open_session
-from segdet.inference.sources import expand
-from segdet.inference.windows import ArrayPicture, open_windowed
+from segdet.inference.backends.select import open_session
+from segdet.inference.batch import large
+from segdet.inference.batch.job import run_job
+from segdet.inference.io import raster
+from segdet.inference.io.raster import ArrayPicture, open_windowed
+from segdet.inference.io.sources import expand
+from segdet.inference.predict import tiling
+from segdet.inference.predict.predictor import open_predictor
+from segdet.inference.predict.results import SegmentationResult
 from tests.detectors import blob_model, blob_picture
 from tests.segmenters import blots, channel_model, dark_model
 
@@ -82,15 +84,15 @@ def test_what_cannot_be_read_in_windows_is_told(tmp_path: Path, monkeypatch: pyt
     tifffile.imwrite(tmp_path / "good.tif", image, photometric="rgb", rowsperstrip=5, compression="zlib")
     (tmp_path / "short.tif").write_bytes((tmp_path / "good.tif").read_bytes()[:-200])
     (tmp_path / "junk.tif").write_bytes(b"II*\0" + b"junk" * 9)
-    monkeypatch.setattr(windows, "_PIECE", 20_000)
-    monkeypatch.setattr(windows, "WINDOWED", 100)
-    monkeypatch.setattr(windows, "MAX_PIXELS", 100)
+    monkeypatch.setattr(raster, "_PIECE", 20_000)
+    monkeypatch.setattr(raster, "WINDOWED", 100)
+    monkeypatch.setattr(raster, "MAX_PIXELS", 100)
     for name, message in (
         ("float", "3 bands of 32-bit floating-point"), ("whole", "stored in pieces of"), ("short", "damaged TIFF"),
     ):  # fmt: skip
         with pytest.raises(ImageError, match=message):
             open_windowed(tmp_path / f"{name}.tif")
-    monkeypatch.setattr(windows, "_MAX_WINDOWED", 1000)
+    monkeypatch.setattr(raster, "_MAX_WINDOWED", 1000)
     with pytest.raises(ImageError, match="90x100 is more than segdet reads"):
         open_windowed(tmp_path / "good.tif")
     monkeypatch.undo()
@@ -132,7 +134,7 @@ def test_a_long_strip_is_shown_to_the_network_in_tiles(
     model: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], asked: int
 ) -> None:
     """Its pixels are few, and a network that is shown 20,000 of them in a row needs two gigabytes all the same."""
-    predictor = Predictor(model, device="cpu")
+    predictor = open_predictor(model, device="cpu")
     longest: list[int] = []
     before = predictor.session.run
 
@@ -144,7 +146,7 @@ def test_a_long_strip_is_shown_to_the_network_in_tiles(
     image = blots(3, *size)
     found = predictor.predict(image)
     assert max(longest) == asked
-    assert isinstance(found, Prediction) and (found.mask == before(image[None], 0.5)[0][0]).all()
+    assert isinstance(found, SegmentationResult) and (found.mask == before(image[None], 0.5)[0][0]).all()
 
 
 def test_several_classes_in_bands(tmp_path: Path) -> None:
@@ -170,7 +172,7 @@ def test_a_large_picture_gives_the_files_of_a_small_one(
     predictor = open_predictor(model, tile=128, device="cpu")
     run_job(predictor, expand([str(file)]), tmp_path / "whole", kinds)
     monkeypatch.setattr(large, "HELD", 1000)
-    monkeypatch.setattr(windows, "WINDOWED", 1000)
+    monkeypatch.setattr(raster, "WINDOWED", 1000)
     monkeypatch.setattr(large, "_OVERLAY", 350)
     run_job(predictor, expand([str(file)]), tmp_path / "bands", kinds)
     for name in ("predictions.csv", "predictions.coco.json", "big.geojson", "labels/big.txt"):
@@ -188,7 +190,7 @@ def test_a_large_picture_gives_the_files_of_a_small_one(
 
 
 def test_a_picture_read_in_windows_is_not_resized(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(windows, "WINDOWED", 1000)
+    monkeypatch.setattr(raster, "WINDOWED", 1000)
     monkeypatch.setattr(large, "HELD", 1000)
     tifffile.imwrite(tmp_path / "a.tif", blots(1, 300, 200), photometric="rgb", rowsperstrip=10)
     Image.fromarray(blots(1, 300, 200)).save(tmp_path / "b.png")
@@ -203,7 +205,7 @@ def test_a_picture_read_in_windows_is_not_resized(model: Path, tmp_path: Path, m
 def test_a_damaged_large_tiff_is_skipped_and_leaves_no_files(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(windows, "WINDOWED", 1000)
+    monkeypatch.setattr(raster, "WINDOWED", 1000)
     tifffile.imwrite(tmp_path / "a.tif", blots(1, 300, 200), photometric="rgb", rowsperstrip=10, compression="zlib")
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
         offset = file.pages[0].dataoffsets[25]
@@ -223,7 +225,7 @@ def test_detection_in_a_large_tiff(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     detector = blob_model(tmp_path / "blobs.onnx")
     image = blob_picture({"red": (300, 200, 320, 215), "blue": (10, 5, 30, 30)}, 400, 600)
     tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb", tile=(64, 64))
-    monkeypatch.setattr(windows, "WINDOWED", 1000)
+    monkeypatch.setattr(raster, "WINDOWED", 1000)
     result = run_job(
         open_predictor(detector, tile=128, device="cpu"),
         expand([str(tmp_path / "a.tif")]),

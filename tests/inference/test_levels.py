@@ -13,11 +13,11 @@ from PIL import Image
 import segdet
 from segdet.data.records import Instance, Record
 from segdet.errors import InputError
-from segdet.inference import levels
-from segdet.inference.job import run_job
-from segdet.inference.predictor import open_predictor
-from segdet.inference.results import SegmentationResult
-from segdet.inference.sources import expand
+from segdet.inference.batch.job import run_job
+from segdet.inference.io.sources import expand
+from segdet.inference.predict import multiscale
+from segdet.inference.predict.predictor import open_predictor
+from segdet.inference.predict.results import SegmentationResult
 from segdet.validation.run import validate
 from tests.conftest import Cli
 from tests.detectors import blob_model
@@ -47,9 +47,9 @@ def shares(prediction: object) -> list[float]:
 
 
 def test_sides_halve_down_to_the_smallest() -> None:
-    assert levels.sides((400, 600), 200) == [(200, 300)]
-    assert levels.sides((3000, 4000), 400) == [(1500, 2000), (750, 1000), (375, 500)]
-    assert levels.sides((416, 799), 400) == [] and levels.sides((1, 900), 400) == [(1, 450)]
+    assert multiscale.sides((400, 600), 200) == [(200, 300)]
+    assert multiscale.sides((3000, 4000), 400) == [(1500, 2000), (750, 1000), (375, 500)]
+    assert multiscale.sides((416, 799), 400) == [] and multiscale.sides((1, 900), 400) == [(1, 450)]
 
 
 def test_what_is_wider_than_in_training_is_found(model: Path) -> None:
@@ -144,6 +144,6 @@ def test_hairlines_are_not_found_anew_from_farther_away() -> None:
         seen[:, width // 5 : width // 5 + 8] = 0.99  # and something that only shows from there
         return seen
 
-    found = levels.looked_again(image, confidence, 200, look)
+    found = multiscale.looked_again(image, confidence, 200, look)
     assert (found[:, 600:1000] == confidence[:, 600:1000]).all()
     assert (found[:, 324:340] > 0.9).all()

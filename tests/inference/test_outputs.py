@@ -16,7 +16,7 @@ import segdet
 from segdet.data import formats
 from segdet.data.convert import convert
 from segdet.errors import InvalidOption
-from segdet.inference.coco_ids import Instances, keys_of, unique_names
+from segdet.inference.io.coco_ids import Instances, keys_of, unique_names
 from tests.conftest import Cli
 from tests.detectors import COLOURS, blob_dataset, blob_model
 

@@ -16,15 +16,16 @@ import pytest
 from PIL import Image
 
 import segdet
-from segdet.data.rasterize import binary, coverage
+from segdet.data.geometry.rasterize import binary, coverage
 from segdet.errors import InputError, InvalidOption
-from segdet.inference import nvidia, tiling
-from segdet.inference.models import find_model
-from segdet.inference.predictor import open_predictor
-from segdet.inference.results import SegmentationResult
-from segdet.inference.session import open_session
-from segdet.inference.sources import expand
-from segdet.inference.windows import ArrayPicture
+from segdet.inference.backends import nvidia
+from segdet.inference.backends.select import open_session
+from segdet.inference.io.raster import ArrayPicture
+from segdet.inference.io.sources import expand
+from segdet.inference.locate_model import find_model
+from segdet.inference.predict import tiling
+from segdet.inference.predict.predictor import open_predictor
+from segdet.inference.predict.results import SegmentationResult
 from tests.conftest import ROOT
 from tests.detectors import blob_model
 from tests.drawn import crack_picture
@@ -202,7 +203,7 @@ def test_sources_are_files_folders_and_patterns(tmp_path: Path) -> None:
 
 def test_which_model_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("segdet.inference.models._SHIPPED", ())
+    monkeypatch.setattr("segdet.inference.locate_model._SHIPPED", ())
     with pytest.raises(InputError, match=r"no model: none in \./exports or \./runs"):
         find_model()
 
@@ -228,7 +229,7 @@ def test_the_model_that_ships_comes_last(tmp_path: Path, monkeypatch: pytest.Mon
     """Also where somebody works in segdet's own folder, whose exports/ holds it."""
     shipped = tmp_path / "exports" / "crack.onnx"
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("segdet.inference.models._SHIPPED", (shipped, tmp_path / "none" / "crack.onnx"))
+    monkeypatch.setattr("segdet.inference.locate_model._SHIPPED", (shipped, tmp_path / "none" / "crack.onnx"))
     shipped.parent.mkdir()
     shipped.write_bytes(b"")
     assert find_model() == shipped

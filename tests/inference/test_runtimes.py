@@ -15,16 +15,18 @@ import pytest
 from PIL import Image
 
 from segdet.errors import InputError
-from segdet.inference import choice, health, runtimes, settle
-from segdet.inference.probe import probe_model
-from segdet.inference.session import open_session
-from segdet.inference.sources import expand
+from segdet.inference.backends import agreement, select
+from segdet.inference.backends import onnxruntime as runtimes
+from segdet.inference.backends.select import open_session
+from segdet.inference.io.sources import expand
+from segdet.tools import environment as health
+from segdet.tools.probe import probe_model
 from tests.conftest import ROOT, Cli
 from tests.detectors import blob_model, blob_picture
 from tests.drivers import Driver
 from tests.segmenters import blots, channel_model, dark_model
 
-openvino = pytest.mark.skipif(not choice.installed(), reason="OpenVINO is not installed")
+openvino = pytest.mark.skipif(not agreement.installed(), reason="OpenVINO is not installed")
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +99,7 @@ def test_openvino_reports_to_nobody(models: dict[str, Path], tmp_path: Path) -> 
         "import sys, socket\n"
         "def refuse(*_): raise AssertionError('network')\n"
         "socket.socket.connect = socket.getaddrinfo = refuse\n"
-        "from pathlib import Path\nfrom segdet.inference.session import open_session\n"
+        "from pathlib import Path\nfrom segdet.inference.backends.select import open_session\n"
         f"open_session(Path({str(models['dark'])!r}), 'openvino')\n"
         "print(sorted(name for name in sys.modules if name.startswith('openvino_telemetry') and sys.modules[name]))"
     )
@@ -113,22 +115,26 @@ def test_auto_takes_openvino_once_it_has_agreed(
 ) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
-    for number in range(choice.WORTH):
+    for number in range(agreement.WORTH):
         Image.fromarray(blots(number, 40, 40)).save(folder / f"{number}.png")
     (folder / "torn.png").write_bytes(b"torn")
     sources, model = expand([str(folder)]), models["dark"]
-    assert choice.verdict(model) is None and open_session(model).device == "CPUExecutionProvider"
-    assert settle.settled(model, "auto", sources[:3]) == "cpu"  # not worth looking
-    assert settle.settled(model, "auto", sources) == "auto" and choice.verdict(model) is True
-    assert "it is used from now on" in capsys.readouterr().err
+    assert agreement.verdict(model) is None and open_session(model).device == "CPUExecutionProvider"
+    assert select.select_device(model, "auto", sources[:3]) == "cpu"  # not worth looking
+    assert select.select_device(model, "auto", sources) == "auto" and agreement.verdict(model) is True
+    assert "using it for this model" in capsys.readouterr().err
     assert open_session(model).device.startswith("OpenVINO")
-    assert settle.settled(model, "auto", sources) == "auto" and not capsys.readouterr().err  # the verdict is remembered
+    assert (
+        select.select_device(model, "auto", sources) == "auto" and not capsys.readouterr().err
+    )  # the verdict is remembered
     (verdict,) = (tmp_path / "cache/parity").iterdir()
     assert json.loads(verdict.read_text())["agrees"] is True
     verdict.write_text("{")
-    assert choice.verdict(model) is None
-    monkeypatch.setattr(choice, "installed", lambda: False)
-    assert settle.settled(model, "auto", sources) == "auto" and open_session(model).device == "CPUExecutionProvider"
+    assert agreement.verdict(model) is None
+    monkeypatch.setattr(agreement, "installed", lambda: False)
+    assert (
+        select.select_device(model, "auto", sources) == "auto" and open_session(model).device == "CPUExecutionProvider"
+    )
 
 
 class _Off:
@@ -149,10 +155,10 @@ def test_answers_that_differ_do_not_agree(models: dict[str, Path], kind: str) ->
     session = open_session(models[kind], "cpu")
     coloured = blob_picture({"red": (10, 10, 30, 30), "blue": (40, 40, 60, 60)})
     image = blots(3, 64, 64) if kind == "dark" else coloured
-    same, other = (choice.compare(session, _Off(session, move), [image]) for move in (0, 3))  # type: ignore[arg-type]
+    same, other = (agreement.compare(session, _Off(session, move), [image]) for move in (0, 3))  # type: ignore[arg-type]
     assert same["agrees"] and not other["agrees"]
     empty = np.full((32, 32, 3), 90 if kind == "boxes" else 255, np.uint8)
-    assert choice.compare(session, session, [empty])["agrees"]
+    assert agreement.compare(session, session, [empty])["agrees"]
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "tensorrt"])

@@ -5,18 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from segdet.data import catalog, rasterize
-from segdet.data.batches import SegmentationSamples
+from segdet.data.catalog import cards
+from segdet.data.geometry import rasterize
+from segdet.data.loading.datasets import SegmentationSamples
 from segdet.data.records import Problem, by_photograph
 from segdet.evaluation import thin
 
-needs_crack = pytest.mark.skipif(catalog.folder_of("crack") is None, reason="the crack set is not on this machine")
-needs_coco = pytest.mark.skipif(catalog.folder_of("coco") is None, reason="COCO is not on this machine")
+needs_crack = pytest.mark.skipif(cards.folder_of("crack") is None, reason="the crack set is not on this machine")
+needs_coco = pytest.mark.skipif(cards.folder_of("coco") is None, reason="COCO is not on this machine")
 
 
 @needs_crack
 def test_the_crack_set_is_read_as_it_is() -> None:
-    dataset = catalog.load("crack")
+    dataset = cards.load("crack")
     train, val = dataset.splits["train"], dataset.splits["val"]
     assert (len(train), len(val), dataset.classes) == (3717, 200, ("crack",))
     assert 1235 <= len(by_photograph(train)) <= 1240 and len(by_photograph(val)) == 200
@@ -26,7 +27,7 @@ def test_the_crack_set_is_read_as_it_is() -> None:
 
 @needs_crack
 def test_real_masks_have_the_known_statistics() -> None:
-    records = catalog.load("crack").splits["val"]
+    records = cards.load("crack").splits["val"]
     masks = [rasterize.binary(rasterize.foreground(record)) for record in records]
     assert 0.015 < sum(mask.mean() for mask in masks) / len(masks) < 0.021
     shifted = [np.roll(mask, (1, 1), axis=(0, 1)) for mask in masks]
@@ -39,7 +40,7 @@ def test_real_masks_have_the_known_statistics() -> None:
 
 @needs_coco
 def test_coco_gives_80_classes_and_masks() -> None:
-    dataset = catalog.load("coco")
+    dataset = cards.load("coco")
     assert len(dataset.classes) == 80 and dataset.classes[0] == "person" and dataset.classes[-1] == "toothbrush"
     samples = SegmentationSamples(dataset.splits["val"], 80)
     for index in range(10):

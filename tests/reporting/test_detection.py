@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segdet.data import catalog
+from segdet.data.catalog import cards
 from segdet.data.records import Dataset
 from segdet.drawing import grid
 from segdet.evaluation.detection import DetectionEvaluation, Detections, judge
@@ -27,7 +27,7 @@ HISTORY = [
 
 @pytest.fixture(scope="module")
 def blobs(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return catalog.load(str(blob_dataset(tmp_path_factory.mktemp("data") / "blobs", count=8)))
+    return cards.load(str(blob_dataset(tmp_path_factory.mktemp("data") / "blobs", count=8)))
 
 
 def _evaluation(dataset: Dataset, found: list[Detections]) -> DetectionEvaluation:
@@ -116,7 +116,7 @@ def test_label_pictures_of_boxes_and_of_outlines(
     save = pictures._save
     monkeypatch.setattr(pictures, "_save", lambda f, p: (titles.append([a.get_title() for a in f.axes]), save(f, p)))
     pictures.labels(blobs, tmp_path / "boxes.png")
-    pictures.labels(catalog.load(str(yolo_dataset(tmp_path / "walls", train=2, val=2))), tmp_path / "outlines.png")
+    pictures.labels(cards.load(str(yolo_dataset(tmp_path / "walls", train=2, val=2))), tmp_path / "outlines.png")
     assert titles[0][0] == "24 objects in 16 images" and titles[0][3] == "objects per image: 1.5 on average"
     assert titles[0][4].startswith("area of a box") and titles[1][4].startswith("foreground")
     assert all(np.asarray(Image.open(tmp_path / f"{name}.png")).std() > 20 for name in ("boxes", "outlines"))

@@ -16,12 +16,12 @@ import torch
 from PIL import Image
 
 from segdet import provenance
-from segdet.data import catalog
-from segdet.data.batches import Batch
+from segdet.data.catalog import cards
 from segdet.data.doctor import leaks
 from segdet.data.doctor.copies import Pair
 from segdet.data.doctor.findings import Case
-from segdet.data.rasterize import class_index
+from segdet.data.geometry.rasterize import class_index
+from segdet.data.loading.datasets import Batch
 from segdet.data.records import Dataset
 from segdet.evaluation import segmentation
 from segdet.evaluation.segmentation import Evaluation, Judged
@@ -107,7 +107,7 @@ def _judged(dataset: Dataset, wrong: bool) -> tuple[Evaluation, Judged]:
 
 @pytest.mark.parametrize("wrong", [False, True])
 def test_several_classes(tmp_path: Path, wrong: bool) -> None:
-    dataset = catalog.load(str(yolo_dataset(tmp_path / "walls", train=2, val=4, classes=("<b>crack</b>", "joint"))))
+    dataset = cards.load(str(yolo_dataset(tmp_path / "walls", train=2, val=4, classes=("<b>crack</b>", "joint"))))
     result, judged = _judged(dataset, wrong)
     subject = Subject("several", None, dataset, "val", blob_metadata(), [], {}, ([], True))
     report.write(tmp_path / "page.html", subject, judged.metrics, result, judged.errors)
@@ -123,11 +123,11 @@ def test_several_classes(tmp_path: Path, wrong: bool) -> None:
 def test_leaks_are_told_in_the_report(walls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEGDET_CACHE", str(tmp_path / "cache"))
     root = shutil.copytree(walls, tmp_path / "walls")
-    dataset = catalog.load(str(root))
+    dataset = cards.load(str(root))
     assert leaks.known(dataset) == ([], False)
     train, val = dataset.splits["train"], dataset.splits["val"]
     shutil.copy(train[3].image, val[1].image)
-    dataset = catalog.load(str(root))
+    dataset = cards.load(str(root))
     (leak,), searched = leaks.known(dataset)
     assert (leak.seen, leak.scored, leak.why, searched) == (train[3].image, val[1].image, "the same file", False)
 

@@ -384,7 +384,7 @@ def test_a_reload_keeps_nothing_of_the_model_before(tmp_path: Path, monkeypatch:
         return [runner() is None for runner in opened]
 
     monkeypatch.setattr(Runner, "__init__", watching)
-    served = ServedModel("walls", file, Settings(models={"walls": file}, device="cpu"), Metrics())
+    served = ServedModel("walls", file, ServeConfig(model=[f"walls={file}"], device="cpu"), Metrics())
     try:
         for _ in range(2):
             served.reload()

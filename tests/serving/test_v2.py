@@ -17,7 +17,7 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 import segdet
-from segdet.inference.results import SegmentationResult
+from segdet.inference.predict.results import SegmentationResult
 from tests.conftest import Cli
 from tests.detectors import blob_picture
 from tests.drawn import crack_picture

@@ -127,7 +127,7 @@ def test_clear_words(blobs: Path) -> None:
 
 
 def test_eight_pictures_are_learnt_by_heart() -> None:
-    from segdet.data.detection import shares
+    from segdet.data.loading.detection_datasets import shares
     from segdet.data.records import Instance, Record
     from segdet.evaluation.detection import DetectionEvaluation, Detections
     from segdet.models.common import normalise

@@ -13,7 +13,8 @@ import torch
 import yaml
 
 import segdet
-from segdet.data import catalog, summary
+from segdet.data import summary
+from segdet.data.catalog import cards
 from segdet.data.doctor import examine
 from segdet.errors import InputError, SegdetError
 from segdet.evaluation.operating import parse
@@ -66,9 +67,9 @@ def test_crowds_alone_are_refused_but_for_masks_of_one_class(tmp_path: Path, cap
         segdet.train("dfine", str(crowds), **SETTINGS["dfine"], epochs=1, out=str(tmp_path / "runs"))
     segdet.train("unet", str(crowds), **SETTINGS["unet"], epochs=1, out=str(tmp_path / "runs"))
     assert "marked as crowds: with one class they count as objects" in capfd.readouterr().err
-    for row in summary.by_split(catalog.load(str(crowds))).values():
+    for row in summary.by_split(cards.load(str(crowds))).values():
         assert row["objects"] == 0 and row["crowds"] > 0
-    assert {f.code: f.severity for f in examine(catalog.load(str(crowds)), False).checkup.findings}[
+    assert {f.code: f.severity for f in examine(cards.load(str(crowds)), False).checkup.findings}[
         "crowds-only"
     ] == "error"
 
@@ -98,7 +99,7 @@ def test_without_objects_to_measure_the_last_weights_are_kept(
 
 def test_a_stored_threshold_is_not_replaced_by_images_without_objects(trained: Path, silent: Path) -> None:
     weights = trained / "weights" / "best.safetensors"
-    records = catalog.load(str(silent)).splits["val"]
+    records = cards.load(str(silent)).splits["val"]
     assert validate(weights, records, "val", workers=0).metrics["threshold"] == read_metadata(weights).threshold
     with pytest.raises(InputError, match="no object is labelled in the 3 images of val"):
         validate(weights, records, "val", rule=parse("max-f1"), workers=0)
@@ -114,7 +115,7 @@ def test_a_class_that_a_split_lacks_is_named(tmp_path: Path, cli: Cli, capfd: py
     assert "no object in val of stain: its score cannot be measured" in capfd.readouterr().err
     done = cli("data", "info", root)
     assert "no object in val of: stain" in done.stdout, done.stderr
-    codes = [finding.code for finding in examine(catalog.load(str(root)), False).checkup.findings]
+    codes = [finding.code for finding in examine(cards.load(str(root)), False).checkup.findings]
     assert "class-lacking" in codes
 
 

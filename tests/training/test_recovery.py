@@ -24,9 +24,9 @@ from torch import nn
 
 import segdet
 from segdet import files
-from segdet.data import stream
-from segdet.data.batches import Key, collate
-from segdet.data.stream import Stream
+from segdet.data.loading import loader
+from segdet.data.loading.datasets import Key, collate
+from segdet.data.loading.loader import Stream
 from segdet.errors import InputError, SegdetError
 from segdet.models.registry import build_model
 from segdet.training import checkpoints
@@ -194,7 +194,7 @@ def test_workers_that_always_die_name_the_images(tmp_path: Path, monkeypatch: py
     batches = Stream(_Numbers(tmp_path, 3, 99), plan, 1, collate=collate)  # type: ignore[arg-type]
     with pytest.raises(SegdetError, match=r"died 3 times over the same images .*workers=0"):
         list(batches)
-    assert stream._TRIES == 3
+    assert loader._TRIES == 3
 
 
 def _resumed(walls: str, out: str, name: str) -> None:

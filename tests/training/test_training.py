@@ -18,7 +18,7 @@ import yaml
 
 import segdet
 from segdet.cli.main import run as main
-from segdet.data import synthetic
+from segdet.data.synthetic import cracks
 from segdet.errors import InputError
 from segdet.models import weights
 from segdet.models.registry import build_model
@@ -292,7 +292,7 @@ def test_a_time_budget_is_for_everything(walls: Path, tmp_path: Path) -> None:
 
 
 def test_a_further_dataset_is_mixed_in(walls: Path, tmp_path: Path, cli: Cli) -> None:
-    drawn = str(synthetic.write(tmp_path / "drawn", train=6, val=1, test=0, size=64))
+    drawn = str(cracks.write(tmp_path / "drawn", train=6, val=1, test=0, size=64))
     given = {"arch": "unet", "data": str(walls), **TINY, "epochs": 1, "augment": "robust", "out": str(tmp_path)}
     run = train(TrainConfig.from_options(**given, mix={drawn: 0.4}))
     kept = TrainConfig.from_file(run / "config.yaml")
@@ -302,7 +302,7 @@ def test_a_further_dataset_is_mixed_in(walls: Path, tmp_path: Path, cli: Cli) ->
     other = yolo_dataset(tmp_path / "other", train=2, val=1, classes=["hole"])
     with pytest.raises(InputError, match="must be the same"):
         train(TrainConfig.from_options(**given, mix={str(other): 0.2}))
-    none = synthetic.write(tmp_path / "none", train=0, val=2, test=0, size=64)
+    none = cracks.write(tmp_path / "none", train=0, val=2, test=0, size=64)
     with pytest.raises(InputError, match="has no training images"):
         train(TrainConfig.from_options(**given, mix={str(none): 0.2}))
     with pytest.raises(InputError, match="segmentation only"):

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from segdet.data import rasterize
-from segdet.data.boxes import area_of
 from segdet.data.doctor import copies, exports, labels, pictures, shares, unread, upright
 from segdet.data.doctor.copies import Pair
 from segdet.data.doctor.findings import Checkup, Finding, by_severity
 from segdet.data.doctor.scan import Facts, scan
+from segdet.data.geometry import rasterize
+from segdet.data.geometry.boxes import area_of
 from segdet.data.learnable import crowds_in, without_crowds
 from segdet.data.records import Dataset, by_photograph, iterate
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from segdet.data.boxes import area_of
 from segdet.data.doctor.findings import Case, Finding, Severity
+from segdet.data.geometry.boxes import area_of
 from segdet.data.learnable import crowds_in, lacking, without_crowds
 from segdet.data.records import Box, Dataset, Instance, Kind, Problem, Record, box_of, iterate
 

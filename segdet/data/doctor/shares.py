@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from segdet.data import rasterize
 from segdet.data.doctor.findings import Case, Finding
+from segdet.data.geometry import rasterize
 from segdet.data.records import Dataset, Record, iterate
 
 _SAMPLE = 300  # images whose masks are drawn

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from segdet.data import masks
 from segdet.data.formats import coco_files, matching
 from segdet.data.formats.base import Adapter, Malformed, header_size, images_under, load_json, noting
 from segdet.data.formats.coco_values import flag, identity, numbers, outline, side
+from segdet.data.geometry import masks
 from segdet.data.records import (
     Dataset,
     Fault,

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from segdet.data import masks
 from segdet.data.formats.class_names import whole
+from segdet.data.geometry import masks
 from segdet.data.records import Fault
 
 Rle = Mapping[str, Any]

@@ -12,7 +12,6 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from segdet.data import masks
 from segdet.data.formats import matching, shapes
 from segdet.data.formats.base import (
     Adapter,
@@ -26,6 +25,7 @@ from segdet.data.formats.base import (
 )
 from segdet.data.formats.layout import Tree, file_in
 from segdet.data.formats.xml_files import number, parse, root_tag
+from segdet.data.geometry import masks
 from segdet.data.records import (
     Dataset,
     Fault,

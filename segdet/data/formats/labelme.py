@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from segdet.data import masks, rasterize
 from segdet.data.folders import files_under
 from segdet.data.formats import labelme_pictures, matching, shapes
 from segdet.data.formats.base import (
@@ -38,6 +37,7 @@ from segdet.data.formats.base import (
 )
 from segdet.data.formats.class_names import whole
 from segdet.data.formats.layout import holds_lists
+from segdet.data.geometry import masks, rasterize
 from segdet.data.images import is_image
 from segdet.data.records import (
     Dataset,

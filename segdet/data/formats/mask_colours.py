@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from segdet.data import masks
 from segdet.data.formats.class_list import VOC_CLASSES, VOC_COLOURS, ClassList
 from segdet.data.formats.mask_image import BLACK, Colour, MaskImage
-from segdet.data.rasterize import IGNORE
+from segdet.data.geometry import masks
+from segdet.data.geometry.rasterize import IGNORE
 
 UNKNOWN = 256  # pixels of a colour that is in no list; no value of a mask
 _BORDER: Colour = (224, 224, 192)  # around Pascal VOC's objects

@@ -14,9 +14,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from segdet.data import masks
+from segdet.data.geometry import masks
+from segdet.data.geometry.rasterize import IGNORE
 from segdet.data.images import ImageError, Stored, read_stored
-from segdet.data.rasterize import IGNORE
 
 Colour = tuple[int, int, int]
 BLACK: Colour = (0, 0, 0)

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segdet.data import masks
 from segdet.data.formats import mask_image
 from segdet.data.formats.base import consume, header_size
 from segdet.data.formats.class_list import ClassList
 from segdet.data.formats.mask_colours import UNKNOWN, coding_of
 from segdet.data.formats.mask_image import BLACK, Colour, MaskImage
+from segdet.data.geometry import masks
+from segdet.data.geometry.rasterize import IGNORE
 from segdet.data.images import ImageError
-from segdet.data.rasterize import IGNORE
 from segdet.data.records import Instance, Problem, Record, photograph_of
 
 # Shares of the greys between 0 and 255 that lie between two neighbours in brightness. Measured: smoothed edges 0.83 to 1,

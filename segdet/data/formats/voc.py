@@ -18,7 +18,6 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from segdet.data import masks
 from segdet.data.formats import class_list, mask_image, matching, voc_folders, voc_lists
 from segdet.data.formats.base import (
     SPLIT_FOLDERS,
@@ -34,6 +33,7 @@ from segdet.data.formats.base import (
 from segdet.data.formats.mask_records import read_pairs
 from segdet.data.formats.voc_folders import Folders
 from segdet.data.formats.xml_files import number, parse, read_root
+from segdet.data.geometry import masks
 from segdet.data.images import ImageError
 from segdet.data.records import (
     Box,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segdet.data import boxes, masks, outlines, rasterize
+from segdet.data.geometry import boxes, masks, polygons, rasterize
 from segdet.data.records import Dataset, Instance, Record
 
 Names = Mapping[Path, str]  # the name that each image gets in the new folder
@@ -62,7 +62,7 @@ def objects(record: Record, losses: Losses) -> Iterator[Instance]:
 def rings(instance: Instance, record: Record) -> tuple[np.ndarray, ...]:
     """Outlines of a run-length instance, outer ones and then holes: float64 `[P, 2]` each."""
     stamp, x, y = cut_out(instance, record)
-    return outlines.rings(stamp, x, y)
+    return polygons.rings(stamp, x, y)
 
 
 def cut_out(instance: Instance, record: Record) -> tuple[np.ndarray, int, int]:

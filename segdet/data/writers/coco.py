@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from segdet.data import masks
+from segdet.data.geometry import masks
 from segdet.data.records import Dataset, Instance, Record, shoelace
 from segdet.data.writers.base import Losses, Names, Writer, objects, rings, whole
 from segdet.text import encoded

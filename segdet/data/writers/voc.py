@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from segdet.data.catalog.splits import outlined
 from segdet.data.formats.class_list import voc_colour
-from segdet.data.rasterize import IGNORE
+from segdet.data.geometry.rasterize import IGNORE
 from segdet.data.records import Dataset, Record
-from segdet.data.splits import outlined
 from segdet.data.writers.base import Losses, Names, Writer, count_unsaid, label_image, whole
 from segdet.data.writers.png_mask import MOST_CLASSES
 from segdet.errors import InputError

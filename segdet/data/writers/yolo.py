@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from segdet.data import masks, outlines
+from segdet.data.geometry import masks, polygons
 from segdet.data.records import Dataset, Instance, Record
 from segdet.data.writers.base import Losses, Names, Writer, cut_out, objects
 
@@ -62,9 +62,9 @@ def _parts(instance: Instance, record: Record, losses: Losses) -> tuple[np.ndarr
         found: tuple[np.ndarray, ...] = tuple(polygon.astype(np.float64) for polygon in instance.polygons)
     else:
         stamp, x, y = cut_out(instance, record)
-        found = outlines.polygons(stamp, x, y)
+        found = polygons.polygons(stamp, x, y)
         losses.add(
-            "holes joined to the outline around them by a cut of no width", len(outlines.rings(stamp)) - len(found)
+            "holes joined to the outline around them by a cut of no width", len(polygons.rings(stamp)) - len(found)
         )
     losses.add("further parts of objects that are objects of their own now", len(found) - 1)
     return found

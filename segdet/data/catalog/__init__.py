@@ -1,0 +1,1 @@
+"""Datasets by name: their cards, downloads and splits."""

@@ -1,0 +1,1 @@
+"""Boxes, polygons, masks, run lengths and regions: shapes in pixels."""

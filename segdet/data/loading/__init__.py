@@ -1,0 +1,1 @@
+"""From records to batches: datasets, samplers, augmentation, cache and loader."""

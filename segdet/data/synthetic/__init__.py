@@ -1,0 +1,1 @@
+"""Images that the program draws itself."""

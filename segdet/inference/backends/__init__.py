@@ -1,0 +1,1 @@
+"""Runtimes that run an exported model, and the choice between them."""

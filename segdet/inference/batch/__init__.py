@@ -1,0 +1,1 @@
+"""Predicting many images: the job, its manifest and the files it writes."""

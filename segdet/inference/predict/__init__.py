@@ -1,0 +1,1 @@
+"""One image: preprocess, forward, tile, several scales, results."""

@@ -1,0 +1,1 @@
+"""Looking at this machine: environment and benchmark."""
