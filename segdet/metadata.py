@@ -50,7 +50,7 @@ class Metadata(BaseModel):
     options: further arguments of the architecture (decoder widths and the like).
     mean, std: normalisation in units of 0..1. threshold: probability from which a pixel is foreground, or a box shown.
     operate: the rule that chose it on validation data. metrics: scores there, without tables and curves.
-    damp_duplicates: whether a detector lowers the scores of boxes that lie on surer ones (`duplicates.damped`).
+    damp_duplicates: whether a detector lowers the scores of boxes that overlap ones with higher scores (`duplicates.damped`).
     down_to: large images are looked at again at half their size, a quarter, ..., down to a longer side of this many pixels
     (`inference.levels`); None: never.
     opset, source_sha256, precision ("fp32", "fp16" or "int8"), parity: only in ONNX files.

@@ -26,14 +26,14 @@ def bench(
     benchmark.check_image(image)
     asked = [word.strip() for word in device.split(",") if word.strip()] if device else benchmark.devices()
     files = [find_model(file) for file in model] if model else [find_model()]
-    told = []
+    entries = []
     for file in files:
         open_session(file, "cpu")  # says what is wrong with the file, once
         rows = list(benchmark.measure_all(file, image, seconds, asked, threads))
         if all("error" in row for row in rows):
             raise InputError(f"{file}: {rows[0]['error']}")
-        told.append({"model": str(file), "devices": rows, "openvino_parity": benchmark.parity(file, image, threads)})
-    output.emit({"models": told}, "\n\n".join(_text(entry) for entry in told))
+        entries.append({"model": str(file), "devices": rows, "openvino_parity": benchmark.parity(file, image, threads)})
+    output.emit({"models": entries}, "\n\n".join(_text(entry) for entry in entries))
 
 
 def _text(entry: dict[str, Any]) -> str:

@@ -66,11 +66,11 @@ def check(
 
 def _told(found: Checkup) -> list[str]:
     """Findings for the terminal: each with up to three examples, and what to do."""
-    lines = [found.told]
+    lines = [found.verdict]
     for finding in found.findings:
         lines.append(f"{finding.severity:<8}{finding.title}")
         cases = [case for case in finding.cases if case.note not in finding.title]
-        lines += [f"        - {case.told()}" for case in cases[:_EXAMPLES]]
+        lines += [f"        - {case.text()}" for case in cases[:_EXAMPLES]]
         if len(cases) > _EXAMPLES:
             lines.append(f"        - and {len(cases) - _EXAMPLES} more")
         lines.append(f"        {finding.advice}")

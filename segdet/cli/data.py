@@ -112,7 +112,7 @@ def split(
     to: str = typer.Option("coco", help="Layout to write: coco, yolo, png-mask or voc."),
     compare: str = typer.Option("200", help="Images whose masks are compared with the original: a number, or all."),
 ) -> None:
-    """Divide all images of a dataset anew, by photograph, with classes, sizes and negatives in proportion."""
+    """Split all images of a dataset again, by photograph, with classes, sizes and negatives in proportion."""
     from segdet.data import summary
     from segdet.data.catalog import cards, splits
 

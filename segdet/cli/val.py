@@ -72,22 +72,22 @@ def _table(metrics: dict[str, Any]) -> str:
         rows.append(("calibration error (ece)", f"{metrics['calibration']['ece']:.4f}", ""))
     if metrics.get("oracle", {}).get("ods") is not None:
         rows.append(("oracle: ods, ois", f"{metrics['oracle']['ods']:.4f}, {metrics['oracle']['ois']:.4f}", ""))
-    told = [heading, output.table(rows)]
+    lines = [heading, output.table(rows)]
     if not metrics["labelled_images"]:
-        told = [heading, "no object is labelled in these images: nothing can be measured but false alarms"]
+        lines = [heading, "no object is labelled in these images: nothing can be measured but false alarms"]
     if len(metrics["classes"]) > 1:
-        told.append(_classes(metrics["classes"], ("ap", "ap50") if detection else ("iou", "f1", "f1_2px", "cldice")))
+        lines.append(_classes(metrics["classes"], ("ap", "ap50") if detection else ("iou", "f1", "f1_2px", "cldice")))
     if detection:
-        told.append(
+        lines.append(
             "at the threshold, IoU 0.5: " + ", ".join(f"{number} {kind}" for kind, number in metrics["errors"].items())
         )
     else:
-        told += [
+        lines += [
             "mistakes: " + ", ".join(f"{row['count']} {kind}" for kind, row in metrics["errors"].items()),
             _alarms(metrics["negatives"]),
             *_widths(metrics["label_width"]),
         ]
-    return "\n".join(told)
+    return "\n".join(lines)
 
 
 def _alarms(negatives: dict[str, Any]) -> str:

@@ -94,7 +94,7 @@ Kind = Literal[
     "ambiguous",  # a label that fits several images, or several labels that fit one
     "stray",  # a file that is no label file
 ]
-KEPT: frozenset[Kind] = frozenset({"boxed", "ignored"})  # told of, but nothing was left out
+KEPT: frozenset[Kind] = frozenset({"boxed", "ignored"})  # reported, but nothing was left out
 
 
 class Fault(NamedTuple):

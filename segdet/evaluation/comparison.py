@@ -21,7 +21,7 @@ TITLES = {
 
 
 def check_alike(tallies: Mapping[str, Tally]) -> None:
-    """Make sure that all were measured on the same images with the same labels.
+    """Check that all were measured on the same images with the same labels.
 
     Raises:
         InputError: two that were not, by name.

@@ -20,7 +20,7 @@ def count(records: Sequence[Record], found: Sequence[Detections], threshold: flo
     """Objects "correct", and mistakes by kind, over detections with at least this score.
 
     A wrong detection is, in this order: "localisation" (its class, IoU 0.1 to 0.5), "classification" (IoU of 0.5 or more
-    with an object of another class), "duplicate" (an object that a surer detection has taken), "background" (no IoU over
+    with an object of another class), "duplicate" (an object that a detection with a higher score has taken), "background" (no IoU over
     0.1), or "both" (another class, IoU 0.1 to 0.5). An object is "missed" when nothing matches it and no
     misclassified or misplaced detection is about it. What lies in crowd regions is not counted.
     """

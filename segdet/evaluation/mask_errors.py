@@ -17,7 +17,7 @@ from segdet.evaluation.thin import TOLERANCE, held_by, pieces
 
 KINDS = ("missed", "false", "broken", "too_wide", "too_thin")
 
-LEAST = 30  # wrong pixels from which an error is told of; gaps are told of from `_GAP` pixels of centre line on
+LEAST = 30  # wrong pixels from which an error is reported; gaps are reported from `_GAP` pixels of centre line on
 _GAP = 4
 _LISTED = 1_000_000  # pixels whose places are listed at once
 _RATIO, _WIDER = 1.5, 2.0  # a width is wrong when it is so many times the other, and so many pixels more

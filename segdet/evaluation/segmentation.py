@@ -169,10 +169,10 @@ def evaluate(
             began = time.perf_counter()
             answers = predict(batch)
             result.seconds += time.perf_counter() - began
-            masks, sure = answers if isinstance(answers, tuple) else (answers, None)
+            masks, confidence = answers if isinstance(answers, tuple) else (answers, None)
             targets = batch.targets.numpy()
             for k, index in enumerate(batch.indices):
-                result.add(index, masks[k], targets[k], None if sure is None else sure[k], keep)
+                result.add(index, masks[k], targets[k], None if confidence is None else confidence[k], keep)
         if advance is not None:
             advance(len(batch.indices) + len(batch.problems))
     return result

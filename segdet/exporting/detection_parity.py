@@ -57,7 +57,7 @@ def compare_detections(
     """Run both on every record: the content of `<name>.parity.json`.
 
     Detections count from a score of 0.05, or half the stored threshold where that is lower, on either side: what lies
-    below is shown to nobody.
+    below is never shown.
 
     Args:
         predict_torch: answers for one RGB uint8 image `[H, W, 3]`.

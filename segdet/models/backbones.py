@@ -21,7 +21,7 @@ from segdet.models.common import pad_to_multiple, pad_to_windows
 from segdet.models.pretrained import comes_by_pip, imagenet_state
 
 # The pip weights were converted from TensorFlow: batch norm eps 1e-3 and inputs in -1..1 (timm's defaults differ; with
-# them the classifier is measurably less sure on real photographs: mean top probability .328 against .376).
+# them the classifier is measurably less confident on real photographs: mean top probability .328 against .376).
 _LITE_EPS, _LITE_MEAN, _LITE_STD = 1e-3, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

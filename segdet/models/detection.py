@@ -72,7 +72,7 @@ def inverse_sigmoid(x: torch.Tensor, eps: float = 1e-5) -> torch.Tensor:
 
 
 def prior_bias(probability: float) -> float:
-    """Bias of a classifier that starts out sure of `probability` (Lin et al. 2017, arXiv 1708.02002)."""
+    """Bias of a classifier that predicts `probability` at first (Lin et al. 2017, arXiv 1708.02002)."""
     return -math.log((1.0 - probability) / probability)
 
 

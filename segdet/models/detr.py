@@ -72,7 +72,7 @@ class DETR(HoldsNorms):
         return Predictions(logits[-1], boxes[-1], aux=each[:-1])
 
     def ranked(self, predictions: Predictions) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Boxes `[N, Q, 4]`, scores `[N, Q]` and labels `[N, Q]`: each query's best class, the surest first."""
+        """Boxes `[N, Q, 4]`, scores `[N, Q]` and labels `[N, Q]`: each query's best class, the highest score first."""
         scores, labels = predictions.logits.softmax(-1)[..., :-1].max(-1)
         scores, order = scores.sort(dim=1, descending=True)
         boxes = predictions.boxes.gather(1, order.unsqueeze(-1).expand(-1, -1, 4))

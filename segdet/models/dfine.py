@@ -52,7 +52,7 @@ SIZES = {
 
 
 class DFINE(HoldsNorms):
-    """Backbone, hybrid encoder, and a decoder whose queries start at the surest places of the maps.
+    """Backbone, hybrid encoder, and a decoder whose queries start at the highest-scoring places of the maps.
 
     Args:
         classes: K. size: n, s, m, l or x. imgsz: images are resized to a square of this side, as published.
@@ -175,7 +175,7 @@ class DFINETransformer(nn.Module):
     def _choose(
         self, tokens: torch.Tensor, anchors: tuple[torch.Tensor, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor, Predictions]:
-        """The Q surest places of tokens `[N, S, C]`: states `[N, Q, C]`, boxes as logits `[N, Q, 4]`, first predictions."""
+        """The Q highest-scoring places of tokens `[N, S, C]`: states `[N, Q, C]`, boxes as logits `[N, Q, 4]`, first predictions."""
         boxes, inside = anchors
         memory = self.enc_output(tokens * inside.to(tokens.dtype))
         logits = self.enc_score_head(memory)

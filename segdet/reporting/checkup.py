@@ -40,7 +40,7 @@ def write(path: Path, dataset: Dataset, checkup: Checkup) -> None:
         f"<h1>{escape(dataset.name)}</h1>",
         f"<p class=sub>{escape(dataset.root)}, {escape(dataset.format)}; licence: "
         f"{escape(dataset.licence or 'not stated')}</p>",
-        f"<p><b>{'Mend the data first' if checkup.errors else 'Good to train with'}: {checkup.told}.</b> {_MEANING}</p>",
+        f"<p><b>{'Mend the data first' if checkup.errors else 'Good to train with'}: {checkup.verdict}.</b> {_MEANING}</p>",
         _splits(figures),
         "<h2>Findings</h2>",
         _contents(checkup),
@@ -64,10 +64,10 @@ def _splits(figures: Mapping[str, Any]) -> str:
         "<th>object area, px² (5 / 50 / 95 %)"
     )
     copies = any(row["images"] > row["photographs"] for row in figures["splits"].values())
-    told = (
+    more = (
         "<p class=sub>A photograph and its augmented copies (x.rf.&hellip;) are one photograph.</p>" if copies else ""
     )
-    return f"<div style='overflow-x:auto'><table>{head}{''.join(rows)}</table></div>{told}"
+    return f"<div style='overflow-x:auto'><table>{head}{''.join(rows)}</table></div>{more}"
 
 
 def _not_read(account: Account | None) -> list[str]:
@@ -122,7 +122,7 @@ def _advice(finding: Finding) -> str:
 
 def _case(case: Case, records: Mapping[Path, Record], root: Path) -> str:
     # Roboflow's hashes are 32 characters that tell a reader nothing; check.json has them whole.
-    caption = re.sub(r"(\.rf\.\w{6})\w{8,}", r"\1…", case.told(lambda path: _short(path, root)))
+    caption = re.sub(r"(\.rf\.\w{6})\w{8,}", r"\1…", case.text(lambda path: _short(path, root)))
     tiles = [thumbnail(path, records.get(path), case.marks) for path in case.images]
     if any(tile is None for tile in tiles):
         return f"<figure><div class=none>cannot be shown</div><figcaption>{escape(caption)}</figcaption></figure>"

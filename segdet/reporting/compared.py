@@ -127,8 +127,8 @@ def _cell(score: Mapping[str, Any] | None) -> str:
     if score is None:
         return "<td>"
     value, low, high = (100 * score[key] for key in ("value", "low", "high"))
-    told = f"{value:+.1f} <span class=why>({low:+.1f} to {high:+.1f})</span>"
-    return f"<td class=n>{f'<b>{told}</b>' if score['verdict'] == 'different' else 'the same' if score['verdict'] == 'same' else told}"
+    text = f"{value:+.1f} <span class=why>({low:+.1f} to {high:+.1f})</span>"
+    return f"<td class=n>{f'<b>{text}</b>' if score['verdict'] == 'different' else 'the same' if score['verdict'] == 'same' else text}"
 
 
 def _folds(result: Mapping[str, Any]) -> list[str]:
@@ -179,9 +179,9 @@ def gallery(
         tiles += [
             _difference(record, answer, number, one.tally.threshold) for answer, one in zip(answers, pair, strict=True)
         ]
-        told = ", ".join(f"{one.name} {one.tally.of_each()[place]:.3f}" for one in pair)
+        text = ", ".join(f"{one.name} {one.tally.of_each()[place]:.3f}" for one in pair)
         score = "F1" if pair[0].tally.task == "detection" else "IoU"
-        made.append((f"{record.image.name}: {score} {told}", encode_jpeg(grid(tiles, 3, 380), 85)))
+        made.append((f"{record.image.name}: {score} {text}", encode_jpeg(grid(tiles, 3, 380), 85)))
     return made
 
 

@@ -48,7 +48,7 @@ _MISTAKES = {
     "localisation": ("Misplaced", "right class, but the box fits badly: IoU 0.1 to 0.5"),
     "classification": ("Wrong class", "the box fits, the name is wrong"),
     "both": ("Misplaced and wrong class", "IoU 0.1 to 0.5 with an object of another class"),
-    "duplicate": ("Told twice", "the object was already found by a surer box"),
+    "duplicate": ("Duplicates", "the object was already found by a box with a higher score"),
     "background": ("Invented", "nothing labelled is there"),
 }
 
@@ -75,7 +75,7 @@ def comparison(record: Record, result: DetectionEvaluation, index: int, threshol
     missed = ~crowd
     missed[taken[taken >= 0]] = False
     verdict = [_FOUND if t >= 0 else _WRONG for t in taken] + [_MISSED] * int(missed.sum())
-    told = ["" if t >= 0 else result.classes[k] for t, k in zip(taken, labels, strict=True)]
+    captions = ["" if t >= 0 else result.classes[k] for t, k in zip(taken, labels, strict=True)]
     inside = taken != -2  # boxes in crowd regions are neither right nor wrong
     return [
         labelled(record, image, result.classes),
@@ -90,7 +90,7 @@ def comparison(record: Record, result: DetectionEvaluation, index: int, threshol
             image,
             np.concatenate([boxes[inside], truth[missed]]),
             [c for c, keep in zip(verdict, [*inside, *missed[missed]], strict=True) if keep],
-            [t for t, keep in zip(told, inside, strict=True) if keep] + [names[k] for k in np.flatnonzero(missed)],
+            [t for t, keep in zip(captions, inside, strict=True) if keep] + [names[k] for k in np.flatnonzero(missed)],
             _LETTERS,
         ),
     ]

@@ -59,7 +59,7 @@ class Subject:
     """What a report is about, beside its scores.
 
     title: its heading. run: the run folder (None for a file alone). split: the images of `dataset` it was measured on.
-    history: rows of `results.csv`. origin: the content of `provenance.json`, empty where nobody wrote it down.
+    history: rows of `results.csv`. origin: the content of `provenance.json`, empty where it was not recorded.
     leaks: images of the split that training has seen, and whether photographs of the same object were searched for.
     """
 
@@ -174,35 +174,35 @@ def _warnings(subject: Subject, metrics: Mapping[str, Any]) -> list[str]:
     """What a reader must know before believing the numbers."""
     leaks, searched = subject.leaks
     scored = by_photograph(subject.dataset.splits[subject.split])
-    told = []
+    notes = []
     if leaks:
         kinds = ", ".join(sorted({leak.why for leak in leaks}))
         rows = "".join(
             f"<li>{escape(leak.scored.name)}: {escape(leak.why)} ({escape(leak.seen.name)})" for leak in leaks[:200]
         )
-        told.append(
+        notes.append(
             f"<b>{len(leaks)} of {metrics['images']} images measured here were seen in training ({kinds}).</b> The scores are too good "
             f"by what that is worth; <code>segdet data check {escape(subject.dataset.name)} --fix FOLDER</code> writes a set "
             f"without them.<details><summary>which</summary><ul>{rows}</ul></details>"
         )
     if not searched:
-        told.append(
+        notes.append(
             "Copies and identical files were looked for; photographs of the same object were not: "
             f"<code>segdet data check {escape(subject.dataset.name)}</code> does, and later reports of this dataset tell of them."
         )
     if metrics["skipped"]:
-        told.append(f"{metrics['skipped']} images could not be read and are not in any score.")
+        notes.append(f"{metrics['skipped']} images could not be read and are not in any score.")
     if len(scored) < 50:
-        told.append(
+        notes.append(
             f"Only {len(scored)} photographs were measured: the intervals are wide, and are to be taken seriously."
         )
     if subject.split == "val" and metrics["labelled_images"]:
-        told.append(
+        notes.append(
             f"{'Best epoch was' if metrics['threshold'] is None else 'Threshold and best epoch were'} chosen on these same images, so a "
             "new site will score a little lower; a "
             "<code>test</code> split, measured once, shows by how much."
         )
-    return [f"<p class='say{' bad' if leaks and k == 0 else ''}'>{text}</p>" for k, text in enumerate(told)]
+    return [f"<p class='say{' bad' if leaks and k == 0 else ''}'>{text}</p>" for k, text in enumerate(notes)]
 
 
 def _speed(subject: Subject, metrics: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-# Okabe & Ito's colours, told apart by colour-blind readers; the page gives each a shade for dark paper (`page`).
+# Okabe & Ito's colours, distinguishable for colour-blind readers; the page gives each a shade for dark paper (`page`).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9")
 _INK, _PAPER = "#010203", "#fdfefd"  # stand for the page's own ink and paper in an SVG
 _LINES = ("solid", "dashed", "dashdot", "dotted")
@@ -154,7 +154,7 @@ def sweep(curve: Mapping[str, np.ndarray], threshold: float, names: Sequence[str
 
 
 def reliability(calibration: Mapping[str, Any], one_class: bool) -> Figure:
-    """How often a pixel is right, against how sure the model is; beneath, how many pixels are that sure."""
+    """How often a pixel is right, by the model's confidence; below, how many pixels have that confidence."""
     bins = calibration["bins"]
     figure, (axis, below) = plt.subplots(
         2, 1, figsize=(5.4, 5.2), layout="constrained", sharex=True, height_ratios=(3, 1)

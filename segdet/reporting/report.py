@@ -88,26 +88,26 @@ def _in_words(metrics: Mapping[str, Any], result: Evaluation) -> str:
         )
     name = page.escape(result.classes[0])
     alarm = metrics["negatives"]
-    told = (
+    text = (
         f"Of 100 pixels labelled <i>{name}</i>, it marks {100 * metrics['recall']:.0f}; of 100 pixels that it marks, "
         f"{100 * metrics['precision']:.0f} are labelled {name}."
     )
     edges = (metrics["f1_2px"] - metrics["f1"]) / max(1e-9, 1 - metrics["f1"])
     if edges > 0.2:
-        told += (
+        text += (
             f" {'Most' if edges > 0.5 else 'Part'} of the disagreement is about where the edge lies: with 2 pixels of tolerance the F1 "
             f"rises from {metrics['f1']:.2f} to {metrics['f1_2px']:.2f}."
         )
     if alarm["images"] == 0:
-        told += f" No image here is without {name}, so nothing is known about false alarms on clean surfaces."
+        text += f" No image here is without {name}, so nothing is known about false alarms on clean surfaces."
     else:
         some = "1 image" if alarm["images"] == 1 else f"{alarm['images']} images"
-        told += (
+        text += (
             f" On {some} without {name} it marks something on {alarm['false_positive_images']}, together "
             f"{_percent(alarm['false_positive_area'])} of their area"
             + (" (too few to say how it does on clean surfaces)." if alarm["images"] < 20 else ".")
         )
-    return f"<p class=say>{told}</p>"
+    return f"<p class=say>{text}</p>"
 
 
 def _scores(metrics: Mapping[str, Any]) -> list[str]:
@@ -138,7 +138,7 @@ def _yardstick(metrics: Mapping[str, Any]) -> str:
     return (
         f"<p>A yardstick: these very labels, moved one pixel to the right and down, score IoU {moved['iou']:.2f}, F1 {moved['f1']:.2f} and "
         f"F1 within 2 px {moved['f1_2px']:.3f} against themselves. People do not draw edges more exactly than that, so an IoU "
-        "near this value is as good as can be told.</p>"
+        "near this value is as good as can be measured.</p>"
     )
 
 
@@ -177,23 +177,23 @@ def _images(subject: Subject, metrics: Mapping[str, Any], result: Evaluation) ->
 def _widths(metrics: Mapping[str, Any], result: Evaluation, errors: Sequence[MaskError]) -> list[str]:
     found, widths = metrics["label_width"], result.label_widths(metrics["threshold"], errors)
     low, _, high = found["quartiles"]
-    told = (
+    text = (
         f"Where both see something, half of the photographs have labels {low:.2f} to {high:.2f} times as wide (or large) as what is "
         f"marked. If nothing were wrong but that, the IoU would be {found['iou_width_alone']:.2f}. "
     )
     if follows_names(found):
-        told += (
+        text += (
             f"The width goes with the order of the file names (correlation with the neighbours {found['neighbours']:.2f}). Unless the "
             "photographs change there too (another site, another camera), the labels were drawn in several ways, by several people most "
             "likely, which no model can see in a photograph. Agree on one way, or judge by F1 within 2 px and centre-line Dice."
         )
     else:
-        told += (
+        text += (
             "It does not go with the order of the file names, so nothing there speaks for several ways of labelling."
         )
     drawn = plots.label_widths(widths.ratios, widths.around(), widths.names[0], widths.names[-1])
     return [
-        f"<p>{told}</p>",
+        f"<p>{text}</p>",
         page.drawing(
             drawn,
             "Long steps up and down are a change of hand, or of camera: chance goes up and down at every photograph",
@@ -237,24 +237,28 @@ def _reliability(metrics: Mapping[str, Any], one: bool) -> list[str]:
     found = metrics["calibration"]
     candidates = found["ece_candidates"]
     rows = [row for row in found["bins"] if row["from"] >= 0.5]
-    sure = sum(row["pixels"] * row["confidence"] for row in rows) / max(1, sum(row["pixels"] for row in rows))
+    mean_confidence = sum(row["pixels"] * row["confidence"] for row in rows) / max(
+        1, sum(row["pixels"] for row in rows)
+    )
     right = sum(row["pixels"] * row["right"] for row in rows) / max(1, sum(row["pixels"] for row in rows))
-    lean = "too sure of itself" if sure > right + 0.03 else "not sure enough" if sure < right - 0.03 else "about right"
+    gap = mean_confidence - right
+    lean = "overconfident" if gap > 0.03 else "underconfident" if gap < -0.03 else "about right"
     what = "labelled" if one else "right"
-    told = (
-        f"<p>Where it gives a probability of 0.5 or more, it says {_percent(sure)} on average, and {_percent(right)} of these pixels are "
-        f"{what}: it is {lean}. Expected calibration error {found['ece']:.4f} over all pixels"
+    text = (
+        f"<p>Where it gives a probability of 0.5 or more, it says {_percent(mean_confidence)} on average, "
+        f"and {_percent(right)} of these pixels are {what}: it is {lean}. Expected calibration error {found['ece']:.4f} over all pixels"
         + (
             f", {candidates:.3f} over those with a probability of 0.05 or more, nearly all others being plain background"
             if candidates
             else ""
         )
-        + ". Pixels at the edges of labels, which nobody can draw exactly, are part of it.</p>"
+        + ". Pixels at the edges of labels, which cannot be drawn exactly, are part of it.</p>"
     )
     return [
-        told,
+        text,
         page.drawing(
-            plots.reliability(found, one), "On the dashed line probabilities are true; below it the model is too sure"
+            plots.reliability(found, one),
+            "On the dashed line probabilities are true; below it the model is overconfident",
         ),
     ]
 

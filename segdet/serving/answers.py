@@ -99,7 +99,7 @@ def check_format(kind: str, task: str, images: int) -> None:
 
 
 def includes(text: str | None) -> tuple[str, ...]:
-    """What the JSON shall hold beside the regions.
+    """What the JSON holds beside the regions.
 
     Raises:
         Refused: 400, a word that is none of `INCLUDES`.
@@ -181,17 +181,17 @@ def assemble(kind: str, answers: Sequence[Answer], about: dict[str, Any]) -> tup
 
 def skipped(answers: Sequence[Answer]) -> str:
     """The images without a result as a header: `name: reason; name: reason`, percent-encoded where it is not plain ASCII."""
-    told = ""
+    text = ""
     failed = [answer for answer in answers if answer.error is not None]
     for number, answer in enumerate(failed):
         reason = str(answer.error).removeprefix(
             f"{answer.name}: "
         )  # most begin with it, and a long name must not hide them
         entry = quote(f"{answer.name[:60]}: {reason}"[:_SKIPPED_ONE], safe=_PLAIN)
-        if len(told) + len(entry) > _SKIPPED_ALL:
-            return f"{told}; {len(failed) - number} more"
-        told += f"; {entry}" if told else entry
-    return told
+        if len(text) + len(entry) > _SKIPPED_ALL:
+            return f"{text}; {len(failed) - number} more"
+        text += f"; {entry}" if text else entry
+    return text
 
 
 def _row(answer: Answer) -> dict[str, Any]:

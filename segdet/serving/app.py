@@ -26,7 +26,7 @@ def create_app(settings: ServeConfig, say: Callable[[str], None] = lambda line: 
     """The application. Its models are loaded when it starts, before the first request is answered.
 
     Args:
-        say: told what was loaded.
+        say: called with what was loaded.
     """
     context = Context(settings)
 

@@ -36,7 +36,7 @@ class Batcher:
         run: as `Session.run`; called from one thread only.
         size: images in a batch at most (one call with more goes through as it is).
         wait: seconds the first of a batch waits for others.
-        expected: how many threads could still bring something; nobody waits when all of them are here.
+        expected: how many threads could still bring something; a batch does not wait when all of them are here.
         observe: called with the number of images of every batch.
     """
 
@@ -105,7 +105,7 @@ class Batcher:
             images = batch[0].images if len(batch) == 1 else np.concatenate([entry.images for entry in batch])
             self._observe(len(images))
             outputs = self._run(images, batch[0].threshold)
-        except BaseException as error:  # told to all of them; this thread must live on
+        except BaseException as error:  # every waiting thread gets it; this thread must live on
             for entry in batch:
                 entry.future.set_exception(error)
             return

@@ -93,8 +93,8 @@ class Client:
 
     def reload(self, model: str) -> dict[str, Any]:
         """Have a model's file read again."""
-        told: dict[str, Any] = json.loads(self._call("POST", f"/v1/models/{quote(model, safe='')}/reload"))
-        return told
+        answer: dict[str, Any] = json.loads(self._call("POST", f"/v1/models/{quote(model, safe='')}/reload"))
+        return answer
 
     def close(self) -> None:
         """Close the connection."""

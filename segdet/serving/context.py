@@ -20,7 +20,7 @@ from segdet.serving.settings import ServeConfig
 
 
 class Context:
-    """One server's state. `draining` is set once it has been told to stop: what was taken is finished, nothing new is taken."""
+    """One server's state. `draining` is set once it was asked to stop: what was taken is finished, nothing new is taken."""
 
     def __init__(self, settings: ServeConfig) -> None:
         self.settings = settings
@@ -79,7 +79,7 @@ class Context:
 
 
 def _retrieve(answers: asyncio.Future[Any]) -> None:
-    """Look at the outcome: asyncio would log that nobody did, when the wait was given up before all jobs had ended."""
+    """Look at the outcome: asyncio would log that it was never retrieved, when the wait was given up before all jobs had ended."""
     if not answers.cancelled():
         answers.exception()
 

@@ -29,7 +29,7 @@ def event(text: str, **fields: Any) -> None:
 
 
 def failed(request_id: str, error: BaseException) -> None:
-    """An error nobody foresaw, with its traceback."""
+    """An unexpected error, with its traceback."""
     trace = "".join(traceback.format_exception(error))
     _write("error", "exception", f"[{request_id}] {trace}", {"request_id": request_id, "traceback": trace})
 

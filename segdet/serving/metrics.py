@@ -1,4 +1,4 @@
-"""What Prometheus is told, in seconds and counts."""
+"""Metrics for Prometheus, in seconds and counts."""
 
 from __future__ import annotations
 

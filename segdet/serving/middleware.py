@@ -134,7 +134,7 @@ class _Exchange:
         if message.get("more_body") or not self._unread:
             await self._send(message)
             return
-        # The client is still sending what nobody wants. Closing now would reset its connection before it has read the
+        # The client is still sending a body that is not read. Closing now would reset its connection before it has read the
         # answer, so the rest is taken and thrown away first, within bounds.
         await self._send({**message, "more_body": True})
         await self._linger()

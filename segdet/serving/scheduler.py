@@ -1,4 +1,4 @@
-"""A bounded queue in front of a fixed number of threads: who is let in, who waits, and who is told at once to come later."""
+"""A bounded queue in front of a fixed number of threads: which requests are accepted, which wait, and which are refused at once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Job:
         self.worked = 0.0
 
     def check(self) -> None:
-        """Between the parts of long work: raise when nobody waits for the answer any more."""
+        """Between the parts of long work: raise when the client no longer waits for the answer."""
         if time.monotonic() > self.deadline:
             raise late("the deadline passed while the image was worked on")
 
@@ -132,7 +132,7 @@ class Scheduler:
             return
         try:
             answer = job.work(job)
-        except BaseException as error:  # told to whoever waits for it; the worker must live on
+        except BaseException as error:  # the waiting request gets it; the worker must live on
             job.future.set_exception(error)
             return
         job.worked = time.monotonic() - start

@@ -28,7 +28,7 @@ from segdet.serving.settings import ServeConfig
 _HEADER_BYTES = 64 << 10
 _HEADER_SECONDS = 15.0
 _QUEUE = 512  # connections that wait to be accepted
-_LAST = 0.3  # seconds before the socket closes in which nobody new is let in
+_LAST = 0.3  # seconds before the socket closes in which no new client is accepted
 _SILENT = 1.0  # seconds after that for a client that has connected and sent nothing yet
 _GRACE = 5.0  # seconds beyond the requests' own timeout
 
@@ -112,7 +112,7 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # Not uvicorn's own, which ends the process by the signal it was sent: a clean stop has exit code 0.
-        if self._context.draining:  # told twice: at once
+        if self._context.draining:  # a second signal: stop at once
             self.should_exit = True
             self.force_exit = sig == signal.SIGINT
             return
@@ -152,7 +152,7 @@ def serve(settings: ServeConfig) -> None:
     app = create_app(settings, logs.event)
     context: Context = app.state.context
     try:
-        # Before the socket answers anything: a wrong file is told at once, as one line.
+        # Before the socket answers anything: a wrong file is one line at once.
         context.models.load(logs.event)
         place = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         logs.event(f"serving on {place} (the page; API at {place}/docs)", address=place)
@@ -201,7 +201,7 @@ _SO_ATTACH_FILTER = 26
 
 
 def refuse_connections(listener: socket.socket) -> None:
-    """Let nobody new into a listening socket's queue; who is in it, or on the way into it, can still be accepted.
+    """Close a listening socket's queue to new clients; those in it, or on the way into it, can still be accepted.
 
     Whoever asks for a connection now gets no reply, asks again after a second, and is refused once the socket is closed.
     """
@@ -218,10 +218,10 @@ def refuse_connections(listener: socket.socket) -> None:
 
 
 def _silence() -> None:
-    """Libraries' own lines would stand between ours.
+    """Silence libraries, whose lines would mix with ours.
 
-    What uvicorn says of errors in the application, the middleware logs; what python_multipart says of a form, the client is
-    told. The rest takes the form of our lines.
+    What uvicorn says of errors in the application, the middleware logs; what python_multipart says of a form, the client
+    reads in the answer. The rest takes the form of our lines.
     """
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "python_multipart"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -149,7 +149,7 @@ async def _answer(context: Context, request: Request, body: bytes, options: Pred
     failed = [result for result in results if isinstance(result, Refused)]
     if len(failed) == len(results):
         raise failed[0]
-    told = [
+    outcomes = [
         r if isinstance(r, Answer) else Answer(p.filename or p.name, error=r.message, status=r.status)
         for p, r in zip(given, results, strict=True)
     ]
@@ -164,15 +164,15 @@ async def _answer(context: Context, request: Request, body: bytes, options: Pred
         },
         "timing": {"total_ms": round(seconds * 1000, 2)},
     }
-    content, media = await context.aside(answers.assemble, kind, told, about)
+    content, media = await context.aside(answers.assemble, kind, outcomes, about)
     stages: dict[str, float] = {}
-    for answer in told:
+    for answer in outcomes:
         for stage, value in answer.timing.items():
             stages[stage] = stages.get(stage, 0.0) + value
     timing = ", ".join(f"{stage};dur={value * 1000:.1f}" for stage, value in {**stages, "total": seconds}.items())
     headers = {"Server-Timing": timing, "Vary": "Accept"}
     if failed and kind != "json":  # JSON has a place for each image's error
-        headers["X-Skipped"] = answers.skipped(told)
+        headers["X-Skipped"] = answers.skipped(outcomes)
     return Response(content, media_type=media, headers=headers)
 
 
@@ -200,7 +200,7 @@ def _work(
 
 
 def _told(outcome: Any) -> Answer | Refused:
-    """An image's outcome: its answer, or why it has none; what nobody foresaw is raised."""
+    """An image's outcome: its answer, or why it has none; an unexpected error is raised."""
     if isinstance(outcome, (Answer, Refused)):
         return outcome
     raise outcome

@@ -127,7 +127,7 @@ def iou_of(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
 def varifocal(
     predictions: Predictions, targets: Sequence[Target], pairs: Sequence[Pairs], classes: int, count: float
 ) -> torch.Tensor:
-    """Cross entropy towards the IoU of each matched box, the rest weighted by how sure it was (arXiv 2008.13367)."""
+    """Cross entropy towards the IoU of each matched box, the rest weighted by its confidence (arXiv 2008.13367)."""
     logits = predictions.logits.float()
     score = torch.zeros_like(logits)
     where = _queries(pairs)

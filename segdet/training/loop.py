@@ -1,4 +1,4 @@
-"""The training loop: one epoch after another over a `TrainingPlan`, saved so often that nobody loses a night's work."""
+"""The training loop: one epoch after another over a `TrainingPlan`, with checkpoints often enough to lose little work."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class _NotANumber(Exception):
 class Trainer:
     """Trains for `config.epochs` (or the time there is) and keeps the best and the last weights.
 
-    save(which, state dict, metrics): writes `weights/<which>.safetensors`. told: gets every row of `results.csv`.
+    save(which, state dict, metrics): writes `weights/<which>.safetensors`. on_epoch: gets every row of `results.csv`.
     """
 
     setup: Setup
@@ -57,7 +57,7 @@ class Trainer:
     stepper: Stepper
     run: Path
     save: Callable[[str, Mapping[str, torch.Tensor], dict[str, Any]], None]
-    told: Callable[[Mapping[str, float | None]], None] = lambda row: None
+    on_epoch: Callable[[Mapping[str, float | None]], None] = lambda row: None
     history: list[dict[str, float | None]] = field(default_factory=list)
     best: float = -1.0
     problems: dict[Path, Problem] = field(default_factory=dict)
@@ -227,11 +227,11 @@ class Trainer:
             if better or (metrics and self.best < 0):  # without any score so far, the last weights are the best
                 self.save("best", state, metrics)
             checkpoints.write_history(self.run, self.history)
-            self.told(row)
-            told = [f"val loss {val_loss:.4f}"] if val_loss is not None else []
-            told += [f"{key} {metrics[key]:.4f}" for key in self.task.columns[:2] if metrics.get(key) is not None]
-            told += ["best"] if better else []
-            scores = "".join(f"{part}  " for part in told)
+            self.on_epoch(row)
+            parts = [f"val loss {val_loss:.4f}"] if val_loss is not None else []
+            parts += [f"{key} {metrics[key]:.4f}" for key in self.task.columns[:2] if metrics.get(key) is not None]
+            parts += ["best"] if better else []
+            scores = "".join(f"{part}  " for part in parts)
             say(
                 f"{self._title(self.epoch)}  loss {row['train/loss']:.4f}  {scores}"
                 f"{rates['images_per_second']:.1f} images/s, {rates['data_wait']:.0%} waiting for data"

@@ -52,7 +52,7 @@ class Matcher:
         """`[Q, objects]`."""
         if not self.focal:
             return -logits.softmax(-1)[:, labels]
-        sure = logits.sigmoid()[:, labels]
-        missed = 0.25 * (1.0 - sure) ** 2 * -(sure + 1e-8).log()
-        wrong = 0.75 * sure**2 * -(1.0 - sure + 1e-8).log()
+        probs = logits.sigmoid()[:, labels]
+        missed = 0.25 * (1.0 - probs) ** 2 * -(probs + 1e-8).log()
+        wrong = 0.75 * probs**2 * -(1.0 - probs + 1e-8).log()
         return missed - wrong

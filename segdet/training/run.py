@@ -54,7 +54,7 @@ def train(config: TrainConfig, resume: Path | None = None, spent: float = 0.0) -
     if resume is not None and not cards.is_there(config.data):
         where = f"its images cannot be found ({config.data} is not there)"
         raise InputError(f"{setting('resume', resume)}: {where}; name them with {setting('data', 'FOLDER')}")
-    loggers.chosen(config)  # what is not installed is told before anything is made
+    loggers.chosen(config)  # a logger that is not installed is an error before anything is written
     setup, task = prepared(config, start_weights=resume is None)
     schedule(config.schedule, 0.0, 1.0, config.warmup)  # unknown names too
     stepper = Stepper(setup)
@@ -83,11 +83,11 @@ def train(config: TrainConfig, resume: Path | None = None, spent: float = 0.0) -
     if not accelerator.is_main_process:
         trainer.fit()
     else:
-        with Loggers(setup.config, run, trainer.epoch) as told:
-            trainer.told = told.epoch
+        with Loggers(setup.config, run, trainer.epoch) as loggers_of_run:
+            trainer.on_epoch = loggers_of_run.epoch
             trainer.fit()
             _finish(trainer)
-            told.finish(run)
+            loggers_of_run.finish(run)
     accelerator.wait_for_everyone()
     return run
 

@@ -48,7 +48,7 @@ class Stepper:
         self.average = averaged(self.model, config.ema) if config.ema else None
         if config.fsdp:
             self._shard()
-        self.resting = [p for p in backbone.parameters() if p.requires_grad] if config.freeze_epochs else []
+        self.frozen_params = [p for p in backbone.parameters() if p.requires_grad] if config.freeze_epochs else []
         optimizer = build_optimizer(
             config.optimizer,
             self.model,
@@ -86,7 +86,7 @@ class Stepper:
         """Into training mode; parts of the backbone that rest keep their weights and statistics."""
         self.network.train()
         rests = epoch < self.config.freeze_epochs
-        for parameter in self.resting:
+        for parameter in self.frozen_params:
             parameter.requires_grad_(not rests)
         for module in [*self.frozen, *([self.backbone] if rests else [])]:
             module.eval()
@@ -123,7 +123,7 @@ class Stepper:
         if self.accelerator.device.type == "cuda":
             self._done = torch.cuda.Event()
             self._done.record()
-        # A gradient that is no number has spoilt the weights; with a scaler (fp16) it only made it skip the step.
+        # A NaN or infinite gradient has corrupted the weights; with a scaler (fp16) it only made it skip the step.
         return value if norm is None or self.accelerator.scaler is not None else value + 0.0 * norm.double()
 
     @property

@@ -105,7 +105,7 @@ def dataset_for(trained: Trained, data: str | None = None, limit: int | None = N
 
 
 def part_of(dataset: Dataset, split: str) -> Dataset:
-    """The dataset, after making sure that it has images in `split`; a set without any division is that split.
+    """The dataset, after checking that it has images in `split`; a set without any division is that split.
 
     Raises:
         InputError: it has none.

@@ -1,6 +1,6 @@
 """`segdet compare`: several models measured on the same images, or the folds of one.
 
-What a run has counted at the end of its training is used where it fits (`per_image.npz`); everything else is measured anew.
+What a run has counted at the end of its training is used where it fits (`per_image.npz`); everything else is measured again.
 """
 
 from __future__ import annotations
@@ -224,11 +224,11 @@ def _experiment(trained: Trained, opened: Sequence[Trained]) -> str:
         for key in trained.settings
         if key not in _OWN and len({repr(other.settings.get(key)) for other in opened}) > 1
     ]
-    told = ", ".join(
+    differences = ", ".join(
         f"{trained.settings[key]}" if key in ("arch", "backbone") else f"{key} {trained.settings[key]}"
         for key in varying
     )
-    return told or trained.metadata.arch
+    return differences or trained.metadata.arch
 
 
 def _check_divisions(opened: Sequence[Trained], shared: Dataset, how: How) -> None:

@@ -74,7 +74,7 @@ def validate(
     Args:
         imgsz: the longer side (segmentation) or the network's side (detection) images are resized to before the network. Scores
             are taken at the images' own size all the same. None: their own size, or the detector's.
-        degrade: spoil the images first (`data.degrade`); the stored threshold is used, as it would be in the field.
+        degrade: degrade the images first (`data.degrade`); the stored threshold is used, as it would be in the field.
         device: of weights auto, cpu, cuda or cuda:N; of an ONNX file what `open_session` takes.
 
     Raises:
@@ -90,8 +90,8 @@ def validate(
     if rule is not None and split != "val":
         reason = f"thresholds are chosen on val; on {split} the stored one is used"
         raise InvalidOption("threshold_rule", rule, reason)
-    spoil = degradations.named(degrade) if degrade is not None else None
-    if spoil is not None and rule is not None:
+    corrupt = degradations.named(degrade) if degrade is not None else None
+    if corrupt is not None and rule is not None:
         reason = f"thresholds are chosen on unchanged images, not with {setting('degrade', degrade)}"
         raise InvalidOption("threshold_rule", rule, reason)
     objects = learnable.has_objects(records, metadata.task, len(metadata.classes))
@@ -102,17 +102,17 @@ def validate(
             f"no object is labelled in the {len(records)} images of {split}",
             "choose it on others",
         )
-    chosen_here = split == "val" and spoil is None and (objects or metadata.threshold is None)
+    chosen_here = split == "val" and corrupt is None and (objects or metadata.threshold is None)
     threshold = None if chosen_here or metadata.threshold is None else metadata.threshold
     rule = rule or parse(metadata.operate or DEFAULT)
     if metadata.task == "detection":
         measured: Measured[Any] = _boxes(
-            source, session, metadata, records, split, rule, threshold, imgsz, device, spoil
+            source, session, metadata, records, split, rule, threshold, imgsz, device, corrupt
         )
     else:
         answer = _sized(_onnx_masks(session) if session is not None else _torch_masks(source, device), imgsz)
-        if spoil is not None:
-            answer = _spoilt(answer, spoil)
+        if corrupt is not None:
+            answer = _degraded(answer, corrupt)
         samples = SegmentationSamples(records, len(metadata.classes))
         plan = evaluation_plan(records, batch)
         batches = Stream(
@@ -140,14 +140,14 @@ def _boxes(
     threshold: float | None,
     imgsz: int | None,
     device: str,
-    spoil: degradations.Degrade | None,
+    corrupt: degradations.Degrade | None,
 ) -> Measured[DetectionEvaluation]:
     if session is not None and imgsz is not None:
         hint = "measure the weights it was exported from"
         raise InvalidOption("imgsz", imgsz, f"{source} has a fixed size", hint)
     found = _onnx_detections(session) if session is not None else _torch_detections(source, device, imgsz)
     with progress(f"measuring on {split}", len(records)) as advance:
-        boxes = detection.evaluate_detections(found, _images(records, spoil), records, metadata.classes, advance)
+        boxes = detection.evaluate_detections(found, _images(records, corrupt), records, metadata.classes, advance)
     judged = detection.judge(boxes, split, rule, threshold)
     return Measured(metadata, judged.metrics, boxes, judged.tally)
 
@@ -197,7 +197,7 @@ def _onnx_masks(session: Session) -> Callable[[Batch], Answer]:
         if not session.one_class:
             return mask, confidence
         pairs = zip(images, confidence, strict=True)
-        return np.stack([multiscale.looked_again(*pair, metadata.down_to, look) for pair in pairs])
+        return np.stack([multiscale.multiscale_confidence(*pair, metadata.down_to, look) for pair in pairs])
 
     return answer
 
@@ -219,14 +219,14 @@ def _sized(answer: Callable[[Batch], Answer], imgsz: int | None) -> Callable[[Ba
     return resized
 
 
-def _spoilt(answer: Callable[[Batch], Answer], spoil: degradations.Degrade) -> Callable[[Batch], Answer]:
+def _degraded(answer: Callable[[Batch], Answer], corrupt: degradations.Degrade) -> Callable[[Batch], Answer]:
     """As `answer`, on images made worse."""
 
-    def spoilt(batch: Batch) -> Answer:
-        images = np.stack([spoil(image) for image in batch.images.numpy()])
+    def degraded(batch: Batch) -> Answer:
+        images = np.stack([corrupt(image) for image in batch.images.numpy()])
         return answer(Batch(torch.from_numpy(images), batch.targets, batch.indices))
 
-    return spoilt
+    return degraded
 
 
 @dataclass
@@ -238,7 +238,7 @@ class _Images:
     problems: list[Problem] = field(default_factory=list)
 
 
-def _images(records: Sequence[Record], spoil: degradations.Degrade | None) -> Iterator[_Images]:
+def _images(records: Sequence[Record], corrupt: degradations.Degrade | None) -> Iterator[_Images]:
     """Every image for itself: detectors take any size, and photographs of one size are rare."""
     for index, image in enumerate(read_ahead(record.image for record in records)):
         record = records[index]
@@ -247,7 +247,7 @@ def _images(records: Sequence[Record], spoil: degradations.Degrade | None) -> It
         elif image.shape[:2] != record.size:
             why = f"changed on disk: it was {record.width}x{record.height} when it was listed"
         else:
-            yield _Images((image if spoil is None else spoil(image))[None], [index])
+            yield _Images((image if corrupt is None else corrupt(image))[None], [index])
             continue
         yield _Images(np.empty((0, 1, 1, 3), np.uint8), problems=[Problem(record.image, why)])
 

@@ -43,7 +43,7 @@ class _Recorder:
 
         return call
 
-    def told(self, name: str) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    def calls_of(self, name: str) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
         return [(arguments, named) for called, arguments, named in self.calls if called == name]
 
 
@@ -90,30 +90,33 @@ def test_a_resumed_run_goes_on_in_the_same_curve(tmp_path: Path) -> None:
 def test_mlflow_gets_settings_rows_scores_and_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow = _fake(monkeypatch, "mlflow")
     _run(tmp_path / "unet-walls", "mlflow")
-    assert mlflow.told("set_experiment") == [(("segdet",), {})]
-    assert mlflow.told("start_run") == [((), {"run_name": "unet-walls"})]
-    assert mlflow.told("log_params")[0][0][0]["arch"] == "unet"
-    assert mlflow.told("log_metrics")[:2] == [
+    assert mlflow.calls_of("set_experiment") == [(("segdet",), {})]
+    assert mlflow.calls_of("start_run") == [((), {"run_name": "unet-walls"})]
+    assert mlflow.calls_of("log_params")[0][0][0]["arch"] == "unet"
+    assert mlflow.calls_of("log_metrics")[:2] == [
         (({"train/loss": 0.9, "metrics/iou": 0.1},), {"step": 1}),
         (({"train/loss": 0.7, "metrics/iou": 0.3, "val/loss": 0.8},), {"step": 2}),
     ]
-    assert mlflow.told("log_metrics")[2][0][0] == {"final/iou": 0.25}
-    assert {Path(arguments[0]).name for arguments, _ in mlflow.told("log_artifact")} == {"report.html", "metrics.json"}
+    assert mlflow.calls_of("log_metrics")[2][0][0] == {"final/iou": 0.25}
+    assert {Path(arguments[0]).name for arguments, _ in mlflow.calls_of("log_artifact")} == {
+        "report.html",
+        "metrics.json",
+    }
     assert mlflow.calls[-1][0] == "end_run"
     _run(tmp_path / "unet-walls", "mlflow", done=1)
-    assert mlflow.told("start_run")[-1] == ((), {"run_id": "abc123"}) and len(mlflow.told("log_params")) == 1
+    assert mlflow.calls_of("start_run")[-1] == ((), {"run_id": "abc123"}) and len(mlflow.calls_of("log_params")) == 1
 
 
 def test_wandb_is_told_the_same_and_closed_when_training_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wandb = _fake(monkeypatch, "wandb")
     _run(tmp_path / "run", "wandb,tensorboard")
-    (_, first), _ = wandb.told("init")[0], None
+    (_, first), _ = wandb.calls_of("init")[0], None
     assert first["project"] == "segdet" and first["resume"] == "allow" and first["config"]["data"] == "walls"
-    assert wandb.told("log")[1] == (({"train/loss": 0.7, "metrics/iou": 0.3, "val/loss": 0.8},), {"step": 2})
+    assert wandb.calls_of("log")[1] == (({"train/loss": 0.7, "metrics/iou": 0.3, "val/loss": 0.8},), {"step": 2})
     assert wandb.summary == {"final/iou": 0.25} and wandb.calls[-1][0] == "finish"
     assert (tmp_path / "run" / "tensorboard").is_dir()
     _run(tmp_path / "run", "wandb", done=1)
-    assert wandb.told("init")[1][1]["id"] == first["id"]
+    assert wandb.calls_of("init")[1][1]["id"] == first["id"]
     with pytest.raises(RuntimeError), Loggers(_config("wandb"), tmp_path / "run"):
         raise RuntimeError
     assert wandb.calls[-1][0] == "finish"

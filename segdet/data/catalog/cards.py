@@ -158,7 +158,9 @@ def _draw(card: Card, progress: Progress | None) -> Path:
             home.mkdir(parents=True, exist_ok=True)
         except OSError:
             continue
-        if os.access(home, os.W_OK) and home.stat().st_mode & 0o222:  # root may write anywhere, which nobody asked for
+        if (
+            os.access(home, os.W_OK) and home.stat().st_mode & 0o222
+        ):  # root may write anywhere, although the user protected it
             return cracks.write(home / card.name, progress=progress, **(card.drawing or {}))
     hint = "set SEGDET_DATASETS to one that can be written"
     raise InvalidOption("data", card.name, "no folder to draw it in", hint)

@@ -77,7 +77,7 @@ def _findings(dataset: Dataset, facts: dict[Path, Facts]) -> Iterator[Finding]:
 
 
 def _sound(dataset: Dataset, facts: dict[Path, Facts]) -> Dataset:
-    """Without the images that cannot be decoded: they are told of already, and an empty label there means nothing."""
+    """Without the images that cannot be decoded: they are reported already, and an empty label there means nothing."""
     kept = {s: tuple(r for r in records if not facts[r.image].damage) for s, records in dataset.splits.items()}
     return replace(dataset, splits=kept)
 

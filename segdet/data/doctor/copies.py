@@ -18,7 +18,7 @@ from segdet.data.records import Dataset, Record, by_photograph, iterate, photogr
 SPLITS = ("train", "val", "test")  # of two copies the one further right is kept: it is what scores are taken on
 
 _LEAK_ADVICE = (
-    "Validation shall tell how well a model finds what it has never seen; on pictures that training has seen too, scores are "
+    "Validation must measure how well a model finds what it has never seen; on pictures that training has seen too, scores are "
     "better than what use will show. `fix=FOLDER` writes a copy without the training images of these pairs."
 )
 
@@ -105,10 +105,10 @@ def identical(dataset: Dataset, facts: Mapping[Path, Facts]) -> list[Pair]:
 
 
 def lookalikes(dataset: Dataset, facts: Mapping[Path, Facts], known: set[frozenset[Path]]) -> list[Pair]:
-    """Photographs that show the same thing as another one, the surest first.
+    """Photographs that show the same thing as another one, the most certain first.
 
     Args:
-        known: pairs of images that are told of already.
+        known: pairs of images that are reported already.
     """
     members: list[tuple[str, Record]] = []
     groups: list[int] = []
@@ -181,12 +181,12 @@ def _leak(code: str, pairs: Sequence[Pair], what: str) -> Finding:
     scored = {pair.second.photograph for pair in pairs}
     where = sorted({pair.splits for pair in pairs}, key=lambda one: (SPLITS.index(one[1]), SPLITS.index(one[0])))
     shown = [(one, len({p.second.photograph for p in pairs if p.splits == one})) for one in where]
-    told = "; ".join(
+    counts = "; ".join(
         f"{count} photograph{'' if count == 1 else 's'} of {later} also in {earlier}"
         for (earlier, later), count in shown
     )
     cases = tuple(pair.case for pair in pairs)
-    return Finding(code, "error", f"leak, {what}: {told}", _LEAK_ADVICE, len(scored), cases)
+    return Finding(code, "error", f"leak, {what}: {counts}", _LEAK_ADVICE, len(scored), cases)
 
 
 def _has_features(fact: Facts | None) -> bool:

@@ -30,7 +30,7 @@ class Case:
     transform: np.ndarray | None = field(default=None, compare=False)
     marks: tuple[Box, ...] = ()
 
-    def told(self, name: Callable[[Path], str] = lambda path: path.name) -> str:
+    def text(self, name: Callable[[Path], str] = lambda path: path.name) -> str:
         """One line: the pictures, as `name` calls them, and what is to be seen; a note that names its label file stands alone."""
         if not self.images or self.note.startswith(self.images[0].stem):
             return self.note
@@ -76,7 +76,7 @@ class Checkup:
         return tuple(finding for finding in self.findings if finding.severity == "error")
 
     @property
-    def told(self) -> str:
+    def verdict(self) -> str:
         """How many of each severity, in words."""
         counts = {kind: sum(one.severity == kind for one in self.findings) for kind in ORDER}
         return ", ".join(f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in counts.items())

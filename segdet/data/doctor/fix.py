@@ -78,6 +78,6 @@ def without(dataset: Dataset, examination: Examination) -> tuple[Dataset, list[s
         split: tuple(record for position, record in enumerate(records) if (split, position) not in why)
         for split, records in dataset.splits.items()
     }
-    told = {(dataset.splits[split][position].image, reason) for (split, position), reason in why.items()}
-    lines = [f"image left out: {path}: {reason}" for path, reason in sorted(told)]
+    reasons = {(dataset.splits[split][position].image, reason) for (split, position), reason in why.items()}
+    lines = [f"image left out: {path}: {reason}" for path, reason in sorted(reasons)]
     return replace(dataset, splits={split: records for split, records in splits.items() if records}), lines

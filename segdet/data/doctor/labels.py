@@ -20,7 +20,7 @@ _TABLE = 1_000_000  # pairs of edges looked at together
 
 _AGAIN = "Export or label them again; the objects are background until then."
 
-# What the reader's problems are called here. Boxes among outlines are told by `_kinds`, image files by `pictures`.
+# What the reader's problems are called here. Boxes among outlines are reported by `_kinds`, image files by `pictures`.
 _TOLD: dict[Kind, tuple[str, Severity, str, str]] = {
     "malformed": (
         "label-malformed", "error", "label files, lists or rows that cannot be read",
@@ -43,7 +43,7 @@ _TOLD: dict[Kind, tuple[str, Severity, str, str]] = {
     ),
     "unlabelled": (
         "image-unlabelled", "warning", "images without a label file, where others have one",
-        "They are left out, since nobody said that they show nothing. Label them, or save an empty label.",
+        "They are left out, because no label says that they show nothing. Label them, or save an empty label.",
     ),
     "orphan": (
         "label-orphan", "warning", "labels of images that are not there or not listed",
@@ -52,14 +52,14 @@ _TOLD: dict[Kind, tuple[str, Severity, str, str]] = {
     "repeated": ("label-repeated", "note", "labels that repeat an earlier row", "One is kept."),
     "open": (
         "label-open", "note", "kinds of lines and points, which enclose nothing",
-        "Neither a mask nor a box comes from them; draw as polygons what shall be found.",
+        "Neither a mask nor a box comes from them; draw what must be found as polygons.",
     ),
     "ignored": (
         "pixels-ignored", "note", "masks with pixels to be ignored",
         "With one class they count as background, in training and in scores.",
     ),
     "ambiguous": (
-        "label-ambiguous", "error", "labels and images of which nobody can say which belong together",
+        "label-ambiguous", "error", "labels and images that cannot be matched unambiguously",
         "They are left out. Give the files different names, or name the images in the labels with folder and ending.",
     ),
     "stray": ("file-stray", "note", "files that are no label files", "They are not read; nothing to do if they belong there."),
@@ -173,8 +173,8 @@ def _small(dataset: Dataset) -> Iterator[Finding]:
     for split, record in iterate(dataset):
         tiny = [instance for instance in record.instances if area_of(instance) < _TINY]
         if tiny:
-            told = f"{min(map(area_of, tiny)):.0f} square pixels ({split})"
-            cases.append(Case((record.image,), told, marks=tuple(instance.box for instance in tiny)))
+            note = f"{min(map(area_of, tiny)):.0f} square pixels ({split})"
+            cases.append(Case((record.image,), note, marks=tuple(instance.box for instance in tiny)))
     if cases:
         yield Finding(
             "objects-tiny",
@@ -196,8 +196,8 @@ def _twice(dataset: Dataset) -> Iterator[Finding]:
                 repeated += [instance.box] if _key(instance) in seen else []
                 seen.add(_key(instance))
         if repeated:
-            told = f"{_count(len(repeated), 'object')} labelled twice ({split})"
-            cases.append(Case((record.image,), told, marks=tuple(repeated)))
+            note = f"{_count(len(repeated), 'object')} labelled twice ({split})"
+            cases.append(Case((record.image,), note, marks=tuple(repeated)))
     if cases:
         yield Finding(
             "objects-twice",

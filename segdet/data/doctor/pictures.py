@@ -85,13 +85,13 @@ def _corners(dataset: Dataset, facts: Mapping[Path, Facts]) -> Iterator[Finding]
     worst = max(shares, key=lambda split: shares[split], default="")
     if not worst or shares[worst] < _CORNERED:
         return
-    told = ", ".join(f"{share:.0%} of {split}" for split, share in shares.items())
+    splits = ", ".join(f"{share:.0%} of {split}" for split, share in shares.items())
     differs = any(share < 0.2 * shares[worst] for share in shares.values())
     found = cases[worst]
     yield Finding(
         "black-corners",
         "warning" if differs else "note",
-        f"black corners from rotation in {told}",
+        f"black corners from rotation in {splits}",
         "A model spends its learning on black triangles, and on pictures cut short by them, that use does not have. Export "
         "again without the rotation step: segdet turns and scales pictures itself while it trains, and leaves no corners. "
         "Scores stay sound as long as validation has none.",

@@ -2,7 +2,7 @@
 
 Every descriptor falls into one of up to 16,384 words and carries 64 bits that say where in the word's cell it lies; two
 pictures get a vote for each pair of descriptors in the same word whose bits nearly agree, the more the rarer the word.
-Unlike hashes of whole pictures this finds a part of a wall again, turned, mirrored, brightened and photographed anew.
+Unlike hashes of whole pictures this finds a part of a wall again, turned, mirrored, brightened and photographed again.
 """
 
 from __future__ import annotations

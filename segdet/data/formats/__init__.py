@@ -142,6 +142,6 @@ def _ordered(splits: Mapping[str, Sequence[Record]]) -> dict[str, tuple[Record, 
 def _namespace(split: str, record: Record) -> str:
     """Where a name means one photograph: in the whole dataset, but augmented copies (`x.rf.<hash>`) in their own split only.
 
-    Those lie in another folder for each split, and that `x` stands in two of them is a leak to be told of.
+    Those lie in another folder for each split, and that `x` stands in two of them is a leak to report.
     """
     return "" if record.photograph == record.image.stem else split

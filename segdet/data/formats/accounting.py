@@ -31,7 +31,7 @@ _PROBLEMS: dict[Kind, str] = {
     "unlabelled": "images without labels, where others have some",
     "orphan": "label files whose image is not there or not listed",
     "image-missing": "label files whose image is not there or not listed",
-    "ambiguous": "files of which nobody can say what belongs to which",
+    "ambiguous": "files that cannot be matched unambiguously",
     "stray": "files that are no label files",
 }
 

@@ -1,7 +1,7 @@
 """Boxes in CSV files: `filename,width,height,class,xmin,ymin,xmax,ymax`, as TensorFlow's tutorials and Roboflow write them.
 
 A row is a box; its corners are pixel coordinates without an offset, as the programs that read these files take them. An
-image without a row is left out: nobody said that it is empty.
+image without a row is left out: no row says that it is empty.
 """
 
 from __future__ import annotations

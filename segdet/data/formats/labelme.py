@@ -148,8 +148,8 @@ def _record(
     height, width = size
     declared = [whole(side) if side else None for side in (content.get("imageWidth"), content.get("imageHeight"))]
     if None not in declared and declared != [width, height]:
-        told = " ".join(f"{str(declared[0])[:20]}x{str(declared[1])[:20]}".split())
-        problems.append(Problem(file, f"labelled as {told}, but the image is {width}x{height}", "size", path))
+        stated = " ".join(f"{str(declared[0])[:20]}x{str(declared[1])[:20]}".split())
+        problems.append(Problem(file, f"labelled as {stated}, but the image is {width}x{height}", "size", path))
         return None
     parts: dict[Any, list[Instance]] = {}
     skipped: np.ndarray | None = None

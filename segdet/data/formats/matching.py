@@ -40,7 +40,7 @@ class Name:
 
 @dataclass(frozen=True)
 class Doubt(Generic[K]):
-    """Labels and images of which nobody can say which belong together: several of one of them."""
+    """Labels and images that cannot be matched unambiguously: several of one of them."""
 
     labels: tuple[K, ...]
     images: tuple[Path, ...]
@@ -163,7 +163,7 @@ def report(
                 text = f"{start}{labels} fit {images} alike; name the images with their folders"
             problems.append(Problem(file, text, "ambiguous"))
         for image in doubt.images:
-            text = f"nobody can say whose label it has: {labels} could mean {images}"
+            text = f"its label is ambiguous: {labels} could mean {images}"
             problems.append(Problem(image, text, "ambiguous", image))
 
 

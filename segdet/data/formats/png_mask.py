@@ -59,7 +59,7 @@ def _listed(file: Path, problems: list[Problem]) -> class_list.ClassList:
 
 
 def _pairs(folder: Path, problems: list[Problem]) -> list[Pair]:
-    """Images with their masks; an image without one is left out, since nobody said that it is empty."""
+    """Images with their masks; an image without one is left out, because no mask says that it is empty."""
     files = [file for file in sorted(folder.iterdir()) if is_image(file)]
     masks = [file for file in files if file.stem.lower().endswith(_SUFFIX)]
     images = [file for file in files if file not in set(masks)]

@@ -216,8 +216,8 @@ def _notation(file: Path) -> _Notation:
     root = parse(file)
     if root.tag != "annotation":
         raise Malformed(file, f"the root element is <{root.tag[:40]}>, not <annotation>; not a VOC file")
-    told = root.find("size")
-    size = (number(told, "width"), number(told, "height")) if told is not None else (0.0, 0.0)
+    element = root.find("size")
+    size = (number(element, "width"), number(element, "height")) if element is not None else (0.0, 0.0)
     return _Notation(file, size, tuple(_object(element) for element in root.findall("object")))
 
 
@@ -242,9 +242,9 @@ def _instances(
 ) -> tuple[Instance, ...] | None:
     """The objects of one XML file; None (with a problem) when it was made for an image of another size."""
     height, width = size
-    told = notation.size
-    if told[0] > 0 and told[1] > 0 and told != (width, height):  # some tools write 0
-        what = f"labelled as {told[0]:.0f}x{told[1]:.0f}, but the image is {width}x{height}"
+    stated = notation.size
+    if stated[0] > 0 and stated[1] > 0 and stated != (width, height):  # some tools write 0
+        what = f"labelled as {stated[0]:.0f}x{stated[1]:.0f}, but the image is {width}x{height}"
         problems.append(Problem(notation.file, what, "size", image))
         return None
     found = []

@@ -32,8 +32,8 @@ def instances(
             (outlines if instance.polygons else boxes).append(instance)
             rows += [] if instance.polygons else [number]
     if boxes and outlines:
-        told = ", ".join(map(str, rows[:3]))
-        faults.append(Fault("boxed", f"row {told}: a box among polygons; it counts for detection, not for masks"))
+        listed = ", ".join(map(str, rows[:3]))
+        faults.append(Fault("boxed", f"row {listed}: a box among polygons; it counts for detection, not for masks"))
     return [*outlines, *boxes], faults
 
 

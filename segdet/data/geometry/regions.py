@@ -137,7 +137,7 @@ class _Tracer:
     def __init__(self, width: int) -> None:
         self._row = np.zeros((1, width), bool)  # the last one seen, with its labels
         self._row_labels = np.zeros((1, width), np.int64)
-        self._count = 0  # 4-connected parts so far, counted anew in every band
+        self._count = 0  # 4-connected parts so far, counted again in every band
         self._corners: list[np.ndarray] = []  # int32 `[n, 6]`: y, x, label, right, down, starts
         self._same: list[np.ndarray] = []  # pairs of labels that are one part across bands
         self._touch: list[np.ndarray] = []  # pairs that meet at a corner

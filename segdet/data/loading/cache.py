@@ -45,7 +45,7 @@ class ImageCache:
         self._bytes = np.frombuffer(self._map, np.uint8)
 
     def get(self, index: int) -> np.ndarray | None:
-        """The image, read-only uint8 `[H, W, 3]`, or None when nobody has decoded it yet."""
+        """The image, read-only uint8 `[H, W, 3]`, or None when it is not decoded yet."""
         if not self._bytes[index]:
             return None
         image = self._bytes[self.starts[index] : self.starts[index + 1]].reshape(self.shapes[index])
@@ -55,7 +55,7 @@ class ImageCache:
     def put(self, index: int, image: np.ndarray) -> None:
         """Keep a decoded image."""
         self._bytes[self.starts[index] : self.starts[index + 1]] = image.reshape(-1)
-        self._bytes[index] = 1  # last, so that nobody reads a part
+        self._bytes[index] = 1  # last, so that no reader sees a part
 
 
 def cache_for(records: Sequence[Record], kind: str, workers: int) -> ImageCache | None:
@@ -108,7 +108,7 @@ def _decoded(record: Record) -> np.ndarray | Problem:
 def _file(size: int, folder: Path | None) -> mmap.mmap:
     with tempfile.TemporaryFile(dir=folder) as file:
         if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, size)  # a full disk is told now, not by a crash in the middle
+            os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error now, not a crash in the middle
         else:
             file.truncate(size)
         return mmap.mmap(file.fileno(), size)

@@ -59,7 +59,7 @@ class DetectionBatch:
 
 
 class DetectionPlan(TrainingPlan):
-    """As `TrainingPlan`, with keys (epoch, index, side, calm): all images of a batch have one side, drawn anew for each.
+    """As `TrainingPlan`, with keys (epoch, index, side, calm): all images of a batch have one side, drawn for each batch.
 
     multiple: sides are multiples of it; None = always `size`.
     """

@@ -83,7 +83,7 @@ class Stream:
             say(f"a loader worker{who} died, perhaps for want of memory; starting it again")
 
     def _started(self) -> Iterator[Any]:
-        """The loader's iterator; a dead worker is told by it alone.
+        """The loader's iterator; only it reports a dead worker.
 
         PyTorch also installs a handler of SIGCHLD that raises in the middle of whatever the training does just then.
         """

@@ -95,9 +95,7 @@ def count_unsaid(record: Record, classes: int, losses: Losses) -> None:
     losses.add("boxes without an outline left out", len(record.instances) - len(outlined))
     losses.add("outlines rounded to whole pixels", sum(bool(i.polygons) for i in outlined))
     single = [i for i in outlined if not i.merged]
-    losses.add(
-        "objects that share a class and an image, no longer told apart", len(single) - len({i.label for i in single})
-    )
+    losses.add("objects that share a class and an image, that become one", len(single) - len({i.label for i in single}))
     crowds = sum(instance.crowd for instance in single)
     losses.add("crowds that are " + ("part of the class" if classes == 1 else "ignored pixels (255)") + " now", crowds)
     if classes > 1 and len({i.label for i in outlined}) > 1:

@@ -101,7 +101,7 @@ def _masks(record: Record, classes: tuple[str, ...], root: Path, stem: str, loss
     if not any(instance.merged for instance in record.instances):
         numbers = _numbered(record, index, losses)
         if numbers is not None:
-            own.counts.pop("objects that share a class and an image, no longer told apart", None)
+            own.counts.pop("objects that share a class and an image, that become one", None)
             (root / "SegmentationObject" / f"{stem}.png").write_bytes(_png(numbers))
     for what, count in own.counts.items():
         losses.add(what, count)

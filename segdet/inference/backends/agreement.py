@@ -42,7 +42,7 @@ def installed() -> bool:
 
 
 def verdict(model: Path) -> bool | None:
-    """Whether OpenVINO was found to agree on this model here; None when nobody has looked."""
+    """Whether OpenVINO was found to agree on this model here; None when they were not compared yet."""
     file = _file(model) if installed() else None
     if file is None or not file.is_file():
         return None

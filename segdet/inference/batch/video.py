@@ -82,7 +82,7 @@ def open_clip(path: Path) -> Clip:
 
 
 def _hush() -> None:
-    """What is wrong with a video is told in one line, not in those of OpenCV and FFmpeg; their own variables bring them back."""
+    """Silence OpenCV and FFmpeg, whose own variables bring their messages back: an unusable video is one line."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET; read when the first video is opened
     if "OPENCV_LOG_LEVEL" not in os.environ:
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -150,8 +150,8 @@ def predict_video(
             f"the overlay shows {clip.rate:.3g} frames a second"
         )
     about = {"image": str(source.path), "width": size[1], "height": size[0], "threshold": predictor.threshold}
-    told = {kind: str(file) for kind, file in files.items()}
-    row = {**about, "classes": most, "frames": number, "rate": clip.rate, "files": told}
+    paths = {kind: str(file) for kind, file in files.items()}
+    row = {**about, "classes": most, "frames": number, "rate": clip.rate, "files": paths}
     missing = clip.frames - number
     if missing <= 1 + _ESTIMATE * clip.frames:
         return row

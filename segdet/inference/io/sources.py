@@ -183,7 +183,7 @@ def _start(pattern: Path) -> Path:
 
 
 def _add_lines(text: str, source: str, folder: Path, found: dict[Path, Path]) -> None:
-    """The paths of a list; one that does not exist is told with its line."""
+    """The paths of a list; a missing one is an error that names its line."""
     named = 0
     for number, line in enumerate(text.splitlines(), 1):
         entry = line.strip().removeprefix("\ufeff")

@@ -35,7 +35,7 @@ def sides(size: tuple[int, ...], down_to: int | None) -> list[tuple[int, int]]:
     return found
 
 
-def looked_again(
+def multiscale_confidence(
     image: np.ndarray, confidence: np.ndarray, down_to: int | None, look: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
     """Confidence float32 `[H, W]` of an image and its coarser looks together.
@@ -48,7 +48,7 @@ def looked_again(
     """
     for height, width in sides(image.shape[:2], down_to):
         coarse = look(resize(image, height, width))
-        # Averaging the confidence instead would lose hairlines, and they would be found anew, wide.
+        # Averaging the confidence instead would lose hairlines, and they would be found again, too wide.
         marked = cv2.resize((confidence >= FOUND).astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
         new = added(marked > 0, coarse)
         if new.any():

@@ -184,7 +184,7 @@ class SegmentationPredictor(Predictor):
 
     def _multiscale(self, image: np.ndarray, pair: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Mask and confidence with what smaller scales add."""
-        confidence = multiscale.looked_again(
+        confidence = multiscale.multiscale_confidence(
             image, pair[1], self.multiscale_to, lambda smaller: self._forward([smaller])[0][1]
         )
         return (confidence >= np.float32(self._cut)).view(np.uint8), confidence

@@ -174,7 +174,7 @@ class SegmentationResult(_Regions):
 class LargeSegmentationResult(_Regions):
     """The answer for an image too large to be held whole: what remains once mask and overlay are on disk.
 
-    size: (height, width). areas: pixels per class. regions: as in `SegmentationResult`; None when nobody asked for them.
+    size: (height, width). areas: pixels per class. regions: as in `SegmentationResult`; None when no output needs them.
     """
 
     size: tuple[int, int]

@@ -1,4 +1,4 @@
-"""Large images in overlapping tiles: masks blended so that no seam shows, boxes merged so that nothing is told twice."""
+"""Large images in overlapping tiles: masks blended so that no seam shows, boxes merged so that nothing is counted twice."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ class _Mean:
         self._confidence[: len(weight), column] += found[1] * weight
 
     def take(self, part: slice, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-        sure = self._confidence[part].copy()
-        return (sure >= np.float32(threshold)).view(np.uint8), sure
+        confidence = self._confidence[part].copy()
+        return (confidence >= np.float32(threshold)).view(np.uint8), confidence
 
     def move(self, done: int) -> None:
         _shift(self._confidence, done)
@@ -150,8 +150,8 @@ def run_tiled(
 ) -> tuple[np.ndarray, np.ndarray]:
     """As `Session.run` for one image uint8 `[H, W, C]`, tile by tile -> (mask `[H, W]`, confidence `[H, W]`)."""
     mask, confidence = np.empty(image.shape[:2], np.uint8), np.empty(image.shape[:2], np.float32)
-    for top, _, marked, sure in bands(session, ArrayPicture(image), threshold, tile, batch):
-        mask[top : top + len(marked)], confidence[top : top + len(marked)] = marked, sure
+    for top, _, marked, confidence in bands(session, ArrayPicture(image), threshold, tile, batch):
+        mask[top : top + len(marked)], confidence[top : top + len(marked)] = marked, confidence
     return mask, confidence
 
 
