@@ -176,3 +176,23 @@ def test_every_command_works_without_a_home_folder(work: Path, home: str) -> Non
 def test_lone_surrogates_become_printable() -> None:
     assert text.printable(ODD) == SHOWN
     assert text.printable("Brücke") == "Brücke"
+
+
+@pytest.mark.parametrize("kind", ["json", "csv", "coco", "geojson"])
+def test_the_server_takes_uploads_whose_names_are_not_utf_8(work: Path, kind: str) -> None:
+    pytest.importorskip("fastapi")
+    from fastapi.testclient import TestClient
+
+    from segdet.serving.app import create_app
+    from segdet.serving.settings import Settings, named_models
+
+    image = next((work / "set/images/val").iterdir()).read_bytes()
+    head = b'--b\r\nContent-Disposition: form-data; name="image"; filename="Br\xfccke.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
+    with TestClient(create_app(Settings(models=named_models([f"m={work / 'dark.onnx'}"])))) as client:
+        answer = client.post(
+            f"/v1/predict?format={kind}",
+            content=head + image + b"\r\n--b--\r\n",
+            headers={"Content-Type": "multipart/form-data; boundary=b"},
+        )
+    assert answer.status_code == 200, answer.text
+    assert "cke" in answer.content.decode("utf-8")
