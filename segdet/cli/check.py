@@ -50,7 +50,7 @@ def check(
             "folder": str(cleaned.folder), "format": cleaned.layout, "images": cleaned.images, "dropped": list(cleaned.dropped),
         }  # fmt: skip
     files.write_json(folder / "check.json", result)
-    lines = _told(found)
+    lines = _text(found)
     if dataset.account is not None:
         lines += ["what was not read:" if dataset.account.left_out else "every file was read:", *dataset.account.lines]
     if cleaned is not None:
@@ -64,7 +64,7 @@ def check(
         raise typer.Exit(1)
 
 
-def _told(found: Checkup) -> list[str]:
+def _text(found: Checkup) -> list[str]:
     """Findings for the terminal: each with up to three examples, and what to do."""
     lines = [found.verdict]
     for finding in found.findings:

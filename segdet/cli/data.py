@@ -86,7 +86,7 @@ def convert(
     from segdet.data.catalog import cards
 
     report = _convert(cards.load(data), folder, to, compare)
-    output.emit(report.to_dict(), _told(report))
+    output.emit(report.to_dict(), _text(report))
 
 
 def unpack(
@@ -122,7 +122,7 @@ def split(
     described = summary.by_split(divided)
     for name, row in described.items():
         rows.append((name, *(str(row[key]) for key in rows[0][1:])))
-    output.emit({**report.to_dict(), "seed": seed, "drawn": described}, f"{output.table(rows)}\n{_told(report)}")
+    output.emit({**report.to_dict(), "seed": seed, "drawn": described}, f"{output.table(rows)}\n{_text(report)}")
 
 
 def _convert(dataset: Dataset, folder: Path, to: str, compare: str) -> Report:
@@ -136,7 +136,7 @@ def _convert(dataset: Dataset, folder: Path, to: str, compare: str) -> Report:
         return run(dataset, folder, to, None if compare == "all" else int(compare), advance)
 
 
-def _told(report: Report) -> str:
+def _text(report: Report) -> str:
     """What was written, what was lost, and how far the masks agree."""
     images = ", ".join(f"{split} {count}" for split, count in report.splits.items())
     lines = [f"{report.folder}: {report.target}, {images}"]

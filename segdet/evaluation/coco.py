@@ -46,7 +46,7 @@ class CocoScores:
 
 
 def official(records: Sequence[Record], found: Sequence[Detections], classes: int) -> CocoScores:
-    """Score what was `found` in each record. Crowd regions are neither missed nor is what lies in them wrong."""
+    """Score what was `found` in each record. Crowd regions are never missed, and detections in them are never wrong."""
     truth = _collection(len(records), classes, ground_truth(records))
     answers = _collection(len(records), classes, detections(found))
     counted = COCOeval_faster(truth, answers, "bbox")

@@ -56,7 +56,7 @@ def compare_detections(
 ) -> dict[str, Any]:
     """Run both on every record: the content of `<name>.parity.json`.
 
-    Detections count from a score of 0.05, or half the stored threshold where that is lower, on either side: what lies
+    Detections count from a score of 0.05, or half the stored threshold where that is lower, on either side: what is
     below is never shown.
 
     Args:

@@ -1,6 +1,6 @@
 """fp16: half the file, for GPUs. Casts stand only where halves and floats meet.
 
-As in mixed-precision training, the heavy layers and what lies between them work in halves; norms, softmax, sums, logarithms,
+As in mixed-precision training, the heavy layers and the operations between them run in float16; norms, softmax, sums, logarithms,
 positions and everything that was seen to come near the end of the range stay in float32, and so do the steps before the
 first and behind the last heavy layer. (ONNX Runtime's converter sends what it keeps in float32 through halves at every
 step, which costs boxes their last digits.)

@@ -1,4 +1,4 @@
-"""Finding one's way in an ONNX graph: who makes and who reads a tensor, and what lies between two kinds of nodes."""
+"""Queries on an ONNX graph: producers and consumers of a tensor, and the nodes between two kinds of nodes."""
 
 from __future__ import annotations
 

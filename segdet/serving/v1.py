@@ -145,7 +145,7 @@ async def _answer(context: Context, request: Request, body: bytes, options: Pred
     if not jobs:
         raise next(iter(units))
     done = iter(await context.run(request, model, jobs))
-    results = [_told(amount if isinstance(amount, Refused) else next(done)) for amount in units]
+    results = [_outcome(amount if isinstance(amount, Refused) else next(done)) for amount in units]
     failed = [result for result in results if isinstance(result, Refused)]
     if len(failed) == len(results):
         raise failed[0]
@@ -199,7 +199,7 @@ def _work(
     return work
 
 
-def _told(outcome: Any) -> Answer | Refused:
+def _outcome(outcome: Any) -> Answer | Refused:
     """An image's outcome: its answer, or why it has none; an unexpected error is raised."""
     if isinstance(outcome, (Answer, Refused)):
         return outcome

@@ -25,7 +25,7 @@ from segdet.training.stepper import Stepper
 from segdet.training.task import Setup, Task
 
 CHECK = 10  # steps between two looks at the loss; with several processes, also at what they agree on
-RESCUES = 3  # times that training goes back after a loss that is no number
+MAX_NAN_ROLLBACKS = 3  # rollbacks to the last checkpoint after a NaN or infinite loss, per epoch
 _DAMPING = 0.5  # of the learning rate, each time
 
 
@@ -68,7 +68,7 @@ class Trainer:
         self.total = self.config.epochs * len(self.task.plan)
         self.clock = Clock(self.accelerator, self.config.budget, self.total, len(self.setup.dataset.splits["val"]))
         self.epoch, self.start = 0, 0
-        self.unimproved, self.rescues = 0, 0  # epochs since the best one; goings back since the last whole epoch
+        self.unimproved, self.nan_rollbacks = 0, 0  # epochs since the best one; goings back since the last whole epoch
         self.partial = self._nothing()  # loss x images and images of the epoch so far
         self.restored = False  # whether it goes on from a saved state
         self.saved = time.monotonic()
@@ -87,7 +87,7 @@ class Trainer:
                 try:
                     rates = self._train_epoch()
                 except _NotANumber as error:
-                    self._go_back(error)
+                    self._rollback(error)
                     continue
                 validated = time.perf_counter()
                 metrics: dict[str, Any] = {}
@@ -215,7 +215,7 @@ class Trainer:
             **rates,
         }
         self.history.append(row)
-        self.epoch, self.start, self.partial, self.rescues = self.epoch + 1, 0, self._nothing(), 0
+        self.epoch, self.start, self.partial, self.nan_rollbacks = self.epoch + 1, 0, self._nothing(), 0
         score = metrics.get(self.task.score)
         better = score is not None and score > self.best
         self.best = max(self.best, -1.0 if score is None else score)
@@ -252,7 +252,7 @@ class Trainer:
         own = {name: getattr(self, name) for name in self._KEPT}
         return {**own, "spent": self.clock.spent, "validation": self.clock.validation, **self.stepper.state()}
 
-    _KEPT = ("epoch", "start", "partial", "best", "unimproved", "rescues", "history")
+    _KEPT = ("epoch", "start", "partial", "best", "unimproved", "nan_rollbacks", "history")
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a saved `state`."""
@@ -271,22 +271,22 @@ class Trainer:
             checkpoints.save_state(self.run, {**state, **here})
         self.saved = time.monotonic()
 
-    def _go_back(self, error: _NotANumber) -> None:
+    def _rollback(self, error: _NotANumber) -> None:
         """Return to the last saved state and go on with lower rates.
 
         Raises:
             SegdetError: that has been tried often enough.
         """
-        tries, damping = self.rescues + 1, self.stepper.damping * _DAMPING
-        if tries > RESCUES:
+        tries, damping = self.nan_rollbacks + 1, self.stepper.damping * _DAMPING
+        if tries > MAX_NAN_ROLLBACKS:
             raise SegdetError(
-                f"the loss is not a number ({error.where}), also after going back {RESCUES} times with lower rates; "
+                f"the loss is not a number ({error.where}), also after going back {MAX_NAN_ROLLBACKS} times with lower rates; "
                 f"lower {setting('lr')} (it is {self.config.lr:g}), use {setting('precision', 'fp32')}, or look for broken labels "
                 "with `segdet data check`"
             )
         self.accelerator.wait_for_everyone()
         self.restore(checkpoints.load_state(self.run))
-        self.rescues, self.stepper.damping = tries, damping
+        self.nan_rollbacks, self.stepper.damping = tries, damping
         say(
             f"the loss is not a number ({error.where}): going back to epoch {self.epoch + 1}, step {self.start + 1}, "
             f"with {damping:g} of the learning rate"

@@ -42,7 +42,7 @@ TASKS: dict[str, Callable[[Setup], Task]] = {"segmentation": SegmentationTask, "
 def train(config: TrainConfig, resume: Path | None = None, spent: float = 0.0) -> Path:
     """Train as `config` says, or go on with the run folder `resume`, and return the run folder.
 
-    A run whose data has moved goes on with the new place in `config.data`, if the labels there are the same.
+    A run whose data has moved continues with the new place in `config.data`, if the labels there are the same.
 
     spent: seconds that the command has taken so far (loading PyTorch, mostly), for the time budget.
 

@@ -26,7 +26,7 @@ class Stepper:
     Attributes:
         parts: a batch is computed in so many parts, one after another; their gradients add up to that of the whole batch
             (batch norm sees the parts; a loss pooled over the batch is pooled over each part).
-        damping: factor on every learning rate, lowered after a loss that was no number.
+        damping: factor on every learning rate, lowered after a NaN or infinite loss.
         idle: whether the device has finished the last step; a GPU works on while this process prepares the next one.
     """
 

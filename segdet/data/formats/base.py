@@ -39,7 +39,7 @@ class Adapter:
 
     layout: what it looks like, in a few words, for messages.
     recognise: the evidence that `path` has this layout, or None.
-    read: all its splits. Whatever is wrong becomes a problem of the dataset, and the reading goes on with the rest.
+    read: all its splits. Whatever is wrong becomes a problem of the dataset, and the rest is read.
     """
 
     name: str

@@ -24,7 +24,7 @@ class Region:
 
     label: the class's name. index: its place in the model's `classes`. box: (x1, y1, x2, y2) in pixels, x2 and y2
     exclusive. area: pixels. confidence: mean over them. parts: for every 4-connected part its outline and then its holes,
-    along the pixels' edges; what lies inside is on the left when y is drawn upwards (outlines turn as RFC 7946 says).
+    along the pixels' edges; the inside is on the left when y is drawn upwards (outlines turn as RFC 7946 says).
     """
 
     label: str

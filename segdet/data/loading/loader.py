@@ -29,7 +29,7 @@ _DIED = re.compile(r"DataLoader worker \(pid.*?(\d+)")
 class Stream:
     """The batches of `plan`, made by `workers` processes that stay alive from one pass to the next.
 
-    A worker that dies (out of memory, killed, a decoder that crashes) is named and replaced, and the pass goes on with the
+    A worker that dies (out of memory, killed, a decoder that crashes) is named and replaced, and the pass continues with the
     very batch that was due: samples depend on their keys only.
 
     Args:

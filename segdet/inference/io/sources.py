@@ -62,7 +62,7 @@ def expand(sources: Sequence[str], out: Path | None = None, left_out: list[Unrea
     the list or the working folder) and `-` (standard input: an image, or such a list), in order, each once.
 
     Args:
-        out: where results go. Folders and patterns leave out what lies in it, or, where they start in it themselves, what
+        out: where results go. Folders and patterns leave out files in it, or, where they start in it themselves, what
             earlier runs wrote there: they would predict their own results.
         left_out: receives the other files of the folders, and why they are no sources.
 

@@ -17,7 +17,7 @@ from segdet.data.images import resize
 
 FOUND = 0.5  # confidence from which something is found; not the threshold, so confidences do not depend on that
 SURE = 0.88  # confidence that a new find reaches: two logits above
-APART = 2.0  # pixels of the coarser image: what lies nearer to something found is the same thing, marked wider
+APART = 2.0  # pixels of the coarser image: a region nearer to a detected one is the same object, marked wider
 THICK = 1.5  # pixels of the coarser image: a new find has room for a disc of this radius
 
 
