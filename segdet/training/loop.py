@@ -25,6 +25,7 @@ from segdet.training.stepper import Stepper
 from segdet.training.task import Setup, Task
 
 CHECK = 10  # steps between two looks at the loss; with several processes, also at what they agree on
+_EARLIER = {"nan_rollbacks": "rescues"}  # keys in states of earlier versions
 MAX_NAN_ROLLBACKS = 3  # rollbacks to the last checkpoint after a NaN or infinite loss, per epoch
 _DAMPING = 0.5  # of the learning rate, each time
 
@@ -258,7 +259,7 @@ class Trainer:
         """Go back to a saved `state`."""
         self.restored = True
         for name in self._KEPT:
-            setattr(self, name, state[name])
+            setattr(self, name, state[_EARLIER.get(name, name)] if name not in state else state[name])
         self.clock.spent, self.clock.validation = state["spent"], state["validation"]
         self.partial = self.partial.to(self.accelerator.device)
         self.stepper.restore(state)
