@@ -19,7 +19,7 @@ from segdet.errors import InputError, InvalidOption, nearest, setting
 from segdet.places import expanded
 from segdet.text import decoded
 
-_CARD_FOLDERS = (Path(__file__).parents[2] / "datasets", Path(__file__).parents[1] / "datasets")  # checkout, wheel
+_CARD_FOLDERS = (Path(__file__).parents[3] / "datasets", Path(__file__).parents[2] / "datasets")  # checkout, wheel
 
 Progress = Callable[[int, int], None]
 
