@@ -26,6 +26,7 @@ HOMES = {
     "load": "segdet.api",
     "predict": "segdet.api",
     "open_dataset": "segdet.api",
+    "on_progress": "segdet.console",
     "Dataset": "segdet.data.records",
     "DetectionResult": "segdet.inference.predict.results",
     "EvaluationResult": "segdet.validation.evaluate",

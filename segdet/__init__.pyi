@@ -3,6 +3,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from segdet.console import on_progress as on_progress
 from segdet.data.records import Dataset as Dataset
 from segdet.errors import InputError as InputError
 from segdet.errors import InvalidOption as InvalidOption
@@ -141,6 +142,7 @@ __all__ = [
     "evaluate",
     "export",
     "load",
+    "on_progress",
     "open_dataset",
     "predict",
     "train",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import doctest
+import logging
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import segdet
 from segdet import api
+from segdet.console import progress, say
 
 ROOT = Path(__file__).parent.parent
 USER = Path(__file__).parent / "user_script.py"
@@ -68,3 +71,41 @@ def test_no_message_outside_the_command_line_speaks_of_flags() -> None:
         if '"--' in line
     ]
     assert hits == []
+
+
+@pytest.fixture(name="fresh_logger")
+def _fresh_logger() -> Iterator[logging.Logger]:
+    logger = logging.getLogger("segdet")
+    before = (list(logger.handlers), logger.level)
+    logger.handlers, logger.level = [], logging.NOTSET
+    yield logger
+    logger.handlers = before[0]
+    logger.setLevel(before[1])
+
+
+def test_lines_are_printed_to_standard_error_by_default(
+    fresh_logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say("one line")
+    assert capsys.readouterr() == ("", "one line\n")
+
+
+def test_a_program_can_redirect_and_silence_every_line(
+    fresh_logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    fresh_logger.addHandler(handler)
+    say("one line")
+    fresh_logger.setLevel(logging.WARNING)
+    say("another line")
+    assert lines == ["one line"] and capsys.readouterr() == ("", "")
+
+
+def test_a_program_can_follow_progress(tmp_path: Path) -> None:
+    steps: list[tuple[str, int, int, str]] = []
+    with segdet.on_progress(lambda *step: steps.append(step)), progress("measuring", 3) as advance:
+        advance()
+        advance(2, "last")
+    assert steps == [("measuring", 1, 3, ""), ("measuring", 3, 3, "last")]

@@ -112,7 +112,7 @@ def _use_utf8() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code: 0 done, 1 the work failed, 2 wrong usage or bad input."""
     arguments, flags = _take(list(arguments), ("--json", "--debug"))
-    output.as_json = "--json" in flags
+    output.as_json.set("--json" in flags)
     try:
         code = build(arguments)(_dashed(arguments), prog_name="segdet", standalone_mode=False)
         return code if isinstance(code, int) else 0

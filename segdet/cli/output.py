@@ -6,15 +6,16 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Any
 
-as_json = False
+as_json: ContextVar[bool] = ContextVar("the global --json was given", default=False)
 
 
 def emit(result: Mapping[str, Any], text: str) -> None:
     """Print `result` as JSON or `text`, whichever was asked for."""
     try:
-        print(json.dumps(result, ensure_ascii=not _in_utf8(), default=str) if as_json else text, flush=True)
+        print(json.dumps(result, ensure_ascii=not _in_utf8(), default=str) if as_json.get() else text, flush=True)
     except BrokenPipeError:  # the reader (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -143,7 +143,7 @@ def serve(settings: ServeConfig) -> None:
     Raises:
         InputError: a model that cannot be used, or an address that is taken.
     """
-    logs.kind = settings.log
+    logs.configure(settings.log)
     host, key = settings.host, settings.api_key or os.environ.get("SEGDET_API_KEY") or None
     if host not in ("127.0.0.1", "localhost", "::1") and key is None:
         say(f"segdet: {host} accepts other machines and no API key is set: whoever reaches this port may use it")
@@ -225,5 +225,3 @@ def _silence() -> None:
     """
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "python_multipart"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    logging.captureWarnings(True)
-    logging.getLogger().addHandler(logs.FromLibraries(logging.WARNING))

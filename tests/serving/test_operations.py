@@ -197,14 +197,10 @@ def test_what_libraries_log_is_a_json_line_too(capsys: pytest.CaptureFixture[str
         raise ValueError("no")
     except ValueError:
         record = logging.LogRecord("asyncio", logging.ERROR, "", 0, "%s went\nwrong", ("it",), sys.exc_info())
-    kind, logs.kind = logs.kind, "json"
-    try:
-        logs.FromLibraries().emit(record)
-    finally:
-        logs.kind = kind
-    told = json.loads(capsys.readouterr().err)
-    assert (told["level"], told["kind"], told["logger"]) == ("error", "library", "asyncio")
-    assert told["message"] == "it went\nwrong" and "ValueError: no" in told["traceback"]
+    logs.Lines("json").emit(record)
+    line = json.loads(capsys.readouterr().err)
+    assert (line["level"], line["kind"], line["logger"]) == ("error", "library", "asyncio")
+    assert line["message"] == "it went\nwrong" and "ValueError: no" in line["traceback"]
 
 
 def test_batches_give_the_same_answers(start: StartServer, models: dict[str, Path]) -> None:
