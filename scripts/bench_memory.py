@@ -59,22 +59,22 @@ def main() -> None:
         draw(folder / "specks", asked.photographs, asked.megapixels, asked.mistakes)
         dark_file(folder / "dark.onnx")
         report = ["--report", "report.html"] if asked.report else []
-        rows = [
-            (
-                "val, network for free",
-                *measured(folder, "val", "dark.onnx", "--data", "specks", "--split", "test", *report),
-            )
-        ]
+        print(f"{asked.photographs} photographs of {asked.megapixels:g} megapixels, {asked.mistakes} specks each\n")
+        print("| command | seconds | processor seconds | processor seconds a photograph | peak memory (GB) |")
+        print("|---|---|---|---|---|", flush=True)
+
+        def row(title: str, *command: str) -> None:
+            seconds, busy, peak = measured(folder, *command)
+            each = busy / asked.photographs
+            print(f"| {title} | {seconds:.1f} | {busy:.1f} | {each:.2f} | {peak / 1e9:.2f} |", flush=True)
+
+        row("val, network for free", "val", "dark.onnx", "--data", "specks", "--split", "test", *report)
         if asked.train:
             training = ["train", asked.train, "--data", "specks", "--epochs", "1", "--weights", asked.weights]
-            rows.append((f"train {asked.train}, one epoch", *measured(folder, *training, "--name", "run")))
-            rows.append((f"val of {asked.train}", *measured(folder, "val", "runs/run")))
-    print(f"{asked.photographs} photographs of {asked.megapixels:g} megapixels, {asked.mistakes} specks each\n")
-    print(
-        "| command | seconds | processor seconds | processor seconds a photograph | peak memory (GB) |\n|---|---|---|---|---|"
-    )
-    for command, seconds, busy, peak in rows:
-        print(f"| {command} | {seconds:.1f} | {busy:.1f} | {busy / asked.photographs:.2f} | {peak / 1e9:.2f} |")
+            row(f"train {asked.train}, one epoch", *training, "--name", "run")
+            row(f"val of {asked.train}", "val", "runs/run", *report)
+            row(f"export of {asked.train}", "export", "runs/run", "--limit", "4")
+            row(f"predict with {asked.train}", "predict", "specks/images/val", "--out", "found")
 
 
 def draw(folder: Path, photographs: int, megapixels: float, mistakes: int) -> None:
