@@ -213,9 +213,9 @@ def test_val_looks_first_where_it_will_write(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "page.html").mkdir()
     for option, name, message in (
-        ("--out", ".", "--out .: a folder"),
+        ("--out", ".", "--out .: is a folder"),
         ("--out", "file/val.json", "--out file/val.json: cannot write there"),
-        ("--report", "page.html", "--report page.html: a folder"),
+        ("--report", "page.html", "--report page.html: is a folder"),
     ):  # before the model is so much as looked for
         assert message in _one_line(cli("val", "none", option, name, cwd=tmp_path))
 

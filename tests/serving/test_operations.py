@@ -342,18 +342,18 @@ def test_models_are_named_on_the_command_line(cli: Cli, models: dict[str, Path],
     assert named_models(["a=x.onnx", "some dir/b c.onnx"]) == {"a": Path("x.onnx"), "b-c": Path("some dir/b c.onnx")}
     with pytest.raises(InputError, match="the name x is taken"):
         named_models(["x.onnx", "x=y.onnx"])
-    with pytest.raises(InputError, match="--queue -1: at least 0"):
-        ServeConfig(queue=-1)
+    with pytest.raises(InputError, match="queue=-1: must be at least 0"):
+        ServeConfig.from_options(queue=-1)
     for arguments, said in (
         (("--model", "a/b=x.onnx", "--model", "c=y.onnx"), "a name has letters"),
         (("--model", tmp_path / "none.onnx", "--port", 0), "no such model file"),
         (("--model", models["walls"], "--port", 70000), "--port 70000"),
-        (("--max-pixels", -4), "--max-pixels -4: megapixels, more than 0"),
-        (("--max-body", 0), "--max-body 0: megabytes, more than 0"),
-        (("--timeout", "nan"), "--timeout nan: seconds, more than 0"),
-        (("--body-timeout", "inf"), "--body-timeout inf: seconds, more than 0"),
-        (("--max-wait", "nan"), "--max-wait nan: seconds, not less than 0"),
-        (("--model", models["walls"], "--drain-delay", "inf"), "--drain-delay inf: must be 0 seconds or more"),
+        (("--max-pixels", -4), "--max-pixels -4: must be more than 0"),
+        (("--max-body", 0), "--max-body 0: must be more than 0"),
+        (("--timeout", "nan"), "--timeout nan: must be"),
+        (("--body-timeout", "inf"), "--body-timeout inf: must be"),
+        (("--max-wait", "nan"), "--max-wait nan: must be"),
+        (("--model", models["walls"], "--drain-delay", "inf"), "--drain-delay inf: must be"),
     ):
         done = cli("serve", *arguments, cwd=tmp_path)
         assert done.returncode == 2 and said in done.stderr.splitlines()[-1], done.stderr

@@ -108,7 +108,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(
 
 
 def test_clear_words(blobs: Path) -> None:
-    with pytest.raises(InputError, match="--loss ce: dfine is trained with its own set loss; leave --loss out"):
+    with pytest.raises(InputError, match="loss=ce: dfine is trained with its own set loss; remove the setting"):
         TrainConfig.from_options(arch="dfine", data=str(blobs), loss="ce")
     with pytest.raises(InputError, match=r"clean_fraction=0\.3: dfine turns augmentation off .* remove the setting"):
         TrainConfig.from_options(arch="dfine", data=str(blobs), clean_fraction=0.3)
@@ -122,7 +122,7 @@ def test_clear_words(blobs: Path) -> None:
         TrainConfig.from_options(arch="dfine", data=str(blobs), class_weights=[2.0])
     with pytest.raises(InputError, match=r"clean_fraction=0\.4: augment=none turns"):
         TrainConfig.from_options(arch="unet", data=str(blobs), clean_fraction=0.4, augment="none")
-    with pytest.raises(InputError, match=r"--time-budget 20: .*write a time such as 90s, 20m or 1\.5h"):
+    with pytest.raises(InputError, match=r"time_budget=20: must be a time such as 90s, 20m or 1\.5h"):
         TrainConfig.from_options(arch="dfine", data=str(blobs), time_budget="20")
 
 
