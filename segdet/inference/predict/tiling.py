@@ -150,8 +150,8 @@ def run_tiled(
 ) -> tuple[np.ndarray, np.ndarray]:
     """As `Session.run` for one image uint8 `[H, W, C]`, tile by tile -> (mask `[H, W]`, confidence `[H, W]`)."""
     mask, confidence = np.empty(image.shape[:2], np.uint8), np.empty(image.shape[:2], np.float32)
-    for top, _, marked, confidence in bands(session, ArrayPicture(image), threshold, tile, batch):
-        mask[top : top + len(marked)], confidence[top : top + len(marked)] = marked, confidence
+    for top, _, marked, band in bands(session, ArrayPicture(image), threshold, tile, batch):
+        mask[top : top + len(marked)], confidence[top : top + len(marked)] = marked, band
     return mask, confidence
 
 
