@@ -21,7 +21,20 @@ from tests.conftest import ROOT, TINY
 from tests.drawn import yolo_dataset
 
 _COMMANDS = {
-    "train": ["train", "unet", "--data", "walls", "--epochs", "1", "--limit", "4", "--workers", "0", "--config", "tiny.yaml"],
+    "train": [
+        "train",
+        "unet",
+        "--data",
+        "walls",
+        "--epochs",
+        "1",
+        "--limit",
+        "4",
+        "--workers",
+        "0",
+        "--config",
+        "tiny.yaml",
+    ],
     "export": ["export", "runs/unet-walls", "--limit", "4", "--tolerance", "1"],
     "val": ["val", "runs/unet-walls", "--limit", "2", "--workers", "0", "--report", "val.html"],
     "predict": ["predict", "walls/images/val", "--out", "predicted"],

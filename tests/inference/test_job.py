@@ -216,7 +216,7 @@ def test_endings_of_videos(model: Path, tmp_path: Path, ending: str) -> None:
     for level in range(20, 240, 20):
         writer.write(np.full((144, 176, 3), level, np.uint8))
     writer.release()
-    result = run_job(Predictor(model, device="cpu"), expand([str(tmp_path)]), tmp_path / "out", ("json",))
+    result = run_job(open_predictor(model, device="cpu"), expand([str(tmp_path)]), tmp_path / "out", ("json",))
     rows = json.loads((tmp_path / "out/predictions.json").read_text())["images"]
     assert [row["frames"] for row in result.images] == [11]
     assert [row["time"] for row in rows[:3]] == pytest.approx([0, 0.04, 0.08], abs=0.001)
@@ -251,7 +251,7 @@ def test_frames_have_the_times_that_the_video_stores(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = uneven(tmp_path / "dusk.mp4", [50, 50, 1000, 1000, 50, 50])
-    run_job(Predictor(model, device="cpu"), expand([str(source)]), tmp_path / "out", ("json", "overlay"))
+    run_job(open_predictor(model, device="cpu"), expand([str(source)]), tmp_path / "out", ("json", "overlay"))
     rows = json.loads((tmp_path / "out/predictions.json").read_text())["images"]
     assert [row["time"] for row in rows[:-1]] == pytest.approx([0, 0.05, 0.1, 1.1, 2.1, 2.15], abs=0.002)
     assert f"{source}: its frame rate varies" in capsys.readouterr().err
