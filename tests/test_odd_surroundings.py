@@ -184,11 +184,11 @@ def test_the_server_takes_uploads_whose_names_are_not_utf_8(work: Path, kind: st
     from fastapi.testclient import TestClient
 
     from segdet.serving.app import create_app
-    from segdet.serving.settings import Settings, named_models
+    from segdet.serving.settings import ServeConfig
 
     image = next((work / "set/images/val").iterdir()).read_bytes()
     head = b'--b\r\nContent-Disposition: form-data; name="image"; filename="Br\xfccke.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
-    with TestClient(create_app(Settings(models=named_models([f"m={work / 'dark.onnx'}"])))) as client:
+    with TestClient(create_app(ServeConfig(model=[f"m={work / 'dark.onnx'}"]))) as client:
         answer = client.post(
             f"/v1/predict?format={kind}",
             content=head + image + b"\r\n--b--\r\n",
