@@ -121,7 +121,7 @@ def test_a_failed_export_leaves_the_old_file(
 
 @pytest.mark.parametrize("tolerance", [-1.0, -1e-9, float("nan")])
 def test_a_tolerance_below_zero_is_refused(trained: Path, tmp_path: Path, tolerance: float) -> None:
-    with pytest.raises(InputError, match=r"tolerance=.*must be 0 or more") as error:
+    with pytest.raises(InputError, match=r"tolerance=.*must be at least 0") as error:
         segdet.export(trained, out=tmp_path / "x.onnx", tolerance=tolerance)
     assert error.value.exit_code == 2 and not list(tmp_path.iterdir())
 
